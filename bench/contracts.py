@@ -1,0 +1,422 @@
+"""What the engine and its plugins promise each other: data, methods, encoders.
+
+A plugin needs nothing but this module (and :mod:`bench.errors`). Importing it is cheap: no torch.
+
+The rule that everything here serves: **a method cannot see what it must not know**. Test images reach
+a method as an :class:`ImageSet`, which has pixels, categories and prompts, and neither label, mask nor
+file name; its images are ordered by content hash, so that not even the order tells. Labels and masks
+exist in :class:`TrainingSet` alone, which holds seen categories only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+GOOD = "good"  # the name of "no anomaly" in MVTec's layout, and so in the whole field
+
+T = TypeVar("T")
+
+
+# ---------------------------------------------------------------- what datasets give to the engine
+
+
+@dataclass(frozen=True, order=True)
+class Sample:
+    """One image of a dataset, as the engine knows it (a method never sees one).
+
+    Attributes:
+        id: stable and unique in its dataset, e.g. ``bottle/test/broken_large/000``.
+        category: e.g. ``bottle``.
+        split: the dataset's own ``train`` or ``test`` part.
+        type: ``good`` or the anomaly type, e.g. ``broken_large``.
+        image: the image file.
+        masks: ground-truth mask files, united; empty for good images.
+        box: the part of the file that is the image, ``(left, upper, right, lower)`` in pixels, or None
+            for all of it; it applies to the masks too.
+        group: what was photographed; tiles cut from one strip share it. Images of one group never
+            stand on both sides of a split.
+        mask_threshold: mask pixels above this value (0..255) are anomalous.
+    """
+
+    id: str
+    category: str
+    split: Literal["train", "test"]
+    type: str
+    image: Path
+    masks: tuple[Path, ...] = ()
+    box: tuple[int, int, int, int] | None = None
+    group: str = ""
+    mask_threshold: int = 0
+
+    @property
+    def anomalous(self) -> bool:
+        return self.type != GOOD
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a data check found: an ``error`` stops a study, a ``note`` is known and handled."""
+
+    level: Literal["error", "note"]
+    path: str
+    message: str
+
+
+@dataclass(frozen=True)
+class DatasetTraits:
+    """What the engine and the tables must know of a dataset.
+
+    Attributes:
+        title: as printed, e.g. ``MVTec AD``.
+        source: paper or page that defines it.
+        eval_size: side in pixels of the grid on which pixel metrics are taken.
+        needs_root: whether the user must say where the files are.
+        encoder: text-image encoder used when the user names none ("": the method's own).
+        backbone: trainable backbone used when the user names none ("": the method's own).
+        note: a sentence that every table made from this dataset shows.
+    """
+
+    title: str
+    source: str
+    eval_size: int = 256
+    needs_root: bool = True
+    encoder: str = ""
+    backbone: str = ""
+    note: str = ""
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """A dataset plugin: a class built as ``cls(root, config)`` with ``config`` an instance of ``cls.Config``.
+
+    ``Config`` is a frozen dataclass of options (``aitex[classes=one]``). Building is cheap and reads no
+    file; ``samples`` lists the files and raises :class:`~bench.errors.BenchError` saying what was
+    expected and what was found when the root is not this dataset.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    traits: ClassVar[DatasetTraits]
+    Config: ClassVar[type[Any]]
+    config: Any
+    root: Path
+
+    def samples(self) -> tuple[Sample, ...]:
+        """All images, sorted by id."""
+        ...
+
+    def check(self) -> list[Finding]:
+        """What is wrong or odd in the files' layout: missing, misplaced or superfluous files.
+
+        Reading each image and mask is not its work: the engine does that for every dataset alike.
+        """
+        ...
+
+    def prompts(self) -> Mapping[str, Prompts]:
+        """The prompts that ship for this dataset, by category; may be empty (the user gives a file)."""
+        ...
+
+
+# ---------------------------------------------------------------- what methods see
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The two views of a category in words (PromptAD section 4.1).
+
+    Attributes:
+        label: the category's name in a sentence, e.g. ``metal nut``.
+        normality: how the object should look.
+        abnormality: what may be wrong with it.
+        descriptions: anomaly type -> phrase; what ``abnormality`` was built from.
+    """
+
+    label: str
+    normality: str
+    abnormality: str
+    descriptions: Mapping[str, str] = field(default_factory=dict)
+
+
+class ImageSet:
+    """Images in a fixed order that tells nothing: pixels, content keys, categories and prompts.
+
+    ``images[i]`` decodes image *i* as ``(H, W, 3)`` uint8 RGB at its native size. ``images.keys[i]`` is the
+    SHA-256 of its content, under which features are cached.
+    """
+
+    __slots__ = ("_read", "categories", "keys", "prompts")
+
+    def __init__(
+        self,
+        keys: Sequence[str],
+        categories: Sequence[str],
+        prompts: Mapping[str, Prompts],
+        read: Callable[[str], NDArray[np.uint8]],
+    ) -> None:
+        if len(keys) != len(categories):
+            raise ValueError(f"{len(keys)} keys but {len(categories)} categories")
+        self.keys = tuple(keys)
+        self.categories = tuple(categories)
+        self.prompts = dict(prompts)
+        self._read = read
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        return self._read(self.keys[index])
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        return (self[i] for i in range(len(self)))
+
+    def subset(self, indices: Iterable[int]) -> ImageSet:
+        """The images at ``indices``, in that order."""
+        chosen = [int(i) for i in indices]
+        return ImageSet(
+            [self.keys[i] for i in chosen], [self.categories[i] for i in chosen], self.prompts, self._read
+        )
+
+
+class TrainingSet:
+    """Images of seen categories with their labels.
+
+    Attributes:
+        images: the images (:class:`ImageSet`).
+        labels: ``(N,)`` int8, 1 = anomalous.
+        types: per image ``good`` or the anomaly type.
+        shots: how many labelled anomalies per seen category the protocol gave.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        labels: Sequence[int] | NDArray[np.int8],
+        types: Sequence[str],
+        read_mask: Callable[[str], NDArray[np.bool_]],
+        shots: int,
+    ) -> None:
+        self.images = images
+        self.labels = np.asarray(labels, dtype=np.int8)
+        self.types = tuple(types)
+        self.shots = shots
+        self._read_mask = read_mask
+        if not len(images) == len(self.labels) == len(self.types):
+            raise ValueError("images, labels and types differ in number")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def mask(self, index: int) -> NDArray[np.bool_]:
+        """The anomalous pixels of image ``index``: ``(H, W)`` bool at its native size; all False if good."""
+        return self._read_mask(self.images.keys[index])
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The seen categories, sorted."""
+        return tuple(sorted(set(self.images.categories)))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a method answers. Higher is more anomalous; any real range; nothing normalised per image.
+
+    Attributes:
+        image: ``(N,)`` image scores.
+        maps: ``(N, h, w)`` anomaly maps at the method's own grid, or None.
+        extra: further maps for figures, e.g. ``{"map_normality": (N, h, w)}``; no metric uses them.
+    """
+
+    image: NDArray[np.float32]
+    maps: NDArray[np.float32] | None = None
+    extra: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a method is, for the engine and for readers of a table.
+
+    Attributes:
+        title: as printed, e.g. ``PromptAD``.
+        source: paper section or repository that it implements.
+        trained: whether ``fit`` learns from the training set.
+        seeded: whether its scores depend on the seed (through training, sampling or a draw of its own).
+            A method that is neither trained nor seeded runs once per category.
+        zero_shot: False for methods that need images of the target category.
+        text: whether it needs the prompts and a text-image encoder, named by its config's ``encoder``.
+        backbone: whether it trains a backbone, named by its config's ``backbone``.
+        support: whether it needs K normal images of the target category (``context.support``).
+        maps: whether it gives anomaly maps.
+        adapted: how it departs from its source, in one sentence; empty if it does not.
+    """
+
+    title: str
+    source: str
+    trained: bool = True
+    seeded: bool = True
+    zero_shot: bool = True
+    text: bool = False
+    backbone: bool = False
+    support: bool = False
+    maps: bool = True
+    adapted: str = ""
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A method plugin: a class built as ``cls(config)`` with ``config`` an instance of ``cls.Config``.
+
+    ``Config`` is a frozen dataclass; its fields are the method's options and its docstring gives each
+    one's source. The engine seeds every generator before it builds the method. A variant is a config
+    (``promptad[cmi=off]``), so traits may depend on it.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    Config: ClassVar[type[Any]]
+
+    @classmethod
+    def traits(cls, config: Any) -> Traits: ...
+
+    def fit(self, train: TrainingSet, context: Context) -> None:
+        """Learn from seen categories. Not called for a method that is not trained.
+
+        Raises:
+            NotApplicable: the data lack what the method needs (no anomaly at all, say).
+        """
+        ...
+
+    def score(self, images: ImageSet, context: Context) -> Scores:
+        """Score the target category's images, in their order."""
+        ...
+
+
+# ---------------------------------------------------------------- encoders
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """Frozen features of N images, float32 on the CPU.
+
+    Attributes:
+        embedding: ``(N, E)`` raw image embedding (not normalised).
+        tokens: block index (0-based) -> ``(N, 1 + h*w, W)`` output of that residual block, CLS token first,
+            before the final layer norm.
+        grid: ``(h, w)`` of the patch tokens.
+    """
+
+    embedding: torch.Tensor
+    tokens: Mapping[int, torch.Tensor]
+    grid: tuple[int, int]
+
+
+class TextImageEncoder(Protocol):
+    """A frozen two-tower encoder (open_clip), in eval mode, without gradients.
+
+    Attributes:
+        name: e.g. ``openai/ViT-B-16``.
+        weights_hash: SHA-256 of the weights.
+        image_size: native input side in pixels.
+        n_blocks: residual blocks of the image tower.
+        width: their width; ``embed_dim`` is that of the joint space.
+        model: the open_clip module itself, for methods that look inside.
+    """
+
+    name: str
+    weights_hash: str
+    image_size: int
+    n_blocks: int
+    width: int
+    embed_dim: int
+    model: torch.nn.Module
+
+    def encode_images(
+        self, images: ImageSet, *, layers: Sequence[int] = (), image_size: int | None = None
+    ) -> ImageFeatures:
+        """Features of all images, each computed at most once per process (see :mod:`bench.features`)."""
+        ...
+
+    def encode_text(self, sentences: Sequence[str]) -> torch.Tensor:
+        """``(N, E)`` raw text embeddings, float32, on the CPU."""
+        ...
+
+    def project(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Final layer norm and projection of ``(..., W)`` last-block tokens into the joint space ``(..., E)``."""
+        ...
+
+    def preprocess(self, image: NDArray[np.uint8], image_size: int | None = None) -> torch.Tensor:
+        """``(3, S, S)`` normalised float32 of one ``(H, W, 3)`` uint8 image."""
+        ...
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A trainable convolutional backbone, freshly loaded for each trial.
+
+    Attributes:
+        name: e.g. ``torchvision/resnet18``.
+        weights_hash: SHA-256 of the weights, or ``random`` for an untrained one.
+        module: ``(B, 3, S, S)`` normalised images -> ``(B, C, h, w)`` last feature map.
+        channels: C.
+        stride: input pixels per feature position.
+        image_size: the side that the method's recipe scales to when it says nothing (448 for ImageNet ones).
+        mean, std: per-channel normalisation of images in [0, 1].
+        frozen_norm: its BatchNorm layers must stay in eval mode (their statistics are not to be trusted
+            in train mode).
+    """
+
+    name: str
+    weights_hash: str
+    module: torch.nn.Module
+    channels: int
+    stride: int
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    frozen_norm: bool = False
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Which encoder a trial uses: its name and where its weights come from, resolved before anything runs."""
+
+    name: str
+    sha256: str
+    file: Path | None = None
+
+
+# ---------------------------------------------------------------- the context of one trial
+
+
+@dataclass
+class Context:
+    """What one trial may use beside its data.
+
+    Attributes:
+        device: torch device string.
+        seed: seeds this trial's generators (already applied to the global ones).
+        category: the target category.
+        support: K normal images of the target category in few-shot protocols, else None.
+        encoder: loads (once per process) the frozen text-image encoder of that name.
+        backbone: loads a fresh trainable backbone of that name.
+        track: wraps an iterable of training steps so that progress can be shown: ``for step in
+            context.track(range(n), "train")``.
+        notes: a method may append sentences that belong into the record.
+    """
+
+    device: str
+    seed: int
+    category: str
+    encoder: Callable[[str], TextImageEncoder]
+    backbone: Callable[[str], Backbone]
+    support: ImageSet | None = None
+    track: Callable[[Iterable[T], str], Iterable[T]] = lambda steps, _: steps  # type: ignore[assignment]
+    notes: list[str] = field(default_factory=list)

@@ -1,0 +1,60 @@
+"""Encoders by name, and where their weights come from.
+
+A name is ``SOURCE/MODEL``: ``openai/ViT-B-16``, ``laion400m_e31/ViT-B-16-plus-240`` (any tag and model of
+open_clip), ``timm/resnet18``, ``torchvision/resnet18``, ``pocket/clip``, ``pocket/resnet``. Options follow in
+brackets: ``timm/mobilenetv2_100[pad_type=same,frozen_norm=on]``. The source picks the provider: an entry
+point of the group ``bench.encoders``, or open_clip where no entry point has that name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from bench.config import Spec, parse_spec
+from bench.contracts import Backbone, TextImageEncoder, Weights
+from bench.registry import ENCODERS
+
+
+class Provider(Protocol):
+    """An encoder plugin: a class built without arguments."""
+
+    def identify(self, spec: Spec, file: Path | None) -> Weights:
+        """Find the weights (in ``file``, in the package, or on the hub) and hash them, without building a model.
+
+        Raises:
+            BenchError: they cannot be had; the message names the file and the ways out.
+        """
+        ...
+
+    def text_image(self, spec: Spec, weights: Weights, device: str) -> TextImageEncoder:
+        """The frozen text-image encoder."""
+        ...
+
+    def backbone(self, spec: Spec, weights: Weights) -> Backbone:
+        """A fresh trainable backbone, on the CPU."""
+        ...
+
+
+def identify(name: str, file: Path | None = None) -> Weights:
+    """Which weights ``name`` stands for; see :meth:`Provider.identify`."""
+    spec = parse_spec(name)
+    return _provider(spec).identify(spec, file)
+
+
+def load_text_image(weights: Weights, device: str = "cpu") -> TextImageEncoder:
+    """The frozen encoder of ``weights``; see :meth:`Provider.text_image`."""
+    spec = parse_spec(weights.name)
+    return _provider(spec).text_image(spec, weights, device)
+
+
+def load_backbone(weights: Weights) -> Backbone:
+    """A fresh trainable backbone of ``weights``; see :meth:`Provider.backbone`."""
+    spec = parse_spec(weights.name)
+    return _provider(spec).backbone(spec, weights)
+
+
+def _provider(spec: Spec) -> Provider:
+    source = spec.name.partition("/")[0]
+    provider: type[Provider] = ENCODERS.load(source if source in ENCODERS.names() else "openclip")
+    return provider()

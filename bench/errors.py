@@ -1,0 +1,22 @@
+"""Errors for users: one clear line, with the way out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BenchError(Exception):
+    """A mistake or a lack that the user can mend; the command line prints it without a stack trace."""
+
+
+class NotApplicable(BenchError):  # noqa: N818 - it is an answer, not a failure
+    """A method was asked for what it cannot do; the trial is recorded as skipped, with this reason."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> BenchError:
+    """The error for a name that does not exist, with the nearest one that does."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    question = f" Did you mean {near[0]!r}?" if near else ""
+    return BenchError(f"unknown {kind} {name!r}.{question} Known: {', '.join(names) or 'none'}.")
