@@ -418,5 +418,5 @@ class Context:
     encoder: Callable[[str], TextImageEncoder]
     backbone: Callable[[str], Backbone]
     support: ImageSet | None = None
-    track: Callable[[Iterable[T], str], Iterable[T]] = lambda steps, _: steps  # type: ignore[assignment]
+    track: Callable[[Iterable[T], str], Iterable[T]] = lambda steps, _: steps
     notes: list[str] = field(default_factory=list)

@@ -1,0 +1,151 @@
+"""Trials on this machine: in worker processes, or inside this one.
+
+On a CPU every worker computes with one thread, and parallelism comes from trials side by side: that is
+faster for models of this size, and it makes results independent of the number of cores.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import queue
+import signal
+import time
+from collections.abc import Iterable, Iterator, Sized
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.queues import Queue
+from typing import Any
+
+from bench.executors import Report
+from bench.study import Task
+from bench.trial import Outcome, failed, run_trial
+
+_POLL = 0.2  # seconds between looks at the workers' reports
+
+
+class LocalExecutor:
+    """Runs trials in ``workers`` spawned processes, or in this process if ``workers`` is 0.
+
+    A worker that dies (killed for memory, a crash in native code) costs the trials in flight one more try
+    each, alone; the one that kills its worker again is recorded as failed.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+
+    def run(self, tasks: Iterable[Task], report: Report) -> Iterator[tuple[Task, Outcome]]:
+        if self.workers == 0:
+            yield from _in_process(tasks, report)
+            return
+        suspects: list[Task] = []
+        source = iter(tasks)  # outlives the pools; `yield from` would close it with the first one
+        while (first := next(source, None)) is not None:
+            # A broken pool ends `_pool`; what was in flight becomes suspect and the rest goes on in a new one.
+            yield from _pool(self.workers, itertools.chain([first], source), report, suspects)
+            for task in suspects:
+                again: list[Task] = []
+                yield from _pool(1, [task], report, again)
+                for culprit in again:
+                    yield (
+                        culprit,
+                        failed(culprit, "the worker process died, twice; most often it ran out of memory"),
+                    )
+            suspects.clear()
+
+
+def _in_process(tasks: Iterable[Task], report: Report) -> Iterator[tuple[Task, Outcome]]:
+    from bench.devices import limit_threads
+
+    limit_threads()
+    for task in tasks:
+        report(task, "starts", 0, 0)
+        yield task, run_trial(task, _Tracker(lambda *news, task=task: report(task, *news)))
+
+
+class _Tracker:
+    """Wraps a loop of training steps and tells about it, a few times a second at most."""
+
+    def __init__(self, tell: Any) -> None:
+        self.tell = tell
+
+    def __call__(self, steps: Iterable[Any], description: str) -> Iterator[Any]:
+        total = len(steps) if isinstance(steps, Sized) else 0
+        told = 0.0
+        for count, step in enumerate(steps):
+            if (now := time.monotonic()) - told > _POLL:
+                self.tell(description, count, total)
+                told = now
+            yield step
+
+
+def _pool(
+    workers: int, tasks: Iterable[Task], report: Report, suspects: list[Task]
+) -> Iterator[tuple[Task, Outcome]]:
+    """Run tasks in a pool until they end or the pool breaks; then ``suspects`` holds what was in flight."""
+    context = multiprocessing.get_context("spawn")
+    news: Queue[tuple[str, str, int, int]] = context.Queue()
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(news,))
+    source = iter(tasks)
+    flying: dict[Future[Outcome], Task] = {}
+    try:
+        while True:
+            while len(flying) < workers and (task := next(source, None)) is not None:
+                report(task, "starts", 0, 0)
+                flying[pool.submit(_work, task)] = task
+            if not flying:
+                return
+            landed, _ = wait(flying, timeout=_POLL, return_when=FIRST_COMPLETED)
+            _pass_on(news, {task.key: task for task in flying.values()}, report)
+            for future in landed:
+                outcome = future.result()
+                yield flying.pop(future), outcome
+    except BrokenProcessPool:
+        suspects.extend(flying.values())
+    finally:
+        _stop(pool)
+
+
+def _pass_on(news: Queue[tuple[str, str, int, int]], flying: dict[str, Task], report: Report) -> None:
+    while True:
+        try:
+            key, description, count, total = news.get_nowait()
+        except (queue.Empty, EOFError, OSError):
+            return
+        if key in flying:
+            report(flying[key], description, count, total)
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    """End the workers now: after Ctrl-C nobody waits for a training to finish."""
+    processes = list((pool._processes or {}).values())
+    idle = not pool._pending_work_items
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        if not idle:
+            process.kill()
+        process.join()
+
+
+# ------------------------------------------------------------ in the worker
+
+_news: Queue[tuple[str, str, int, int]] | None = None
+
+
+def _start(news: Queue[tuple[str, str, int, int]]) -> None:
+    global _news
+    from bench.devices import limit_threads
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver ends its workers itself
+    limit_threads()
+    _news = news
+
+
+def _work(task: Task) -> Outcome:
+    queue_ = _news
+
+    def tell(description: str, count: int, total: int) -> None:
+        if queue_ is not None:
+            queue_.put((task.key, description, count, total))
+
+    return run_trial(task, _Tracker(tell))

@@ -1,0 +1,310 @@
+"""From a study to its trials: look everything up and check it, before anything is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.catalogue import Catalogue, check_content
+from bench.config import Spec, build_config, config_dict, label, parse_spec
+from bench.contracts import Finding, Method, Prompts, Traits, Weights
+from bench.errors import BenchError, unknown
+from bench.hashing import HashBook, hash_json
+from bench.prompts import default_prompts, load_prompts, prompt_hash
+from bench.protocols import PROTOCOLS, Manifest, ProtocolConfig, split
+from bench.registry import DATASETS, METHODS
+from bench.store import Store
+from bench.study import Study, Task
+
+ENCODER_FIELDS = {"encoder": "text", "backbone": "backbone"}  # config field -> the trait that needs it
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study, looked up: its trials, and what a reader should know before they start."""
+
+    study: Study
+    tasks: tuple[Task, ...]
+    manifests: Mapping[str, Manifest]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the trials' keys: two studies with the same hash are the same."""
+        return hash_json(sorted(task.key for task in self.tasks))
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A method of a study on one dataset, with its encoders settled."""
+
+    cls: type[Method]
+    config: Any
+    traits: Traits
+    encoders: Mapping[str, str]
+
+    @property
+    def label(self) -> str:
+        return label(self.cls.name, self.config)
+
+    @property
+    def once(self) -> bool:
+        """Nothing is learned and nothing drawn: one trial per category stands for all shots and seeds."""
+        return not (self.traits.trained or self.traits.seeded)
+
+
+def open_catalogue(spec: Spec, root: Path | None, hashes: HashBook | None = None) -> Catalogue:
+    """The catalogue of a dataset spec at ``root``.
+
+    Raises:
+        BenchError: unknown dataset or option, or a dataset that needs a root and got none.
+    """
+    cls = DATASETS.load(spec.name)
+    config = build_config(cls.Config, spec, "dataset")
+    if root is None and cls.traits.needs_root:
+        raise BenchError(
+            f"{spec.name} needs the folder that holds its files: add --data-root DIR "
+            f"(or try --dataset pocket, which ships with the package)"
+        )
+    if root is not None and not root.is_dir():
+        raise BenchError(f"the data root {root} is not a folder")
+    return Catalogue(cls(root, config), hashes)
+
+
+def check_data(catalogue: Catalogue) -> list[Finding]:
+    """Every finding about a dataset: layout first, then each image and mask decoded."""
+    findings = list(catalogue.dataset.check())
+    return findings + check_content(catalogue)
+
+
+def prepare(study: Study, store: Store) -> Plan:
+    """Look up methods, data, weights and prompts, check the data, and expand the trials.
+
+    Raises:
+        BenchError: anything the user must mend first; for data, every faulty file at once.
+    """
+    hashes = HashBook(store.root / "hashes.json")
+    if study.protocol.name not in PROTOCOLS:
+        raise unknown("protocol", study.protocol.name, PROTOCOLS)
+    protocol_config = build_config(ProtocolConfig, study.protocol, "protocol")
+    entries = {str(spec): [_entry(method, spec, study) for method in study.methods] for spec in study.datasets}
+    catalogues = [open_catalogue(spec, study.roots.get(spec.name), hashes) for spec in study.datasets]
+    source = _source(study, hashes)
+    notes: list[str] = []
+    for catalogue in [*catalogues, *([source] if source else [])]:
+        notes += _checked(catalogue, store)
+    every_entry = list(itertools.chain.from_iterable(entries.values()))
+    weights = _weights(study, sorted({name for e in every_entry for name in e.encoders.values()}))
+    expansion = _Expansion(study, protocol_config, weights, str(store.root / "hashes.json"))
+    tasks: list[Task] = []
+    for spec, catalogue in zip(study.datasets, catalogues, strict=True):
+        tasks += expansion.tasks(catalogue, source or catalogue, entries[str(spec)])
+    unique = tuple({task.key: task for task in tasks}.values())
+    return Plan(study, unique, expansion.manifests, tuple(notes))
+
+
+def _entry(spec: Spec, dataset: Spec, study: Study) -> _Entry:
+    cls = METHODS.load(spec.name)
+    data_traits = DATASETS.load(dataset.name).traits
+    fields = {f.name for f in dataclasses.fields(cls.Config)}
+    for name in ENCODER_FIELDS:
+        chosen = getattr(study, name) or getattr(data_traits, name)
+        if chosen and name in fields:
+            spec = spec.with_options(**{name: chosen})
+    config = build_config(cls.Config, spec)
+    traits = cls.traits(config)
+    used = {name: getattr(config, name) for name, trait in ENCODER_FIELDS.items() if getattr(traits, trait)}
+    return _Entry(cls, config, traits, used)
+
+
+def _source(study: Study, hashes: HashBook) -> Catalogue | None:
+    if study.protocol.name != "transfer":
+        if study.source is not None:
+            raise BenchError("a dataset to learn from goes with --protocol transfer")
+        return None
+    if study.source is None:
+        raise BenchError("transfer learns from another dataset; name it: --train-dataset mvtec --train-root DIR")
+    return open_catalogue(study.source, study.roots.get(f"train:{study.source.name}"), hashes)
+
+
+def _checked(catalogue: Catalogue, store: Store) -> list[str]:
+    """Check a dataset, once per content; raise on errors, return notes."""
+    layout = list(catalogue.dataset.check())
+    errors = [finding for finding in layout if finding.level == "error"]
+    if not errors:
+        memory = store.root / "checks" / f"{catalogue.fingerprint}.json"
+        if not memory.exists():
+            errors = check_content(catalogue)
+            if not errors:
+                store.write_once("checks", catalogue.fingerprint, {"images": len(catalogue.samples)})
+    if errors:
+        lines = "\n".join(f"  {finding.path}: {finding.message}" for finding in errors)
+        raise BenchError(f"{catalogue.label} has {len(errors)} faulty files; nothing was run:\n{lines}")
+    return [f"{catalogue.label}: {finding.path}: {finding.message}" for finding in layout]
+
+
+def _weights(study: Study, names: list[str]) -> dict[str, Weights]:
+    from bench.encoders import identify
+
+    files = dict(study.weights)
+    only = files.pop("", None)
+    if only is not None:
+        loadable = [name for name in names if not name.startswith("pocket/")]
+        if len(loadable) != 1:
+            using = ", ".join(loadable) or "none that loads weights"
+            raise BenchError(f"--weights {only}: say for which encoder, --weights NAME={only} (in use: {using})")
+        files[loadable[0]] = only
+    found = {}
+    for name in names:
+        file = files.pop(name, None) or files.pop(parse_spec(name).name, None)
+        if file is not None and not file.is_file():
+            raise BenchError(f"weights of {name}: there is no file {file}")
+        found[name] = identify(name, file)
+    if files:
+        raise unknown("encoder given to --weights:", next(iter(files)), names)
+    return found
+
+
+class _Expansion:
+    """Expands methods × categories × shots × seeds of one study into tasks."""
+
+    def __init__(
+        self, study: Study, protocol: ProtocolConfig, weights: Mapping[str, Weights], hashes: str
+    ) -> None:
+        self.study = study
+        self.protocol = protocol
+        self.weights = weights
+        self.hashes = hashes
+        self.manifests: dict[str, Manifest] = {}
+
+    def tasks(self, target: Catalogue, source: Catalogue, entries: list[_Entry]) -> Iterator[Task]:
+        prompts = self._prompts(target, source)
+        for entry, category in itertools.product(entries, self._categories(target)):
+            for shots, seed in self._repetitions(entry):
+                yield self._task(target, source, entry, category, shots, seed, prompts)
+
+    def _categories(self, target: Catalogue) -> Iterable[str]:
+        for category in self.study.categories:
+            if category not in target.categories:
+                raise unknown(f"category of {target.label}", category, target.categories)
+        return self.study.categories or target.categories
+
+    def _repetitions(self, entry: _Entry) -> Iterable[tuple[int | None, int | None]]:
+        if entry.once:
+            return [(None, None)]
+        if not entry.traits.trained:
+            return [(None, seed) for seed in self.study.seeds]
+        return itertools.product(self.study.shots, self.study.seeds)
+
+    def _prompts(self, target: Catalogue, source: Catalogue) -> dict[str, Prompts]:
+        prompts: dict[str, Prompts] = {}
+        for catalogue in dict.fromkeys((source, target)):
+            known = dict(catalogue.dataset.prompts())
+            if self.study.prompts is not None:
+                known.update(load_prompts(self.study.prompts, catalogue.dataset.name))
+            for category in catalogue.categories:
+                prompts[category] = known.get(category) or default_prompts(category)
+        return prompts
+
+    def _task(
+        self,
+        target: Catalogue,
+        source: Catalogue,
+        entry: _Entry,
+        category: str,
+        shots: int | None,
+        seed: int | None,
+        prompts: Mapping[str, Prompts],
+    ) -> Task:
+        manifest = self._manifest(target, source, category, shots, seed)
+        transfer = self.study.protocol.name == "transfer"
+        identity = {
+            "method": {
+                "name": entry.cls.name,
+                "version": entry.cls.version,
+                "config": config_dict(entry.config),
+            },
+            "dataset": _identity(target),
+            "protocol": {
+                "name": self.study.protocol.name,
+                "config": dataclasses.asdict(self.protocol),
+                "source": _identity(source) if transfer else None,
+                "manifest": manifest.hash,
+            },
+            "category": category,
+            "shots": shots,
+            "seed": seed,
+            "prompts": prompt_hash(prompts) if entry.traits.text else None,
+            "encoders": {
+                name: {"name": encoder, "sha256": self.weights[encoder].sha256}
+                for name, encoder in entry.encoders.items()
+            },
+        }
+        return Task(
+            key=hash_json(identity),
+            identity=identity,
+            method=entry.label,
+            dataset=target.label,
+            root=str(target.dataset.root),
+            source=source.label if transfer else None,
+            source_root=str(source.dataset.root) if transfer else None,
+            protocol=label(self.study.protocol.name, self.protocol),
+            category=category,
+            shots=shots,
+            seed=seed,
+            prompts={c: dataclasses.asdict(p) for c, p in prompts.items()} if entry.traits.text else {},
+            weights={name: self.weights[name] for name in entry.encoders.values()},
+            device=self.study.device,
+            hashes=self.hashes,
+            command=self._command(target, entry, category, shots, seed),
+        )
+
+    def _manifest(
+        self, target: Catalogue, source: Catalogue, category: str, shots: int | None, seed: int | None
+    ) -> Manifest:
+        manifest = split(
+            self.study.protocol.name,
+            self.protocol,
+            target=target,
+            source=source,
+            category=category,
+            shots=shots,
+            seed=seed,
+        )
+        return self.manifests.setdefault(manifest.hash, manifest)
+
+    def _command(
+        self, target: Catalogue, entry: _Entry, category: str, shots: int | None, seed: int | None
+    ) -> str:
+        """What to type to run this trial again."""
+        words = ["bench", "run", "--methods", entry.label, "--dataset", target.label]
+        if target.dataset.traits.needs_root:
+            words += ["--data-root", str(target.dataset.root)]
+        if self.study.source is not None:
+            words += ["--train-dataset", str(self.study.source)]
+            words += ["--train-root", str(self.study.roots.get(f"train:{self.study.source.name}", "DIR"))]
+        protocol = label(self.study.protocol.name, self.protocol)
+        words += ["--protocol", protocol] if protocol != "loo" else []
+        words += ["--categories", category]
+        words += ["--shots", str(shots)] if shots is not None else []
+        words += ["--seeds", f"{seed},"] if seed is not None else []
+        words += ["--prompts", str(self.study.prompts)] if self.study.prompts else []
+        for name in entry.encoders.values():
+            if self.weights[name].file is not None and not name.startswith("pocket/"):
+                words += ["--weights", f"{name}={self.weights[name].file}"]
+        return shlex.join(words)
+
+
+def _identity(catalogue: Catalogue) -> dict[str, Any]:
+    dataset = catalogue.dataset
+    return {
+        "name": dataset.name,
+        "version": dataset.version,
+        "config": config_dict(dataset.config),
+        "fingerprint": catalogue.fingerprint,
+    }

@@ -1,0 +1,87 @@
+"""Records as a pandas DataFrame, for analyses that no table foresees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from bench.report.table import METRICS
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_COLUMNS = (
+    "key",
+    "status",
+    "reason",
+    "dataset",
+    "dataset_version",
+    "fingerprint",
+    "protocol",
+    "manifest",
+    "category",
+    "method",
+    "label",
+    "method_version",
+    "title",
+    "zero_shot",
+    "encoders",
+    "prompts",
+    "shots",
+    "seed",
+    "metric_protocol",
+    "eval_size",
+    "problems",
+)
+
+
+def frame(records: Iterable[Mapping[str, Any]]) -> DataFrame:
+    """One line per trial and metric protocol, one column per metric.
+
+    A trial without metrics (failed, skipped) has one line in which they are missing. ``shots`` and ``seed``
+    are nullable integers; they are missing for methods that do not learn.
+
+        >>> ok = frame(store.records()).query("status == 'ok'")              # doctest: +SKIP
+        >>> ok.groupby(["label", "shots", "category"]).image_auroc.mean()    # doctest: +SKIP
+    """
+    import pandas as pd
+
+    rows = []
+    names = dict.fromkeys(METRICS)
+    for record in records:
+        trial = record["trial"]
+        method, dataset, protocol = trial["method"], trial["dataset"], trial["protocol"]
+        row = {
+            "key": record.get("key"),
+            "status": record["status"],
+            "reason": record.get("reason"),
+            "dataset": dataset["label"],
+            "dataset_version": dataset.get("version"),
+            "fingerprint": dataset.get("fingerprint"),
+            "protocol": protocol["label"],
+            "manifest": protocol.get("manifest"),
+            "category": trial["category"],
+            "method": method.get("name"),
+            "label": method["label"],
+            "method_version": method.get("version"),
+            "title": method.get("title"),
+            "zero_shot": method.get("zero_shot"),
+            "encoders": ", ".join(str(e.get("name")) for e in (trial.get("encoders") or {}).values() if e),
+            "prompts": trial.get("prompts"),
+            "shots": trial["shots"],
+            "seed": trial["seed"],
+        }
+        for name, block in (record.get("metrics") or {None: {}}).items():
+            values = block.get("values", {})
+            names.update(dict.fromkeys(values))
+            rows.append(
+                {
+                    **row,
+                    "metric_protocol": name,
+                    "eval_size": block.get("eval_size"),
+                    "problems": "; ".join(block.get("problems", ())),
+                    **values,
+                }
+            )
+    result = pd.DataFrame(rows, columns=[*_COLUMNS, *names])
+    return result.astype({"shots": "Int64", "seed": "Int64", **dict.fromkeys(names, "float64")})

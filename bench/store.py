@@ -1,0 +1,202 @@
+"""The store: one JSON record and one file of scores per trial, safe to kill and to share.
+
+Layout under the store's root::
+
+    records/ab/<key>.json           what was run, what came out, how long it took
+    scores/ab/<key>.safetensors     image scores and anomaly maps at the method's own grid
+    manifests/<hash>.json           the splits that records refer to
+    studies/<name>.json             the trials of each study, for ``bench table``
+    locks/                          claims of running processes; they die with their process
+
+Files are written under a temporary name and renamed, scores before records, so that a record that can be
+read is whole. Claims are file locks, which the system releases even after ``kill -9``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.errors import BenchError
+from bench.files import write_atomically
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+FORMAT = 1
+FINAL = ("ok", "skipped")  # a failed trial is tried again
+
+
+class Store:
+    """The records and scores under one folder.
+
+    Args:
+        root: the folder; made when something is first written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._claims: dict[str, BaseFileLock] = {}
+
+    # ------------------------------------------------------------ records
+
+    def record_path(self, key: str) -> Path:
+        return self.root / "records" / key[:2] / f"{key}.json"
+
+    def scores_path(self, key: str) -> Path:
+        return self.root / "scores" / key[:2] / f"{key}.safetensors"
+
+    def record(self, key: str) -> dict[str, Any] | None:
+        """The record of a trial, or None. A record that cannot be read is put aside as ``*.corrupt``."""
+        path = self.record_path(key)
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            record = None
+        if not isinstance(record, dict) or record.get("key") != key or record.get("format") != FORMAT:
+            path.replace(path.with_suffix(".corrupt"))
+            return None
+        return record
+
+    def done(self, key: str) -> bool:
+        """Whether a trial needs no more running: its record is final and its scores are there."""
+        record = self.record(key)
+        if record is None or record["status"] not in FINAL:
+            return False
+        return record["status"] == "skipped" or self.scores_path(key).exists()
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """All records, in the order of their keys."""
+        for path in sorted(self.root.glob("records/*/*.json")):
+            record = self.record(path.stem)
+            if record is not None:
+                yield record
+
+    def write(
+        self,
+        record: Mapping[str, Any],
+        scores: Mapping[str, NDArray[Any]] | None,
+        ids: Sequence[str] = (),
+    ) -> None:
+        """Write a trial's scores, then its record; ``ids`` names the images in the order of the scores.
+
+        Raises:
+            BenchError: the store cannot be written (disk full, no permission).
+        """
+        key = record["key"]
+        try:
+            if scores is not None:
+                from safetensors.numpy import save
+
+                contiguous = {name: np.ascontiguousarray(array) for name, array in scores.items()}
+                write_atomically(self.scores_path(key), save(contiguous, {"ids": json.dumps(list(ids))}))
+            write_atomically(self.record_path(key), _readable_json(record))
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def scores(self, key: str) -> dict[str, NDArray[Any]]:
+        """The scores of a trial: ``image`` (N,), ``maps`` (N,h,w) if there are any, and extra maps.
+
+        Raises:
+            BenchError: there are none, or the file is broken.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            return dict(load_file(self.scores_path(key)))
+        except (OSError, SafetensorError) as error:
+            raise BenchError(f"scores of trial {key[:12]} cannot be read: {error}; run the study again") from None
+
+    def score_ids(self, key: str) -> tuple[str, ...]:
+        """The images of :meth:`scores`, in its order."""
+        from safetensors import safe_open
+
+        with safe_open(self.scores_path(key), "numpy") as stream:
+            return tuple(json.loads(stream.metadata()["ids"]))
+
+    # ------------------------------------------------------------ manifests and studies
+
+    def write_once(self, folder: str, name: str, content: Any) -> None:
+        """Keep ``content`` as ``folder/name.json`` unless it is there already."""
+        path = self.root / folder / f"{name}.json"
+        if not path.exists():
+            try:
+                write_atomically(path, _readable_json(content))
+            except OSError as error:
+                raise self._unwritable(error) from None
+
+    def manifest(self, hash_: str) -> dict[str, Any] | None:
+        """A split that records refer to, by its hash; None if it is not there."""
+        return self._json(self.root / "manifests" / f"{hash_}.json")
+
+    def write_study(self, name: str, content: Mapping[str, Any]) -> None:
+        """Remember a study's trials under its name, replacing an earlier one of that name."""
+        try:
+            write_atomically(self.root / "studies" / f"{name}.json", _readable_json(content))
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def study(self, name: str) -> dict[str, Any] | None:
+        """A study that was run here, by name; None if there is none."""
+        return self._json(self.root / "studies" / f"{name}.json")
+
+    def study_names(self) -> list[str]:
+        """The studies run here, the latest first."""
+        paths = sorted(self.root.glob("studies/*.json"), key=lambda p: (-p.stat().st_mtime_ns, p.name))
+        return [path.stem for path in paths]
+
+    def _json(self, path: Path) -> dict[str, Any] | None:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
+        return content if isinstance(content, dict) else None
+
+    # ------------------------------------------------------------ claims
+
+    def claim(self, key: str) -> bool:
+        """Take a trial for this process; False if this or another process has it."""
+        from filelock import FileLock, Timeout
+
+        if key in self._claims:
+            return False
+        lock = FileLock(self.root / "locks" / f"{key}.lock")
+        try:
+            (self.root / "locks").mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        except OSError as error:
+            raise self._unwritable(error) from None
+        self._claims[key] = lock
+        return True
+
+    def release(self, key: str) -> None:
+        """Give a claimed trial back."""
+        lock = self._claims.pop(key, None)
+        if lock is not None:
+            lock.release()
+
+    def release_all(self) -> None:
+        """Give back whatever is still claimed."""
+        for key in list(self._claims):
+            self.release(key)
+
+    def _unwritable(self, error: OSError) -> BenchError:
+        return BenchError(
+            f"cannot write to the store {self.root}: {error.strerror or error}; "
+            "make room or choose another folder with --store"
+        )
+
+
+def _readable_json(content: Any) -> bytes:
+    text = json.dumps(content, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False)
+    return (text + "\n").encode()

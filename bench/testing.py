@@ -1,0 +1,209 @@
+"""The conformance suite: what every method and dataset plugin must hold, ours and third parties' alike.
+
+In a plugin's own tests::
+
+    from bench.testing import check_dataset, check_method
+
+    def test_method_conforms():
+        check_method("mymethod[epochs=1]")
+
+    def test_dataset_conforms(tmp_path):
+        check_dataset("mydata", root)
+
+Both raise ``AssertionError`` naming the promise that was broken.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.config import Spec, build_config, label, parse_spec
+from bench.contracts import (
+    Context,
+    Dataset,
+    DatasetTraits,
+    ImageSet,
+    Method,
+    Prompts,
+    Scores,
+    TrainingSet,
+    Traits,
+    Weights,
+)
+from bench.registry import DATASETS, METHODS
+
+_SIDE = 64
+
+
+def check_method(spec: str, *, encoder: str = "pocket/clip", backbone: str = "pocket/resnet") -> None:
+    """Run a method on a small made-up data set and check what it promises.
+
+    Args:
+        spec: the method with options that make it quick, e.g. ``devnet[epochs=1]``.
+        encoder: text-image encoder for methods that have a config field of that name.
+        backbone: likewise for a trainable one.
+
+    Raises:
+        AssertionError: a promise is broken.
+    """
+    parsed = parse_spec(spec)
+    cls = METHODS.load(parsed.name)
+    assert cls.name == parsed.name, f"{spec}: its class calls itself {cls.name!r}"
+    assert isinstance(cls.version, str) and cls.version, f"{spec}: version must be a non-empty string"
+    _check_config_class(cls.Config, spec)
+    names = {f.name for f in dataclasses.fields(cls.Config)}
+    defaults = {"encoder": encoder, "backbone": backbone}
+    config = build_config(cls.Config, parsed.with_options(**{k: v for k, v in defaults.items() if k in names}))
+    traits = cls.traits(config)
+    assert isinstance(traits, Traits), f"{spec}: traits(config) must return bench.contracts.Traits"
+    assert traits.title and traits.source, f"{spec}: title and source must be said"
+    for trait, field in (("text", "encoder"), ("backbone", "backbone")):
+        assert not getattr(traits, trait) or field in names, f"{spec}: {trait} needs a config field {field!r}"
+    again = build_config(cls.Config, parse_spec(label(cls.name, config)))
+    assert again == config, f"{spec}: its label does not give its config back"
+
+    world = _World()
+    first = _run(cls, config, traits, world, world.test)
+    _check_scores(spec, traits, first, len(world.test))
+    second = _run(cls, config, traits, world, world.test)
+    assert _same(first, second), f"{spec}: the same seed gave different scores"
+    order = [4, 1, 5, 0, 2, 3]
+    shuffled = _run(cls, config, traits, world, world.test.subset(order))
+    assert _same(_pick(first, order), shuffled), f"{spec}: the order of the test images changed a score"
+    part = _run(cls, config, traits, world, world.test.subset([1, 4]))
+    assert _same(_pick(first, [1, 4]), part), f"{spec}: the number of test images changed a score"
+
+
+def _check_config_class(config: type[Any], spec: str) -> None:
+    assert dataclasses.is_dataclass(config), f"{spec}: Config must be a dataclass"
+    assert config.__dataclass_params__.frozen, f"{spec}: Config must be frozen"  # type: ignore[attr-defined]
+    config()  # every option must have a default
+
+
+def _check_scores(spec: str, traits: Traits, scores: Scores, count: int) -> None:
+    assert isinstance(scores, Scores), f"{spec}: score() must return bench.contracts.Scores"
+    assert np.shape(scores.image) == (count,), f"{spec}: image scores of shape {np.shape(scores.image)}"
+    assert np.isfinite(scores.image).all(), f"{spec}: an image score is not finite"
+    assert (scores.maps is not None) == traits.maps, f"{spec}: its traits say maps={traits.maps}"
+    for name, maps in {"maps": scores.maps, **scores.extra}.items():
+        if maps is not None:
+            assert maps.ndim == 3 and len(maps) == count, f"{spec}: {name} of shape {maps.shape}"
+            assert np.isfinite(maps).all(), f"{spec}: {name} are not finite"
+
+
+def _run(cls: type[Method], config: Any, traits: Traits, world: _World, test: ImageSet) -> Scores:
+    from bench.devices import limit_threads, seed_everything
+    from bench.encoders import identify, load_backbone, load_text_image
+
+    limit_threads()
+    seed_everything(3)
+    weights: dict[str, Weights] = {}
+    for field, used in (("encoder", traits.text), ("backbone", traits.backbone)):
+        if used:
+            weights[getattr(config, field)] = identify(getattr(config, field))
+    context = Context(
+        device="cpu",
+        seed=3,
+        category="target",
+        encoder=lambda name: load_text_image(weights[name], "cpu"),
+        backbone=lambda name: load_backbone(weights[name]),
+        support=world.support if traits.support else None,
+    )
+    method = cls(config)  # type: ignore[call-arg]
+    if traits.trained:
+        method.fit(world.train, context)
+    return method.score(test, context)
+
+
+def _pick(scores: Scores, order: Sequence[int]) -> Scores:
+    extra = {name: maps[order] for name, maps in scores.extra.items()}
+    return Scores(scores.image[order], None if scores.maps is None else scores.maps[order], extra)
+
+
+def _same(one: Scores, other: Scores) -> bool:
+    if not np.array_equal(one.image, other.image):
+        return False
+    if (one.maps is None) != (other.maps is None) or one.extra.keys() != other.extra.keys():
+        return False
+    if one.maps is not None and other.maps is not None and not np.array_equal(one.maps, other.maps):
+        return False
+    return all(np.array_equal(one.extra[name], other.extra[name]) for name in one.extra)
+
+
+class _World:
+    """Two seen categories and a target, of striped images with bright blots as anomalies."""
+
+    def __init__(self) -> None:
+        self._images: dict[str, NDArray[np.uint8]] = {}
+        self._masks: dict[str, NDArray[np.bool_]] = {}
+        prompts = {
+            name: Prompts(name, f"a flawless {name}", f"abnormality of {name} is blot", {"blot": "blot"})
+            for name in ("red", "blue", "target")
+        }
+        labels = [0, 0, 0, 0, 1, 1]
+        seen = [(c, y) for c in ("red", "blue") for y in labels]
+        keys = [self._make(i, y) for i, (_, y) in enumerate(seen)]
+        images = ImageSet(keys, [c for c, _ in seen], prompts, self._images.__getitem__)
+        types = ["blot" if y else "good" for _, y in seen]
+        self.train = TrainingSet(images, [y for _, y in seen], types, self._masks.__getitem__, 2)
+        self.test = self._target(100, labels, prompts)
+        self.support = self._target(200, [0, 0], prompts)
+
+    def _target(self, start: int, labels: Sequence[int], prompts: Mapping[str, Prompts]) -> ImageSet:
+        keys = [self._make(start + i, y) for i, y in enumerate(labels)]
+        return ImageSet(keys, ["target"] * len(keys), prompts, self._images.__getitem__)
+
+    def _make(self, number: int, anomalous: int) -> str:
+        generator = np.random.default_rng(number)
+        rows, columns = np.mgrid[:_SIDE, :_SIDE]
+        stripes = 90 + 40 * np.sin(columns / (2 + number % 5) + number)
+        image = stripes[..., None] + generator.normal(0, 8, (_SIDE, _SIDE, 3))
+        mask = np.zeros((_SIDE, _SIDE), dtype=bool)
+        if anomalous:
+            y, x = generator.integers(12, _SIDE - 12, 2)
+            mask = (rows - y) ** 2 + (columns - x) ** 2 < 60
+            image[mask] += 90
+        key = f"{number:064x}"
+        self._images[key] = np.clip(image, 0, 255).astype(np.uint8)
+        self._masks[key] = mask
+        return key
+
+
+def check_dataset(spec: str | Spec, root: Path | None = None) -> None:
+    """Check what a dataset plugin promises, on real files at ``root``.
+
+    Raises:
+        AssertionError: a promise is broken.
+    """
+    from bench.plan import check_data, open_catalogue
+
+    parsed = parse_spec(spec) if isinstance(spec, str) else spec
+    cls = DATASETS.load(parsed.name)
+    assert cls.name == parsed.name, f"{spec}: its class calls itself {cls.name!r}"
+    assert isinstance(cls.version, str) and cls.version, f"{spec}: version must be a non-empty string"
+    assert isinstance(cls.traits, DatasetTraits), f"{spec}: traits must be bench.contracts.DatasetTraits"
+    _check_config_class(cls.Config, str(spec))
+    catalogue = open_catalogue(parsed, root)
+    dataset: Dataset = catalogue.dataset
+    samples = dataset.samples()
+    assert samples, f"{spec}: no sample"
+    ids = [sample.id for sample in samples]
+    assert ids == sorted(set(ids)), f"{spec}: ids must be unique and sorted"
+    for sample in samples:
+        assert sample.split in ("train", "test"), f"{sample.id}: split {sample.split!r}"
+        assert sample.split == "test" or not sample.anomalous, f"{sample.id}: an anomaly in the training part"
+        assert sample.anomalous or not sample.masks, f"{sample.id}: a good image with a mask"
+        assert str(dataset.root) not in sample.id, f"{sample.id}: an id must not hold the data root"
+    prompts = dataset.prompts()
+    missing = set(catalogue.categories) - set(prompts) if prompts else set()
+    assert not missing, f"{spec}: prompts lack {sorted(missing)}"
+    assert dataset.samples() == samples, f"{spec}: samples() must give the same answer twice"
+    errors = [finding for finding in check_data(catalogue) if finding.level == "error"]
+    assert not errors, f"{spec}: {errors[0].path}: {errors[0].message}"
+    assert catalogue.fingerprint == open_catalogue(parsed, root).fingerprint, f"{spec}: unstable fingerprint"

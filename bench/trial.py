@@ -1,0 +1,327 @@
+"""One trial: split, fit, score, measure; the outcome is a record and its scores, whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.catalogue import Catalogue
+from bench.config import build_config, parse_spec
+from bench.contracts import (
+    Backbone,
+    Context,
+    ImageSet,
+    Prompts,
+    Scores,
+    TextImageEncoder,
+    TrainingSet,
+    Weights,
+)
+from bench.errors import BenchError, NotApplicable
+from bench.hashing import HashBook
+from bench.metrics import evaluate
+from bench.plan import open_catalogue
+from bench.protocols import Manifest, ProtocolConfig, check_leakage, split
+from bench.provenance import environment
+from bench.registry import METHODS
+from bench.store import FORMAT
+from bench.study import Task
+
+Track = Callable[[Iterable[Any], str], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a trial leaves.
+
+    Attributes:
+        record: the JSON record (see :mod:`bench.store`).
+        scores: arrays for the store; None if the trial did not come that far.
+        ids: the test images, in the order of the scores.
+    """
+
+    record: dict[str, Any]
+    scores: Mapping[str, NDArray[Any]] | None = None
+    ids: tuple[str, ...] = ()
+
+
+def run_trial(task: Task, track: Track | None = None) -> Outcome:
+    """Carry out one trial. Whatever goes wrong inside it ends in the record, never in an exception.
+
+    ``KeyboardInterrupt`` alone passes through.
+    """
+    watch = _Stopwatch()
+    notes: list[str] = []
+    status, reason, trace = "ok", None, None
+    scores: Scores | None = None
+    metrics: dict[str, Any] = {}
+    ids: tuple[str, ...] = ()
+    try:
+        trial = _Trial(task, watch, track, notes)
+        ids = trial.test_ids
+        scores = trial.score()
+        with watch("metrics"):
+            metrics, problems = trial.measure(scores)
+        if problems:
+            status, reason = "failed", "; ".join(problems)
+    except NotApplicable as error:
+        status, reason = "skipped", str(error)
+    except BenchError as error:
+        status, reason = "failed", str(error)
+    except (Exception, SystemExit) as error:
+        status, reason, trace = "failed", _explain(error), traceback.format_exc()
+    record = _record(task, status, reason)
+    record |= {"metrics": metrics, "notes": notes}
+    record["provenance"] |= {
+        "seconds": watch.seconds(),
+        "peak_memory_mib": _peak_memory(),
+        "encoder_passes": _encoder_passes(),
+        "traceback": trace,
+    }
+    return Outcome(record, None if scores is None else _arrays(scores), ids)
+
+
+def failed(task: Task, reason: str) -> Outcome:
+    """The outcome of a trial that could not even say why it failed, because its process is gone."""
+    return Outcome(_record(task, "failed", reason))
+
+
+def _record(task: Task, status: str, reason: str | None) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "key": task.key,
+        "status": status,
+        "reason": reason,
+        "trial": describe(task),
+        "metrics": {},
+        "notes": [],
+        "provenance": {
+            **environment(task.device),
+            "command": task.command,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    }
+
+
+class _Trial:
+    """The steps of one trial, in order: construct, :meth:`score`, :meth:`measure`."""
+
+    def __init__(self, task: Task, watch: _Stopwatch, track: Track | None, notes: list[str]) -> None:
+        self.task, self.watch, self.track, self.notes = task, watch, track, notes
+        with watch("data"):
+            self.target = _catalogue(task.dataset, task.root, task.hashes)
+            self.source = self.target
+            if task.source is not None:
+                self.source = _catalogue(task.source, task.source_root, task.hashes)
+            self.manifest = self._split()
+            self.test_ids = self.target.in_neutral_order(self.manifest.test)
+            self.prompts = {category: Prompts(**fields) for category, fields in task.prompts.items()}
+
+    def _split(self) -> Manifest:
+        protocol = parse_spec(self.task.protocol)
+        manifest = split(
+            protocol.name,
+            build_config(ProtocolConfig, protocol, "protocol"),
+            target=self.target,
+            source=self.source,
+            category=self.task.category,
+            shots=self.task.shots,
+            seed=self.task.seed,
+        )
+        if manifest.hash != self.task.identity["protocol"]["manifest"]:
+            raise BenchError("the data changed while the study ran; run it again")
+        check_leakage(manifest, target=self.target, source=self.source)
+        labels = self.target.labels(manifest.test)
+        for value, word in ((0, "normal"), (1, "anomalous")):
+            if value not in labels:
+                raise NotApplicable(f"{self.task.category} has no {word} test image, so no metric is defined")
+        self.notes.extend(manifest.notes)
+        return manifest
+
+    def score(self) -> Scores:
+        """Seed, build, fit, score; check what comes back."""
+        from bench.devices import choose_device, seed_everything
+
+        spec = parse_spec(self.task.method)
+        cls = METHODS.load(spec.name)
+        config = build_config(cls.Config, spec)
+        traits = cls.traits(config)
+        device = choose_device(self.task.device)
+        seed = self.task.seed or 0
+        seed_everything(seed)
+        images = self.target.image_set(self.test_ids, self.prompts)
+        context = self._context(device, seed)
+        if traits.support and context.support is None:
+            raise NotApplicable(f"{traits.title} needs K normal images of the target; use --protocol loo[k=4]")
+        method = cls(config)
+        if traits.trained:
+            train = self._training_set()
+            with self.watch("fit"):
+                method.fit(train, context)
+        with self.watch("score"):
+            scores = _checked(method.score(images, context), images)
+        self.notes.extend(context.notes)
+        return scores
+
+    def _training_set(self) -> TrainingSet:
+        with self.watch("data"):
+            ids = self.source.in_neutral_order(self.manifest.train)
+            return self.source.training_set(ids, self.prompts, self.task.shots or 0)
+
+    def _context(self, device: str, seed: int) -> Context:
+        support = self.manifest.support
+        context = Context(
+            device=device,
+            seed=seed,
+            category=self.task.category,
+            encoder=lambda name: _text_image(self.task.weights[name], device),
+            backbone=lambda name: _backbone(self.task.weights[name]),
+            support=self.target.image_set(support, self.prompts) if support else None,
+        )
+        if self.track is not None:
+            context.track = self.track
+        return context
+
+    def measure(self, scores: Scores) -> tuple[dict[str, Any], list[str]]:
+        """Metrics under the ``exact`` protocol, and the guards' problems."""
+        eval_size = self.target.dataset.traits.eval_size
+        evaluation = evaluate(
+            labels=self.target.labels(self.test_ids),
+            image_scores=scores.image,
+            maps=scores.maps,
+            masks=None if scores.maps is None else self.target.masks(self.test_ids),
+            eval_size=eval_size,
+        )
+        result = {
+            "eval_size": eval_size,
+            "values": dict(evaluation.metrics),
+            "reasons": dict(evaluation.reasons),
+            "problems": list(evaluation.problems),
+        }
+        return {"exact": result}, list(evaluation.problems)
+
+
+def _checked(scores: Scores, images: ImageSet) -> Scores:
+    """The scores as float32, refused if their shape is not what the contract says."""
+    count = len(images)
+    image = np.asarray(scores.image, dtype=np.float32)
+    if image.shape != (count,):
+        raise BenchError(f"the method gave image scores of shape {image.shape} for {count} images")
+    stacks = {"maps": scores.maps, **scores.extra}
+    arrays = {}
+    for name, stack in stacks.items():
+        if stack is not None:
+            arrays[name] = np.asarray(stack, dtype=np.float32)
+            if arrays[name].ndim != 3 or len(arrays[name]) != count:
+                raise BenchError(f"the method gave {name} of shape {arrays[name].shape} for {count} images")
+    return Scores(image, arrays.pop("maps", None), arrays)
+
+
+def _arrays(scores: Scores) -> dict[str, NDArray[Any]]:
+    arrays: dict[str, NDArray[Any]] = {"image": scores.image, **scores.extra}
+    if scores.maps is not None:
+        arrays["maps"] = scores.maps
+    return arrays
+
+
+def describe(task: Task) -> dict[str, Any]:
+    """The record's ``trial``: the identity, and what a table prints beside it."""
+    spec = parse_spec(task.method)
+    identity = dict(task.identity)
+    method, dataset = dict(identity["method"]), dict(identity["dataset"])
+    method["label"] = task.method
+    dataset["label"] = task.dataset
+    with contextlib.suppress(BenchError):
+        cls = METHODS.load(spec.name)
+        traits = cls.traits(build_config(cls.Config, spec))
+        method |= {"title": traits.title, "zero_shot": traits.zero_shot, "adapted": traits.adapted}
+    with contextlib.suppress(BenchError):
+        from bench.registry import DATASETS
+
+        data_traits = DATASETS.load(dataset["name"]).traits
+        dataset |= {"title": data_traits.title, "note": data_traits.note}
+    protocol = {**identity["protocol"], "label": task.protocol}
+    return {**identity, "method": method, "dataset": dataset, "protocol": protocol}
+
+
+def _explain(error: BaseException) -> str:
+    """One line for the record; what to do where that is known."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return f"out of memory ({error}); try fewer --workers, a smaller image size or batch, or another device"
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+# ------------------------------------------------------------ what one process keeps between trials
+
+
+@functools.lru_cache(maxsize=4)
+def _catalogue(dataset: str, root: str | None, hashes: str | None) -> Catalogue:
+    book = HashBook(Path(hashes)) if hashes else None
+    return open_catalogue(parse_spec(dataset), Path(root) if root else None, book)
+
+
+@functools.lru_cache(maxsize=2)
+def _text_image(weights: Weights, device: str) -> TextImageEncoder:
+    from bench.encoders import load_text_image
+
+    return load_text_image(weights, device)
+
+
+def _backbone(weights: Weights) -> Backbone:
+    from bench.encoders import load_backbone
+
+    return load_backbone(weights)
+
+
+# ------------------------------------------------------------ provenance of one trial
+
+
+class _Stopwatch:
+    """Seconds by name; a name that is timed inside another is taken out of the outer one."""
+
+    def __init__(self) -> None:
+        self._begin = time.perf_counter()
+        self._seconds: dict[str, float] = {}
+        self._inner = 0.0
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        outer, self._inner = self._inner, 0.0
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - begin
+            self._seconds[name] = self._seconds.get(name, 0.0) + elapsed - self._inner
+            self._inner = outer + elapsed
+
+    def seconds(self) -> dict[str, float]:
+        total = time.perf_counter() - self._begin
+        return {name: round(value, 3) for name, value in {**self._seconds, "total": total}.items()}
+
+
+def _peak_memory() -> int | None:
+    """Peak resident memory of this process so far, in MiB; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak // (2**20 if sys.platform == "darwin" else 2**10))
+
+
+def _encoder_passes() -> int | None:
+    """Images that this process has put through a frozen encoder so far."""
+    features = sys.modules.get("bench.features")
+    return None if features is None else int(features.CACHE.passes)

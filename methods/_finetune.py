@@ -1,0 +1,226 @@
+"""What baselines that fine-tune a backbone share: pixels, rotation, sampling, the deviation loss, the training loop.
+
+From the image version of DevNet (``mala-lab/deviation-network-image``: ``dataloaders/utlis.py``, ``train.py``,
+``modeling/layers/deviation_loss.py``), whose recipe DRA and the image version of MLEP share.
+
+Differences from that code: images are decoded and scaled once and kept in memory as bytes, where it decodes
+them for every batch; a batch is rotated at once, by :func:`rotate`, where it rotates image by image with
+Pillow (the same mapping; a few pixels in ten thousand, on the border between two source pixels, go the other way);
+all randomness comes from one seeded generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from bench.features import CACHE, FeatureKey, ahead
+
+if TYPE_CHECKING:
+    from bench.contracts import Backbone, ImageSet
+
+
+# ---------------------------------------------------------------- pixels
+
+
+def load_pixels(images: ImageSet, size: int, device: str = "cpu") -> torch.Tensor:
+    """All images as ``(N, 3, size, size)`` uint8, scaled to a square by Pillow's bilinear filter.
+
+    Decoded in threads, and kept between trials in :data:`bench.features.CACHE`. On a GPU with room for them
+    they lie there, otherwise on the CPU.
+    """
+    CACHE.begin()
+    result = torch.empty((len(images), 3, size, size), dtype=torch.uint8)
+    scaling = f"RGB, Pillow bilinear to {size}x{size}"
+    keys = [FeatureKey("pixels", scaling, "pixels", "uint8", image) for image in images.keys]
+    missing = []
+    for position, key in enumerate(keys):
+        held = CACHE.get(key)
+        if held is None:
+            missing.append(position)
+        else:
+            result[position] = held
+    decoded = ahead(lambda position: _scaled(images[position], size), missing, 64)
+    for position, pixels in zip(missing, decoded, strict=True):
+        result[position] = torch.from_numpy(pixels).permute(2, 0, 1)
+        CACHE.put(keys[position], result[position])
+    if torch.device(device).type == "cuda" and result.nbytes < 0.25 * torch.cuda.mem_get_info(device)[0]:
+        result = result.to(device)
+    return result
+
+
+def _scaled(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+
+
+class Preparation:
+    """From bytes to what a backbone takes: values in [0, 1], rotated if asked for, normalised.
+
+    Args:
+        backbone: whose mean and std are used.
+        device: where the result is to lie.
+    """
+
+    def __init__(self, backbone: Backbone, device: str) -> None:
+        self.device = device
+        self.mean = torch.tensor(backbone.mean, device=device).view(1, 3, 1, 1)
+        self.std = torch.tensor(backbone.std, device=device).view(1, 3, 1, 1)
+
+    def __call__(self, pixels: torch.Tensor, degrees: torch.Tensor | None = None) -> torch.Tensor:
+        """``(B, 3, S, S)`` uint8 -> float32; rotation comes before normalisation, so that corners are black."""
+        images = pixels.to(self.device).float() / 255
+        if degrees is not None:
+            images = rotate(images, degrees.to(self.device))
+        # channels last: a fifth faster on CPUs, and what GPUs want
+        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+
+def rotate(images: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
+    """Rotate each image about its centre, counter-clockwise; nearest pixel, 0 outside.
+
+    Args:
+        images: ``(B, C, H, W)``.
+        degrees: ``(B,)``.
+    """
+    radians = torch.deg2rad(degrees)
+    cos, sin = torch.cos(radians), torch.sin(radians)
+    height, width = images.shape[-2:]
+    zero = torch.zeros_like(cos)
+    # affine_grid counts both axes from -1 to 1, so sines carry the ratio of the sides
+    rows = [cos, -sin * height / width, zero, sin * width / height, cos, zero]
+    theta = torch.stack(rows, dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+
+
+# ---------------------------------------------------------------- sampling
+
+
+class Endless:
+    """Endless passes over ``items``, each in a new random order."""
+
+    def __init__(self, items: Sequence[int] | NDArray[Any], generator: torch.Generator) -> None:
+        self.items = torch.as_tensor(np.asarray(items, dtype=np.int64))
+        if not len(self.items):
+            raise ValueError("nothing to draw from")
+        self.generator = generator
+        self._rest = self.items[:0]
+
+    def take(self, count: int) -> torch.Tensor:
+        """The next ``count`` items; across the end of a pass if need be."""
+        while len(self._rest) < count:
+            order = torch.randperm(len(self.items), generator=self.generator)
+            self._rest = torch.cat([self._rest, self.items[order]])
+        taken, self._rest = self._rest[:count], self._rest[count:]
+        return taken
+
+
+# ---------------------------------------------------------------- scores and losses
+
+
+def top_k_mean(values: torch.Tensor, fraction: float) -> torch.Tensor:
+    """Mean of the ``max(int(fraction * N), 1)`` largest of ``(B, N)`` values, per row."""
+    k = max(int(fraction * values.shape[1]), 1)
+    return values.topk(k, dim=1).values.mean(dim=1)
+
+
+def pyramid(images: torch.Tensor, n_scales: int) -> list[torch.Tensor]:
+    """``images`` at full, half, quarter, ... size (nearest pixel, the default of ``F.interpolate``)."""
+    side = images.shape[-1]
+    return [images, *(F.interpolate(images, size=side // 2**scale) for scale in range(1, n_scales))]
+
+
+def deviation_loss(
+    scores: torch.Tensor,
+    targets: torch.Tensor,
+    generator: torch.Generator,
+    margin: float = 5.0,
+    n_references: int = 5000,
+) -> torch.Tensor:
+    """DevNet's loss: normals at the mean of a Gaussian prior, anomalies ``margin`` deviations above it.
+
+    ``dev = (score - mean(ref)) / std(ref)`` for fresh ``ref`` from N(0, 1); the loss is the batch mean of ``|dev|``
+    where the target is 0 and of ``max(0, margin - dev)`` where it is 1.
+
+    Args:
+        scores: ``(B,)``.
+        targets: ``(B,)``, 0 or 1.
+    """
+    references = torch.randn(n_references, generator=generator)
+    deviations = (scores - references.mean().item()) / references.std().item()
+    return torch.where(targets > 0, (margin - deviations).clamp(min=0), deviations.abs()).mean()
+
+
+def finest(maps: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Average maps ``(B, 1, h, w)`` of several scales on the grid of the first: ``(B, h, w)``."""
+    size = maps[0].shape[-2:]
+    scaled = [m if m.shape[-2:] == size else F.interpolate(m, size=size, mode="bilinear") for m in maps]
+    return torch.stack(scaled).mean(dim=0)[:, 0]
+
+
+# ---------------------------------------------------------------- training
+
+
+def new_head(channels: int, generator: torch.Generator) -> torch.nn.Conv2d:
+    """A 1x1 convolution to one channel, initialised as ``nn.Conv2d`` is, from ``generator``."""
+    head = torch.nn.Conv2d(channels, 1, kernel_size=1)
+    bound = channels**-0.5
+    with torch.no_grad():
+        head.weight.uniform_(-bound, bound, generator=generator)
+        assert head.bias is not None
+        head.bias.uniform_(-bound, bound, generator=generator)
+    return head
+
+
+def training_mode(module: torch.nn.Module, frozen_norm: bool) -> None:
+    """Put ``module`` into train mode; its BatchNorm layers into eval mode if ``frozen_norm``."""
+    module.train()
+    if frozen_norm:
+        for layer in module.modules():
+            if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+                layer.eval()
+
+
+def optimise(
+    parameters: Iterable[torch.nn.Parameter],
+    loss_of_step: Callable[[int], torch.Tensor],
+    *,
+    epochs: int,
+    steps_per_epoch: int,
+    lr: float,
+    weight_decay: float,
+    lr_step: int,
+    lr_gamma: float,
+    clip: float,
+    track: Callable[[Iterable[int], str], Iterable[int]],
+) -> float:
+    """Adam with gradients clipped to norm ``clip``; the rate falls by ``lr_gamma`` after every ``lr_step`` epochs.
+
+    Args:
+        loss_of_step: the loss of one step's batch.
+        track: shows the progress of an iterable.
+
+    Returns:
+        The mean loss over the last epoch.
+    """
+    chosen = [parameter for parameter in parameters if parameter.requires_grad]
+    optimiser = torch.optim.Adam(chosen, lr=lr, weight_decay=weight_decay, foreach=True)
+    schedule = torch.optim.lr_scheduler.StepLR(optimiser, step_size=lr_step, gamma=lr_gamma)
+    recent = 0.0
+    for step in track(range(epochs * steps_per_epoch), "train"):
+        loss = loss_of_step(step)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(chosen, clip)
+        optimiser.step()
+        recent = loss.item() + (recent if step % steps_per_epoch else 0.0)
+        if (step + 1) % steps_per_epoch == 0:
+            schedule.step()
+    return recent / steps_per_epoch

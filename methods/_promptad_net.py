@@ -1,0 +1,372 @@
+"""The trainable part of PromptAD: two branch decoders, their scores (Eqs. 1 to 4) and the loss (Eq. 5).
+
+Both branches have the same layers, so each layer holds the weights of both in tensors with a leading axis of
+*views* (abnormality first) and computes them in one batched product. The single-branch rows of the
+paper's Table 4 have one view.
+
+The forward pass is a function of parameters, features, text and noise alone: dropout masks are drawn beforehand
+(:meth:`Decoder.draw_noise`), from a generator that the caller owns. So a run repeats bit for bit whatever
+else draws random numbers, and several trials can be trained as one under ``torch.func.functional_call``
+and ``vmap``.
+
+Shapes: V views, B images, T = 1 + N tokens (CLS first), W encoder width, D decoder width, E text width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from bench.methods.promptad import PromptADConfig
+
+BLOCKS = 3  # "the two branches consist of three transformer blocks" (section 4.1)
+HIDDEN_PIECE = 2**21  # values of the feed-forward layers' hidden units that are computed at a time on a CPU
+
+
+class BlockNoise(NamedTuple):
+    """What dropout does in one block: factors (0, or above 1 to make up for it); in ``hidden``, True = dropped."""
+
+    attention: Tensor  # (V * B, heads, T, T)
+    mixed: Tensor  # (V, B, T, D), behind the attention
+    hidden: Tensor  # (V, B * T, ffn)
+    output: Tensor  # (V, B, T, D), behind the feed-forward part
+
+
+# ---------------------------------------------------------------- layers
+
+
+class Affine(nn.Module):
+    """A linear layer per view: ``(V, R, n_in)`` to ``(V, R, n_out)``.
+
+    Initialised as ``nn.Linear`` is, or with ``xavier`` as the input projection of ``nn.MultiheadAttention``.
+    """
+
+    def __init__(
+        self, views: int, n_in: int, n_out: int, generator: torch.Generator, *, xavier: bool = False
+    ) -> None:
+        super().__init__()
+        bound = math.sqrt(6 / (n_in + n_out)) if xavier else 1 / math.sqrt(n_in)
+        self.weight = _uniform((views, n_in, n_out), bound, generator)
+        self.bias = _uniform((views, n_out), 0.0 if xavier else bound, generator)
+
+    def forward(self, x: Tensor, *, scale: float = 1.0) -> Tensor:
+        return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight * scale if scale != 1 else self.weight)
+
+    def shared(self, x: Tensor) -> Tensor:
+        """The same rows ``(R, n_in)`` for every view, in one product: ``(V, R, n_out)``."""
+        views, n_in, n_out = self.weight.shape
+        joined = self.weight.transpose(0, 1).reshape(n_in, views * n_out)
+        y = torch.addmm(self.bias.flatten(), x, joined)
+        return y.view(-1, views, n_out).transpose(0, 1).contiguous()
+
+
+class Norm(nn.Module):
+    """A layer norm per view over the last axis of ``(V, B, T, D)``."""
+
+    def __init__(self, views: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(views, 1, 1, width))
+        self.bias = nn.Parameter(torch.zeros(views, 1, 1, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.bias, F.layer_norm(x, x.shape[-1:]), self.weight)
+
+
+class Film(nn.Module):
+    """Text modulates visual tokens, feature by feature (section 3.3.1, as in CLIPSeg)."""
+
+    def __init__(self, views: int, n_text: int, width: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.gamma = Affine(views, n_text, width, generator)
+        self.beta = Affine(views, n_text, width, generator)
+
+    def forward(self, x: Tensor, text: Tensor) -> Tensor:
+        return torch.addcmul(self.beta(text).unsqueeze(2), self.gamma(text).unsqueeze(2), x)
+
+
+class Block(nn.Module):
+    """``nn.TransformerEncoderLayer`` with ReLU, for all views at once."""
+
+    def __init__(self, views: int, config: PromptADConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        width = config.D
+        self.heads, self.norm_first = config.nhead, config.norm_first
+        self.scale = _kept_scale(config.dropout)
+        self.qkv = Affine(views, width, 3 * width, generator, xavier=True)
+        self.mix = Affine(views, width, width, generator)
+        nn.init.zeros_(self.mix.bias)  # as nn.MultiheadAttention does
+        self.up = Affine(views, width, config.ffn, generator)
+        self.down = Affine(views, config.ffn, width, generator)
+        self.norm1, self.norm2 = Norm(views, width), Norm(views, width)
+
+    def forward(self, x: Tensor, noise: BlockNoise | None) -> Tensor:
+        if self.norm_first:
+            x = x + self._attend(self.norm1(x), noise)
+            return x + self._feed(self.norm2(x), noise)
+        x = self.norm1(x + self._attend(x, noise))
+        y: Tensor = self.norm2(x + self._feed(x, noise))
+        return y
+
+    def _attend(self, x: Tensor, noise: BlockNoise | None) -> Tensor:
+        views, batch, tokens, width = x.shape
+        qkv = self.qkv(x.flatten(1, 2)).view(views * batch, tokens, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
+        if noise is None:
+            y = F.scaled_dot_product_attention(q, k, v)
+        else:  # the fused kernel takes no masks of ours
+            q = (q * q.shape[-1] ** -0.5).contiguous()
+            weights = (q @ k.contiguous().transpose(-1, -2)).softmax(-1)
+            y = (weights * noise.attention) @ v.contiguous()
+        mixed: Tensor = self.mix(y.transpose(1, 2).reshape(views, batch * tokens, width)).view_as(x)
+        return mixed if noise is None else mixed * noise.mixed
+
+    def _feed(self, x: Tensor, noise: BlockNoise | None) -> Tensor:
+        rows = x.flatten(1, 2)
+        # On a CPU the hidden layer of many rows costs twice as much in one piece as in pieces that fit its cache.
+        size = len(rows) * rows.shape[1] * self.up.bias.shape[1]
+        pieces = 1 if rows.is_cuda else -(-size // HIDDEN_PIECE)
+        dropped = [None] * pieces if noise is None else noise.hidden.chunk(pieces, 1)
+        parts = [self._perceive(part, drop) for part, drop in zip(rows.chunk(pieces, 1), dropped, strict=False)]
+        y = (parts[0] if len(parts) == 1 else torch.cat(parts, 1)).view_as(x)
+        return y if noise is None else y * noise.output
+
+    def _perceive(self, rows: Tensor, dropped: Tensor | None) -> Tensor:
+        hidden = self.up(rows)
+        if dropped is not None:
+            # A unit set to zero before the ReLU stays zero behind it, and the ReLU gives it no gradient. So
+            # autograd need not know of the dropout (nothing else needs the overwritten values), which
+            # saves a pass over the largest tensor of the network; the weights behind make up for the zeros.
+            with torch.no_grad():
+                hidden.masked_fill_(dropped, 0.0)
+        y: Tensor = self.down(hidden.relu_(), scale=1.0 if dropped is None else self.scale)
+        return y
+
+
+# ---------------------------------------------------------------- the two branches
+
+
+class Decoder(nn.Module):
+    """Both branches: from frozen features and text to anomaly maps.
+
+    Args:
+        config: the method's options.
+        inputs: how many layers of the frozen encoder it reads: one per block, or one in all.
+        width: W of the frozen tokens.
+        n_text: E of the text embeddings.
+        generator: draws the initial weights, on the CPU, so that they are the same for every device.
+    """
+
+    signs: Tensor
+
+    def __init__(
+        self, config: PromptADConfig, inputs: int, width: int, n_text: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.config = config
+        views = config.abn + config.nor
+
+        def layers(kind: type[Affine | Film], count: int, n_in: int, n_out: int) -> nn.ModuleList:
+            return nn.ModuleList(kind(views, n_in, n_out, generator) for _ in range(count))
+
+        self.reduce = layers(Affine, inputs, width, config.D)
+        self.film = layers(Film, {"first": 1, "every": BLOCKS, "off": 0}[config.film_at], n_text, config.D)
+        self.blocks = nn.ModuleList(Block(views, config, generator) for _ in range(BLOCKS))
+        self.head = layers(Affine, 1 if config.share_heads else BLOCKS, config.D, 1)
+        self.proto = layers(Affine, config.ccl * (1 if config.share_protos else BLOCKS), n_text, config.D)
+        signs = torch.tensor([1.0] * config.abn + [-1.0] * config.nor)
+        self.register_buffer("signs", signs.view(-1, 1, 1), persistent=False)
+
+    def draw_noise(self, batch: int, tokens: int, generator: torch.Generator) -> list[BlockNoise] | None:
+        """The dropout masks of one training step, on the generator's device; None if nothing is dropped."""
+        views, config = len(self.signs), self.config
+        if not _octets(config.dropout):
+            return None
+
+        def factors(*shape: int) -> Tensor:
+            return (~_dropped(shape, config.dropout, generator)).float().mul_(_kept_scale(config.dropout))
+
+        return [
+            BlockNoise(
+                attention=factors(views * batch, config.nhead, tokens, tokens),
+                mixed=factors(views, batch, tokens, config.D),
+                hidden=_dropped((views, batch * tokens, config.ffn), config.dropout, generator),
+                output=factors(views, batch, tokens, config.D),
+            )
+            for _ in range(BLOCKS)
+        ]
+
+    def forward(
+        self, tokens: Sequence[Tensor], text: Tensor, other: Tensor, noise: list[BlockNoise] | None = None
+    ) -> Tensor:
+        """The anomaly maps of every block and branch, ``(3, V, B, N)``, as the loss takes them.
+
+        The method's answer is the last block's, summed over the branches.
+
+        Args:
+            tokens: ``(B, T, W)`` of the frozen encoder, deepest layer first.
+            text: ``(V, B, E)`` the branch's own prompt, for FiLM.
+            other: ``(V, B, M, E)`` the other view's prompt, or M images in its place, for the prototypes.
+            noise: dropout masks; without them nothing is dropped.
+        """
+        maps = []
+        q: Tensor | None = None
+        for block in range(BLOCKS):
+            z = self._input(block, tokens, q)
+            if block < len(self.film):
+                z = self.film[block](z, text)
+            q = self.blocks[block](z, noise[block] if noise else None)
+            phi = self._prototypes(block, other)
+            s = self._scores(block, q, phi)
+            if self._interacts(block):
+                q = self._refine(block, q, phi, s)
+                if block == BLOCKS - 1:  # no block follows that could use the refined tokens but the scores
+                    s = self._scores(block, q, phi)
+            maps.append(s)
+        return torch.stack(maps)
+
+    def _input(self, block: int, tokens: Sequence[Tensor], q: Tensor | None) -> Tensor:
+        """The encoder's tokens, reduced, plus what the block before made of deeper ones (as in CLIPSeg)."""
+        if q is not None and block >= len(self.reduce):  # a single layer of the encoder: plainly stacked blocks
+            return q
+        frozen, reduce = tokens[block], self.reduce[block]
+        assert isinstance(reduce, Affine)
+        z = reduce.shared(frozen.flatten(0, 1)).view(-1, *frozen.shape[:2], self.config.D)
+        return z if q is None else z + q
+
+    def _prototypes(self, block: int, other: Tensor) -> Tensor | None:
+        """``(V, B, M, D)``: phi_nor for the abnormality branch, phi_abn for the normality branch."""
+        if not self.config.ccl:
+            return None
+        phi: Tensor = self.proto[min(block, len(self.proto) - 1)](other.flatten(1, 2))
+        return phi.view(*other.shape[:3], self.config.D)
+
+    def _scores(self, block: int, q: Tensor, phi: Tensor | None) -> Tensor:
+        """Eqs. 1 and 2 at every patch, ``(V, B, N)``: s_a = intra - cross and s_n = cross - intra."""
+        head = self.head[min(block, len(self.head) - 1)]
+        s: Tensor = head(q.flatten(1, 2)).view(q.shape[:3])
+        if phi is not None:
+            s = s - similarity(q, phi, self.config.cross_sim, self.config.tau)
+        return self.signs * s[:, :, 1:]
+
+    def _interacts(self, block: int) -> bool:
+        where, last = self.config.cmi_where, block == BLOCKS - 1
+        return self.config.cmi and (where == "layerwise" or last == (where == "final_only"))
+
+    def _refine(self, block: int, q: Tensor, phi: Tensor | None, s: Tensor) -> Tensor:
+        """Each branch's patch tokens times the mask made from the other branch's scores (section 3.5)."""
+        q_abn, q_nor = q.unbind()
+        q_abn = self._highlight(q_abn, s[1])
+        if self.config.cmi_order == "sequential":
+            s = self._scores(block, torch.stack([q_abn, q_nor]), phi)
+        return torch.stack([q_abn, self._highlight(q_nor, s[0])])
+
+    def _highlight(self, q: Tensor, s: Tensor) -> Tensor:
+        mask = soft_mask(s.detach() if self.config.cmi_detach else s, self.config.sigma, self.config.cmi_mask)
+        return q * F.pad(mask, (1, 0), value=1.0).unsqueeze(-1)  # CLS has no place in the map
+
+
+def similarity(q: Tensor, phi: Tensor, kind: str, tau: float) -> Tensor:
+    """Closeness of tokens ``(V, B, T, D)`` to the nearest of M prototypes ``(V, B, M, D)``: ``(V, B, T)``."""
+    if kind == "cosine":
+        q, phi = F.normalize(q, dim=-1) * tau, F.normalize(phi, dim=-1)
+    elif kind == "scaled":
+        phi = phi * phi.shape[-1] ** -0.5
+    products = q @ phi.transpose(-1, -2)
+    return products.squeeze(-1) if products.shape[-1] == 1 else products.amax(-1)
+
+
+def soft_mask(s: Tensor, sigma: float, kind: str) -> Tensor:
+    """Eqs. 3 and 4: sigmoid(ReLU(s - sigma)), which lies in [0.5, 1); and the alternatives of ``cmi_mask``."""
+    mask = torch.sigmoid(F.relu(s - sigma))
+    if kind == "rescaled":
+        return 2 * mask - 1
+    return 1 + mask if kind == "residual" else mask
+
+
+# ---------------------------------------------------------------- pooling and loss
+
+
+def top_mean(s: Tensor, fraction: float) -> Tensor:
+    """Mean of the highest ``fraction`` of the last axis, at least one value; signs are kept."""
+    return s.topk(max(1, int(fraction * s.shape[-1])), dim=-1).values.mean(-1)
+
+
+def deviation_loss(scores: Tensor, y: Tensor, alpha: float) -> Tensor:
+    """Eq. 5, element by element: scores below -alpha for y = 0, above alpha for y = 1."""
+    return (1 - y) * F.relu(alpha + scores) + y * F.relu(alpha - scores)
+
+
+def draw_reference(shape: tuple[int, ...], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of 5000 standard normal scores for each loss, as DevNet's code draws them."""
+    scores = torch.randn((*shape, 5000), generator=generator, device=generator.device)
+    return scores.mean(-1, keepdim=True), scores.std(-1, keepdim=True)
+
+
+def objective(
+    maps: Tensor,
+    labels: Tensor,
+    config: PromptADConfig,
+    regions: Tensor | None = None,
+    reference: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """The training loss: Eq. 5 on every block and branch, mean over images, summed (section 3.6).
+
+    Args:
+        maps: ``(3, V, B, N)`` of :class:`Decoder`.
+        labels: ``(B,)`` float, 1 = anomalous.
+        config: the method's options.
+        regions: ``(B, N)`` float, 1 = anomalous there; needed where ``supervision`` is not ``image``.
+        reference: mean and deviation of reference scores, ``(3, V or V + 1, 1)``; None = 0 and 1.
+    """
+    if config.loss_sum:
+        maps = torch.cat([maps, maps.sum(1, keepdim=True)], 1)
+    loss = maps.new_zeros(())
+    if config.supervision != "pixel":
+        pooled = top_mean(maps, config.topk)
+        if reference is not None:
+            pooled = (pooled - reference[0]) / reference[1]
+        loss = loss + _weighted(deviation_loss(pooled, labels, config.alpha).mean(-1), config)
+    if config.supervision != "image":
+        assert regions is not None
+        if reference is not None:
+            maps = (maps - reference[0].unsqueeze(-1)) / reference[1].unsqueeze(-1)
+        loss = loss + _weighted(deviation_loss(maps, regions, config.alpha).mean((-2, -1)), config)
+    return loss
+
+
+def _weighted(losses: Tensor, config: PromptADConfig) -> Tensor:
+    weights = losses.new_tensor(config.deep_weights).unsqueeze(-1)
+    return (losses * weights).sum()
+
+
+# ---------------------------------------------------------------- random numbers
+
+
+def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> nn.Parameter:
+    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound, generator=generator))
+
+
+def _octets(rate: float) -> int:
+    """A dropout rate in units of 1/256, the resolution of :func:`_dropped`."""
+    return round(256 * rate)
+
+
+def _kept_scale(rate: float) -> float:
+    return 1 / (1 - _octets(rate) / 256)
+
+
+def _dropped(shape: tuple[int, ...], rate: float, generator: torch.Generator) -> Tensor:
+    """Booleans, True with probability ``rate``, eight from one 64-bit draw.
+
+    With a draw for each, dropout would take as long as the rest of the network.
+    """
+    count = math.prod(shape)
+    words = torch.empty(-(-count // 8), dtype=torch.int64, device=generator.device)
+    octets = words.random_(-(2**63), None, generator=generator).view(torch.uint8)[:count]
+    return octets.lt_(_octets(rate)).view(torch.bool).view(shape)

@@ -1,0 +1,229 @@
+"""DevNet, image version (Pang et al., "Explainable Deep Few-shot Anomaly Detection with Deviation Networks").
+
+Implements ``mala-lab/deviation-network-image`` (arXiv 2108.00462): a trainable backbone, a 1x1 convolution that
+scores every position, the mean of the top 10 % of absolute scores over an image pyramid, and the deviation loss.
+
+Differences: the seen categories' normals and labelled anomalies are pooled, where the original trains within
+one category; everything random is seeded (the original seeds after the head is initialised); anomaly maps
+default to the head's own scores, since the official ones are gradients normalised per image; pixels are
+prepared as :mod:`bench.methods._finetune` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from bench.contracts import Context, ImageSet, Scores, TrainingSet, Traits
+from bench.errors import NotApplicable
+
+if TYPE_CHECKING:
+    import torch
+
+_SCORE_BATCH = 16  # images per pass when scoring; fixed, so that a score does not depend on the others
+_GRAD_GRID = 4  # gradient maps are averaged over 4x4 pixels: they are smooth, and 16 times smaller so
+
+
+class DevNet:
+    """Deviation network on images."""
+
+    name: ClassVar[str] = "devnet"
+    version: ClassVar[str] = "1"
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options; the defaults are those of the official code unless noted.
+
+        Attributes:
+            backbone: trainable backbone.
+            img_size: side that images are scaled to; 0 for the backbone's own (448 for ImageNet ones, as official).
+            epochs, steps_per_epoch: training length.
+            batch_size: images per step, half of them anomalous.
+            n_scales: image pyramid: full size, half, ...
+            topk: fraction of positions that makes an image's score.
+            margin: deviations that anomalies should lie above the prior's mean.
+            n_references: draws from the prior per loss.
+            rotation: training images are rotated by up to this many degrees either way.
+            lr, weight_decay: of Adam.
+            lr_step, lr_gamma: every ``lr_step`` epochs the rate is multiplied by ``lr_gamma``.
+            clip: largest norm of the gradient.
+            pixel_map: ``head`` for the absolute scores of the 1x1 convolution, averaged over the scales (ours);
+                ``grad`` for the gradient of the score with respect to the pixels, summed over channels and
+                smoothed (official, without its normalisation per image).
+            grad_sigma: smoothing of ``grad`` in pixels of a 448-pixel image.
+        """
+
+        backbone: str = "torchvision/resnet18"
+        img_size: int = 0
+        epochs: int = 50
+        steps_per_epoch: int = 20
+        batch_size: int = 48
+        n_scales: int = 2
+        topk: float = 0.1
+        margin: float = 5.0
+        n_references: int = 5000
+        rotation: float = 180.0
+        lr: float = 2e-4
+        weight_decay: float = 1e-5
+        lr_step: int = 10
+        lr_gamma: float = 0.1
+        clip: float = 1.0
+        pixel_map: Literal["head", "grad"] = "head"
+        grad_sigma: float = 4.0
+
+        def __post_init__(self) -> None:
+            for field in ("epochs", "steps_per_epoch", "n_scales", "lr_step"):
+                if getattr(self, field) < 1:
+                    raise ValueError(f"{field} is at least 1")
+            if self.batch_size < 2:
+                raise ValueError("batch_size is at least 2: a normal and an anomalous image")
+            if self.n_references < 2:
+                raise ValueError("n_references is at least 2")
+            if not 0 < self.topk <= 1:
+                raise ValueError("topk is a fraction: above 0, at most 1")
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._network: _Network | None = None
+
+    @classmethod
+    def traits(cls, config: Config) -> Traits:
+        return Traits(
+            title="DevNet",
+            source="Pang et al., arXiv 2108.00462; mala-lab/deviation-network-image",
+            backbone=True,
+            adapted="trained on the pooled images of all seen categories instead of within one",
+        )
+
+    def fit(self, train: TrainingSet, context: Context) -> None:
+        """Fine-tune the backbone and the head on balanced batches.
+
+        Raises:
+            NotApplicable: no normal or no anomalous image to learn from.
+        """
+        import torch
+
+        from bench.methods import _finetune
+
+        normals, anomalies = np.flatnonzero(train.labels == 0), np.flatnonzero(train.labels == 1)
+        if not len(normals) or not len(anomalies):
+            raise NotApplicable("DevNet needs normal and anomalous training images")
+        config = self.config
+        generator = torch.Generator().manual_seed(context.seed)
+        self._network = network = _Network(config, context, generator)
+        pixels = _finetune.load_pixels(train.images, network.size, context.device)
+        normal, anomalous = (_finetune.Endless(items, generator) for items in (normals, anomalies))
+        n_anomalous = config.batch_size // 2
+        n_normal = config.batch_size - n_anomalous
+        targets = torch.cat([torch.zeros(n_normal), torch.ones(n_anomalous)]).to(context.device)
+
+        def loss_of_step(step: int) -> torch.Tensor:
+            chosen = torch.cat([normal.take(n_normal), anomalous.take(n_anomalous)])
+            degrees = (torch.rand(len(chosen), generator=generator) * 2 - 1) * config.rotation
+            images = network.prepare(pixels[chosen.to(pixels.device)], degrees if config.rotation else None)
+            scores, _ = network(images)
+            return _finetune.deviation_loss(scores, targets, generator, config.margin, config.n_references)
+
+        _finetune.training_mode(network.modules, network.frozen_norm)
+        _finetune.optimise(
+            network.modules.parameters(),
+            loss_of_step,
+            epochs=config.epochs,
+            steps_per_epoch=config.steps_per_epoch,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            lr_step=config.lr_step,
+            lr_gamma=config.lr_gamma,
+            clip=config.clip,
+            track=context.track,
+        )
+        network.modules.eval()
+
+    def score(self, images: ImageSet, context: Context) -> Scores:
+        """Image scores, and maps on the backbone's grid (``head``) or on a quarter of the pixels (``grad``)."""
+        from bench.features import in_fixed_batches
+        from bench.methods import _finetune
+
+        network = self._network
+        if network is None:
+            raise RuntimeError("score before fit")
+        pixels = _finetune.load_pixels(images, network.size, context.device)
+        function = network.score_with_gradients if self.config.pixel_map == "grad" else network.score
+        found = in_fixed_batches(function, pixels, _SCORE_BATCH)
+        return Scores(found["image"].numpy(), found["maps"].numpy())
+
+
+class _Network:
+    """Backbone, head and the images' preparation.
+
+    Attributes:
+        modules: what is trained.
+        size: side of its input in pixels.
+        frozen_norm: BatchNorm stays in eval mode.
+    """
+
+    def __init__(self, config: DevNet.Config, context: Context, generator: torch.Generator) -> None:
+        import torch
+
+        from bench.methods import _finetune
+
+        backbone = context.backbone(config.backbone)
+        self.config = config
+        self.size = config.img_size or backbone.image_size
+        self.frozen_norm = backbone.frozen_norm
+        self.prepare = _finetune.Preparation(backbone, context.device)
+        self.modules = torch.nn.ModuleDict(
+            {"backbone": backbone.module, "head": _finetune.new_head(backbone.channels, generator)}
+        ).to(context.device, memory_format=torch.channels_last)
+
+    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """``(B, 3, S, S)`` normalised images -> scores ``(B,)``, and per scale absolute scores ``(B, 1, h, w)``."""
+        import torch
+
+        from bench.methods import _finetune
+
+        backbone, head = self.modules["backbone"], self.modules["head"]
+        maps = [head(backbone(scaled)).abs() for scaled in _finetune.pyramid(images, self.config.n_scales)]
+        scores = [_finetune.top_k_mean(scale.flatten(1), self.config.topk) for scale in maps]
+        return torch.stack(scores).mean(dim=0), maps
+
+    def score(self, pixels: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """Scores and maps of one batch, on the CPU."""
+        import torch
+
+        from bench.methods import _finetune
+
+        with torch.no_grad():
+            scores, maps = self(self.prepare(pixels))
+            return {"image": scores.cpu(), "maps": _finetune.finest(maps).cpu()}
+
+    def score_with_gradients(self, pixels: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """Scores of one batch, and the smoothed gradients of each with respect to its image, on the CPU."""
+        import torch
+        from torch.nn import functional as F
+
+        images = self.prepare(pixels).requires_grad_()
+        scores, _ = self(images)
+        # In eval mode a score depends on its own image alone, so the sum's gradient holds each one's.
+        (gradient,) = torch.autograd.grad(scores.sum(), images)
+        maps = _smooth(gradient.abs().sum(dim=1, keepdim=True), self.config.grad_sigma * self.size / 448)
+        maps = F.avg_pool2d(maps, min(_GRAD_GRID, self.size))[:, 0]
+        return {"image": scores.detach().cpu(), "maps": maps.cpu()}
+
+
+def _smooth(maps: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Gaussian filter of ``(B, 1, H, W)`` maps, cut off at four deviations, mirrored at the border."""
+    import torch
+    from torch.nn import functional as F
+
+    radius = min(int(4 * sigma + 0.5), min(maps.shape[-2:]) - 1)
+    if radius < 1:
+        return maps
+    offsets = torch.arange(-radius, radius + 1, dtype=maps.dtype, device=maps.device)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    padded = F.pad(maps, (radius, radius, radius, radius), mode="reflect")
+    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))

@@ -1,0 +1,132 @@
+"""A throw-away third-party distribution with plugins, good and bad ones, as a wheel."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import zipfile
+from pathlib import Path
+
+MODULE = '''
+import dataclasses, os, sys, time
+import numpy as np
+from bench.contracts import Scores, Traits
+
+
+class Brightness:
+    """Untrained: how bright an image is."""
+
+    name, version = "toy-brightness", "1"
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        sign: int = 1
+
+    def __init__(self, config):
+        self.config = config
+
+    @classmethod
+    def traits(cls, config):
+        return Traits("Brightness", "this test", trained=False, seeded=False)
+
+    def fit(self, train, context):
+        raise AssertionError("not trained")
+
+    def score(self, images, context):
+        maps = np.stack([i.mean(-1)[::8, ::8] for i in images]).astype(np.float32) * self.config.sign
+        return Scores(maps.max((1, 2)), maps)
+
+
+class Learner(Brightness):
+    """Trained: distance to the mean brightness of the normals, with a random grain per seed."""
+
+    name = "toy-learner"
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        pause: float = 0.0
+        steps: int = 3
+
+    @classmethod
+    def traits(cls, config):
+        return Traits("Learner", "this test", maps=False)
+
+    def fit(self, train, context):
+        for _ in context.track(range(self.config.steps), "train"):
+            time.sleep(self.config.pause / self.config.steps)
+        normal = np.flatnonzero(train.labels == 0)
+        self.centre = np.mean([train.images[i].mean() for i in normal]) + np.random.rand() / 100
+
+    def score(self, images, context):
+        return Scores(np.array([abs(i.mean() - self.centre) for i in images], np.float32))
+
+
+class Faulty(Brightness):
+    """Fails in the way its option says."""
+
+    name = "toy-faulty"
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        how: str = "raise"
+
+    def score(self, images, context):
+        n = len(images)
+        how = self.config.how
+        if how == "raise":
+            raise RuntimeError("boom at layer 3")
+        if how == "memory":
+            raise MemoryError("cannot allocate 99 GiB")
+        if how == "exit":
+            sys.exit(7)
+        if how == "die":
+            os._exit(9)
+        if how == "nan":
+            return Scores(np.full(n, np.nan, np.float32))
+        if how == "shape":
+            return Scores(np.zeros(n + 1, np.float32))
+        if how == "constant":
+            return Scores(np.zeros(n, np.float32), np.zeros((n, 4, 4), np.float32))
+        raise ValueError(how)
+
+
+class Curious(Brightness):
+    """Writes down everything that it can reach of a test image set."""
+
+    name = "toy-curious"
+
+    def score(self, images, context):
+        seen = {name: repr(getattr(images, name)) for name in dir(images) if not name.startswith("_")}
+        seen |= {"context": repr(vars(context))}
+        context.notes.append(repr(seen))
+        return super().score(images, context)
+'''
+
+ENTRY_POINTS = """[bench.methods]
+toy-brightness = zsad_toy:Brightness
+toy-learner = zsad_toy:Learner
+toy-faulty = zsad_toy:Faulty
+toy-curious = zsad_toy:Curious
+toy-broken = zsad_toy_missing:Nothing
+"""
+
+
+def build_wheel(folder: Path) -> Path:
+    """Write the distribution as a wheel into ``folder``."""
+    info = "zsad_toy-1.0.dist-info"
+    files = {
+        "zsad_toy.py": MODULE,
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: zsad-toy\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": ENTRY_POINTS,
+    }
+    lines = []
+    for name, text in files.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+        lines.append(f"{name},sha256={digest},{len(text.encode())}")
+    files[f"{info}/RECORD"] = "\n".join([*lines, f"{info}/RECORD,,"]) + "\n"
+    wheel = folder / "zsad_toy-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return wheel

@@ -1,0 +1,94 @@
+"""Trial records as the store keeps them, made up for tests of what is computed from records."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from bench.report.table import METRICS
+
+TITLES = {"clip": "CLIP", "devnet": "DevNet", "promptad": "PromptAD"}
+
+
+def record(
+    method: str = "promptad",
+    category: str = "weave",
+    shots: int | None = 1,
+    seed: int | None = 0,
+    value: float | None = 0.5,
+    *,
+    status: str = "ok",
+    reason: str | None = None,
+    name: str | None = None,
+    version: str = "1",
+    zero_shot: bool = True,
+    adapted: str = "",
+    dataset: str = "pocket",
+    fingerprint: str = "f" * 64,
+    note: str = "",
+    encoder: str = "pocket/clip",
+    sha256: str = "e" * 64,
+    prompts: str | None = None,
+    manifest: str | None = None,
+    source: dict[str, Any] | None = None,
+    eval_size: int = 64,
+    reasons: dict[str, str] | None = None,
+    problems: tuple[str, ...] = (),
+    values: dict[str, float | None] | None = None,
+) -> dict[str, Any]:
+    """A trial record; every metric is ``value`` unless ``values`` says otherwise."""
+    split = hashlib.sha256(f"{category}/{shots}/{seed}".encode()).hexdigest()
+    name = name or method.partition("[")[0]
+    trial = {
+        "method": {
+            "name": name,
+            "version": version,
+            "label": method,
+            "config": {},
+            "title": TITLES.get(name, name),
+            "zero_shot": zero_shot,
+            "adapted": adapted,
+        },
+        "dataset": {
+            "name": dataset,
+            "label": dataset,
+            "title": dataset.title(),
+            "version": "1",
+            "fingerprint": fingerprint,
+            "note": note,
+        },
+        "protocol": {
+            "name": "loo",
+            "label": "loo",
+            "config": {},
+            "source": source,
+            "manifest": manifest or split,
+        },
+        "category": category,
+        "shots": shots,
+        "seed": seed,
+        "prompts": prompts,
+        "encoders": {"encoder": {"name": encoder, "sha256": sha256}},
+    }
+    metrics = {}
+    if status == "ok":
+        numbers = {**dict.fromkeys(METRICS, value), **(values or {})}
+        metrics = {
+            "exact": {
+                "eval_size": eval_size,
+                "values": numbers,
+                "reasons": reasons or {},
+                "problems": [*problems],
+            }
+        }
+    key = hashlib.sha256(json.dumps(trial, sort_keys=True).encode()).hexdigest()
+    return {
+        "format": 1,
+        "key": key,
+        "status": status,
+        "reason": reason,
+        "trial": trial,
+        "metrics": metrics,
+        "provenance": {},
+    }
