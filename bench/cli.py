@@ -496,6 +496,7 @@ def prompts(dataset: str) -> None:
     from bench.registry import DATASETS
 
     cls = DATASETS.load(dataset)
+    dataset_ = cls(Path() if cls.traits.needs_root else None, cls.Config())  # prompts need no files
     content = {
         category: {
             "label": prompt.label,
@@ -503,7 +504,7 @@ def prompts(dataset: str) -> None:
             "abnormality": prompt.abnormality,
             "descriptions": dict(prompt.descriptions),
         }
-        for category, prompt in sorted(cls(None, cls.Config()).prompts().items())
+        for category, prompt in sorted(dataset_.prompts().items())
     }
     if not content:
         raise BenchError(f"{dataset} ships no prompts; write a file of the form that `bench prompts mvtec` prints")

@@ -15,7 +15,7 @@ from bench.config import Spec, build_config, config_dict, label, parse_spec
 from bench.contracts import Finding, Method, Prompts, Traits, Weights
 from bench.errors import BenchError, unknown
 from bench.hashing import HashBook, hash_json
-from bench.prompts import default_prompts, load_prompts, prompt_hash
+from bench.prompts import default_prompts, load_prompts, prompt_hash, read_prompt_file
 from bench.protocols import PROTOCOLS, Manifest, ProtocolConfig, split
 from bench.registry import DATASETS, METHODS
 from bench.store import Store
@@ -206,7 +206,9 @@ class _Expansion:
         for catalogue in dict.fromkeys((source, target)):
             known = dict(catalogue.dataset.prompts())
             if self.study.prompts is not None:
-                known.update(load_prompts(self.study.prompts, catalogue.dataset.name))
+                name, sections = catalogue.dataset.name, read_prompt_file(self.study.prompts)
+                if catalogue is target or name in sections:  # the dataset learned from may keep its own
+                    known.update(load_prompts(self.study.prompts, name))
             for category in catalogue.categories:
                 prompts[category] = known.get(category) or default_prompts(category)
         return prompts

@@ -61,7 +61,7 @@ def run_trial(task: Task, track: Track | None = None) -> Outcome:
 
     ``KeyboardInterrupt`` alone passes through.
     """
-    watch = _Stopwatch()
+    watch, passes = _Stopwatch(), _encoder_passes()
     notes: list[str] = []
     status, reason, trace = "ok", None, None
     scores: Scores | None = None
@@ -86,7 +86,7 @@ def run_trial(task: Task, track: Track | None = None) -> Outcome:
     record["provenance"] |= {
         "seconds": watch.seconds(),
         "peak_memory_mib": _peak_memory(),
-        "encoder_passes": _encoder_passes(),
+        "encoder_passes": _encoder_passes() - passes,
         "traceback": trace,
     }
     return Outcome(record, None if scores is None else _arrays(scores), ids)
@@ -321,7 +321,7 @@ def _peak_memory() -> int | None:
     return int(peak // (2**20 if sys.platform == "darwin" else 2**10))
 
 
-def _encoder_passes() -> int | None:
+def _encoder_passes() -> int:
     """Images that this process has put through a frozen encoder so far."""
-    features = sys.modules.get("bench.features")
-    return None if features is None else int(features.CACHE.passes)
+    features = sys.modules.get("bench.features")  # not imported before a method has used an encoder
+    return 0 if features is None else int(features.CACHE.passes)

@@ -1,4 +1,4 @@
-"""What baselines that fine-tune a backbone share: pixels, rotation, sampling, the deviation loss, the training loop.
+"""What baselines that fine-tune a backbone share: pixels, rotation, sampling, the deviation loss, training.
 
 From the image version of DevNet (``mala-lab/deviation-network-image``: ``dataloaders/utlis.py``, ``train.py``,
 ``modeling/layers/deviation_loss.py``), whose recipe DRA and the image version of MLEP share.
@@ -146,8 +146,8 @@ def deviation_loss(
 ) -> torch.Tensor:
     """DevNet's loss: normals at the mean of a Gaussian prior, anomalies ``margin`` deviations above it.
 
-    ``dev = (score - mean(ref)) / std(ref)`` for fresh ``ref`` from N(0, 1); the loss is the batch mean of ``|dev|``
-    where the target is 0 and of ``max(0, margin - dev)`` where it is 1.
+    ``dev = (score - mean(ref)) / std(ref)`` for fresh ``ref`` from N(0, 1); the loss is the batch mean of
+    ``|dev|`` where the target is 0 and of ``max(0, margin - dev)`` where it is 1.
 
     Args:
         scores: ``(B,)``.

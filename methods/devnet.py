@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class DevNet:
 
         Attributes:
             backbone: trainable backbone.
-            img_size: side that images are scaled to; 0 for the backbone's own (448 for ImageNet ones, as official).
+            img_size: side that images are scaled to; 0 for the backbone's own (448 for ImageNet ones).
             epochs, steps_per_epoch: training length.
             batch_size: images per step, half of them anomalous.
             n_scales: image pyramid: full size, half, ...
@@ -177,10 +177,11 @@ class _Network:
         self.prepare = _finetune.Preparation(backbone, context.device)
         self.modules = torch.nn.ModuleDict(
             {"backbone": backbone.module, "head": _finetune.new_head(backbone.channels, generator)}
-        ).to(context.device, memory_format=torch.channels_last)
+        ).to(context.device)
+        self.modules.to(memory_format=torch.channels_last)
 
     def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """``(B, 3, S, S)`` normalised images -> scores ``(B,)``, and per scale absolute scores ``(B, 1, h, w)``."""
+        """Normalised ``(B, 3, S, S)`` to scores ``(B,)``, and per scale absolute scores ``(B, 1, h, w)``."""
         import torch
 
         from bench.methods import _finetune

@@ -105,9 +105,7 @@ def masked(q: Array, mask: Array) -> Array:
     return np.concatenate([q[:, :1], q[:, 1:] * mask[..., None]], 1)
 
 
-def reference(
-    decoder: Any, config: PromptADConfig, tokens: list[Tensor], text: Tensor, other: Tensor
-) -> Array:
+def reference(decoder: Any, config: PromptADConfig, tokens: list[Tensor], text: Tensor, other: Tensor) -> Array:
     t, o = text.numpy(), other.numpy()
     views, maps, q = range(len(t)), [], [np.zeros(()) for _ in t]
     for l in range(3):  # noqa: E741
@@ -184,9 +182,11 @@ VARIANTS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("options", VARIANTS, ids=lambda o: ",".join(f"{k}={v}" for k, v in o.items()) or "default")
+@pytest.mark.parametrize(
+    "options", VARIANTS, ids=lambda o: ",".join(f"{k}={v}" for k, v in o.items()) or "default"
+)
 def test_forward_equals_numpy(options: dict[str, Any]) -> None:
-    """Eqs. 1 to 4 and the wiring; the largest difference stays below 1e-12."""
+    """Eqs. 1 to 4 and the wiring, in double precision."""
     _, maps, expected = run(replace(SMALL, **options))
     assert maps.shape == expected.shape
     assert np.abs(maps.detach().numpy() - expected).max() < 1e-12
@@ -285,7 +285,8 @@ def test_without_components_the_scores_are_the_intra_view_ones() -> None:
     decoder, maps, _ = run(config)
     tokens, text, other = make_inputs()
     assert not len(decoder.proto)
-    z = torch.stack([decoder.film[0](decoder.reduce[0].shared(tokens[0].flatten(0, 1)).view(2, B, 1 + N, 8), text)])[0]
+    reduced = decoder.reduce[0].shared(tokens[0].flatten(0, 1)).view(2, B, 1 + N, config.D)
+    z = decoder.film[0](reduced, text)
     q = decoder.blocks[0](z, None)
     intra = decoder.head[0](q.flatten(1, 2)).view(2, B, 1 + N)[:, :, 1:]
     torch.testing.assert_close(maps[0, 0], intra[0])
@@ -385,7 +386,8 @@ def test_trials_train_together_under_vmap() -> None:
 
     def loss(parameters: Any, tokens: Any, text: Any, other: Any, noise: Any) -> Tensor:
         noise = [net.BlockNoise(*each) for each in noise]
-        return net.objective(torch.func.functional_call(decoders[0], parameters, (tokens, text, other, noise)), labels, config)
+        maps = torch.func.functional_call(decoders[0], parameters, (tokens, text, other, noise))
+        return net.objective(maps, labels, config)
 
     def stack(items: list[Any]) -> Any:
         if isinstance(items[0], Tensor):
@@ -394,9 +396,8 @@ def test_trials_train_together_under_vmap() -> None:
             return {key: stack([i[key] for i in items]) for key in items[0]}
         return [stack(list(part)) for part in zip(*items, strict=True)]
 
-    each = [
-        ({k: v.detach() for k, v in d.named_parameters()}, *i, n) for d, i, n in zip(decoders, inputs, noises, strict=True)
-    ]
+    parameters = [{name: p.detach() for name, p in d.named_parameters()} for d in decoders]
+    each = [(p, *i, n) for p, i, n in zip(parameters, inputs, noises, strict=True)]
     together = torch.func.vmap(torch.func.grad(loss))(*(stack(list(part)) for part in zip(*each, strict=True)))
     for i, arguments in enumerate(each):
         for name, alone in torch.func.grad(loss)(*arguments).items():

@@ -1,0 +1,139 @@
+"""MVTec AD in its official layout.
+
+Bergmann, Fauser, Sattlegger, Steger: "MVTec AD -- A Comprehensive Real-World Dataset for Unsupervised Anomaly
+Detection", CVPR 2019; https://www.mvtec.com/company/research/datasets/mvtec-ad (CC BY-NC-SA 4.0).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from bench.contracts import GOOD, DatasetTraits, Finding, Prompts
+from bench.datasets.layout import FileDataset, Tree, read_tree, subset_note
+
+# category -> (train/good, test/good, {anomaly type: images}): 3629 + 467 + 1258 images, 73 types.
+OFFICIAL: dict[str, tuple[int, int, dict[str, int]]] = {
+    "bottle": (209, 20, {"broken_large": 20, "broken_small": 22, "contamination": 21}),
+    "cable": (
+        224,
+        58,
+        {
+            "bent_wire": 13,
+            "cable_swap": 12,
+            "combined": 11,
+            "cut_inner_insulation": 14,
+            "cut_outer_insulation": 10,
+            "missing_cable": 12,
+            "missing_wire": 10,
+            "poke_insulation": 10,
+        },
+    ),
+    "capsule": (219, 23, {"crack": 23, "faulty_imprint": 22, "poke": 21, "scratch": 23, "squeeze": 20}),
+    "carpet": (280, 28, {"color": 19, "cut": 17, "hole": 17, "metal_contamination": 17, "thread": 19}),
+    "grid": (264, 21, {"bent": 12, "broken": 12, "glue": 11, "metal_contamination": 11, "thread": 11}),
+    "hazelnut": (391, 40, {"crack": 18, "cut": 17, "hole": 18, "print": 17}),
+    "leather": (245, 32, {"color": 19, "cut": 19, "fold": 17, "glue": 19, "poke": 18}),
+    "metal_nut": (220, 22, {"bent": 25, "color": 22, "flip": 23, "scratch": 23}),
+    "pill": (
+        267,
+        26,
+        {
+            "color": 25,
+            "combined": 17,
+            "contamination": 21,
+            "crack": 26,
+            "faulty_imprint": 19,
+            "pill_type": 9,
+            "scratch": 24,
+        },
+    ),
+    "screw": (
+        320,
+        41,
+        {
+            "manipulated_front": 24,
+            "scratch_head": 24,
+            "scratch_neck": 25,
+            "thread_side": 23,
+            "thread_top": 23,
+        },
+    ),
+    "tile": (230, 33, {"crack": 17, "glue_strip": 18, "gray_stroke": 16, "oil": 18, "rough": 15}),
+    "toothbrush": (60, 12, {"defective": 30}),
+    "transistor": (213, 60, {"bent_lead": 10, "cut_lead": 10, "damaged_case": 10, "misplaced": 10}),
+    "wood": (247, 19, {"color": 8, "combined": 11, "hole": 10, "liquid": 10, "scratch": 21}),
+    "zipper": (
+        240,
+        32,
+        {
+            "broken_teeth": 19,
+            "combined": 16,
+            "fabric_border": 17,
+            "fabric_interior": 16,
+            "rough": 17,
+            "split_teeth": 18,
+            "squeezed_teeth": 16,
+        },
+    ),
+}
+
+
+@dataclass(frozen=True)
+class MVTecConfig:
+    """No options."""
+
+
+class MVTec(FileDataset):
+    """MVTec AD, all 15 categories or some of them; folders of other names are left alone."""
+
+    name: ClassVar[str] = "mvtec"
+    version: ClassVar[str] = "1"
+    traits: ClassVar[DatasetTraits] = DatasetTraits(
+        title="MVTec AD", source="Bergmann et al., MVTec AD, CVPR 2019"
+    )
+    Config: ClassVar[type[Any]] = MVTecConfig
+
+    def _read(self) -> Tree:
+        tree = read_tree(self.root, self.traits.title, official=OFFICIAL)
+        return Tree(tree.samples, (*tree.findings, *self._against_official(tree)))
+
+    def _against_official(self, tree: Tree) -> list[Finding]:
+        """How the files differ from the official dataset: a subset is noted, an unknown type is an error."""
+        findings = []
+        counts: dict[str, Counter[tuple[str, str]]] = {}
+        for sample in tree.samples:
+            counts.setdefault(sample.category, Counter())[sample.split, sample.type] += 1
+        missing = [category for category in OFFICIAL if category not in counts]
+        if missing:
+            findings.append(
+                Finding(
+                    "note",
+                    ".",
+                    f"a subset: {len(counts)} of 15 categories; without {', '.join(missing)}",
+                )
+            )
+        for category, found in counts.items():
+            train, test, types = OFFICIAL[category]
+            parts = [("train/good", found["train", GOOD], train), ("test/good", found["test", GOOD], test)]
+            parts += [(f"test/{name}", found["test", name], number) for name, number in types.items()]
+            if difference := subset_note(parts):
+                findings.append(Finding("note", category, f"not the official images: {difference}"))
+            findings += [
+                Finding(
+                    "error",
+                    f"{category}/test/{name}",
+                    f"not an anomaly type of {category} in MVTec AD; its types are {', '.join(types)}",
+                )
+                for split, name in sorted(found)
+                if split == "test" and name != GOOD and name not in types
+            ]
+        return findings
+
+    def prompts(self) -> Mapping[str, Prompts]:
+        """The 15 categories' prompts from the package's ``prompts.yaml``."""
+        from bench.prompts import load_prompts
+
+        return load_prompts(None, self.name)

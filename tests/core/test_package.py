@@ -1,0 +1,42 @@
+"""What is installed is whole, and nothing of ours stands at top level under somebody else's name."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.metadata import distribution
+from pathlib import Path
+
+import bench
+
+REPOSITORY = Path(__file__).parents[2]
+INSTALLED = Path(bench.__file__).parent
+MAPPED = {"bench": "", "methods": "methods", "datasets": "datasets"}  # folder -> folder inside the package
+
+
+def test_every_package_of_the_tree_is_declared() -> None:
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]
+    found = set()
+    for folder, inside in MAPPED.items():
+        for init in (REPOSITORY / folder).rglob("__init__.py"):
+            parts = init.parent.relative_to(REPOSITORY / folder).parts
+            found.add(".".join(("bench", *filter(None, [inside]), *parts)))
+    assert set(settings["packages"]) == found
+
+
+def test_every_file_of_the_tree_is_installed() -> None:
+    missing = []
+    for folder, inside in MAPPED.items():
+        for file in sorted((REPOSITORY / folder).rglob("*")):
+            relative = file.relative_to(REPOSITORY / folder)
+            if file.is_file() and "__pycache__" not in relative.parts:
+                names = [INSTALLED / inside / relative, REPOSITORY / folder / relative]
+                # An editable installation leaves the files where they are.
+                if not (names[0].exists() or (REPOSITORY in INSTALLED.parents and names[1].exists())):
+                    missing.append(str(relative))
+    assert not missing
+
+
+def test_nothing_is_installed_at_top_level_but_bench() -> None:
+    files = distribution("zsad-bench").files or []
+    tops = {file.parts[0] for file in files if ".dist-info" not in file.parts[0]}
+    assert not tops & {"methods", "datasets", "tests", "results"}
