@@ -136,13 +136,11 @@ def _checked(catalogue: Catalogue, store: Store) -> list[str]:
     """Check a dataset, once per content; raise on errors, return notes."""
     layout = list(catalogue.dataset.check())
     errors = [finding for finding in layout if finding.level == "error"]
+    if errors or not store.has("checks", catalogue.fingerprint):
+        errors += check_content(catalogue)
     if not errors:
-        memory = store.root / "checks" / f"{catalogue.fingerprint}.json"
-        if not memory.exists():
-            errors = check_content(catalogue)
-            if not errors:
-                store.write_once("checks", catalogue.fingerprint, {"images": len(catalogue.samples)})
-    if errors:
+        store.write_once("checks", catalogue.fingerprint, {"images": len(catalogue.samples)})
+    else:
         lines = "\n".join(f"  {finding.path}: {finding.message}" for finding in errors)
         raise BenchError(f"{catalogue.label} has {len(errors)} faulty files; nothing was run:\n{lines}")
     return [f"{catalogue.label}: {finding.path}: {finding.message}" for finding in layout]

@@ -126,12 +126,15 @@ class Store:
 
     def write_once(self, folder: str, name: str, content: Any) -> None:
         """Keep ``content`` as ``folder/name.json`` unless it is there already."""
-        path = self.root / folder / f"{name}.json"
-        if not path.exists():
+        if not self.has(folder, name):
             try:
-                write_atomically(path, _readable_json(content))
+                write_atomically(self.root / folder / f"{name}.json", _readable_json(content))
             except OSError as error:
                 raise self._unwritable(error) from None
+
+    def has(self, folder: str, name: str) -> bool:
+        """Whether :meth:`write_once` has kept something under that name."""
+        return (self.root / folder / f"{name}.json").exists()
 
     def manifest(self, hash_: str) -> dict[str, Any] | None:
         """A split that records refer to, by its hash; None if it is not there."""

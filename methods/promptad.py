@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 Ints = NDArray[np.int64]
 
 GENERIC = ("scratch", "tear", "crack", "cut", "defect")  # the paper's example words (section 4.1)
-SHARED = Prompts("object", "an object without any defect", f"abnormality of object is {', '.join(GENERIC)}")
+SHARED = Prompts("thing", "a flawless thing", f"abnormality of thing is {', '.join(GENERIC)}")
 LAYERS_OF_12 = (3, 7, 9)  # CLIPSeg's, of ViT-B/16's 12 blocks
 
 

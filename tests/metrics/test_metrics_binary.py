@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from random import Random
 
 import numpy as np
 import pytest
@@ -66,10 +67,10 @@ def test_increasing_maps_of_the_scores_change_nothing(case: list[tuple[int, bool
 
 
 @given(cases, st.randoms(use_true_random=False))
-def test_order_of_images_does_not_matter(case: list[tuple[int, bool]], random: object) -> None:
+def test_order_of_images_does_not_matter(case: list[tuple[int, bool]], random: Random) -> None:
     scores, labels = unzip(case)
     order = list(range(len(scores)))
-    random.shuffle(order)  # type: ignore[attr-defined]
+    random.shuffle(order)
     assert binary_metrics(scores[order], labels[order]) == binary_metrics(scores, labels)
 
 
@@ -96,9 +97,7 @@ def test_image_scores_keep_float64_precision() -> None:
 def test_other_types_of_scores(dtype: str) -> None:
     scores = np.array([0, 1, 1, 0, 1]).astype(dtype)
     labels = np.array([0, 1, 1, 1, 0], dtype=bool)
-    assert binary_metrics(scores, labels) == pytest.approx(
-        by_sklearn(scores.astype(float), labels), abs=1e-12
-    )
+    assert binary_metrics(scores, labels) == pytest.approx(by_sklearn(scores.astype(float), labels), abs=1e-12)
 
 
 @pytest.mark.parametrize("label", [0, 1])

@@ -122,10 +122,11 @@ def test_constant_maps(category: dict[str, Any]) -> None:
 
 
 def test_maps_each_constant(category: dict[str, Any]) -> None:
-    flat = np.broadcast_to(np.linspace(0, 1, NUMBER)[:, None, None], (NUMBER, 7, 7))
-    found = check(evaluate(**{**category, "maps": flat}))
-    assert found.problems == ["constant maps: each of the 12 maps is one value throughout"]
-    assert found.reasons == {}
+    for values in (np.linspace(0, 1, NUMBER), category["labels"]):
+        flat = np.broadcast_to(values[:, None, None], (NUMBER, 7, 7))
+        found = check(evaluate(**{**category, "maps": flat}))
+        assert found.problems == ["constant maps: each of the 12 maps is one value throughout"]
+        assert found.reasons == {}
 
 
 def test_some_flat_maps_are_legitimate(category: dict[str, Any]) -> None:
@@ -150,6 +151,16 @@ def test_saturated_maps(category: dict[str, Any]) -> None:
     )
 
 
+def test_a_pile_matters_where_the_metric_looks(category: dict[str, Any]) -> None:
+    inside = category["masks"][:, 2::4, 2::4]
+    flat = category["maps"].reshape(-1)
+    flat[np.flatnonzero(inside)[::2]] = 2.0  # half of the anomalous pixels
+    flat[np.flatnonzero(~inside)[::10]] = 2.0  # a tenth of the normal ones, but a third of those up to the limit
+    (problem,) = check(evaluate(**category, eval_size=8)).problems
+    assert problem.startswith("saturated pixel scores: 18 of 36 anomalous and 74 of 732 normal")
+    assert check(evaluate(**category, eval_size=8, fpr_limit=1.0)).problems == []
+
+
 def test_maps_clipped_only_where_anomalous_are_sound(category: dict[str, Any]) -> None:
     inside = category["masks"][:, 2::4, 2::4]
     category["maps"] = np.where(inside, 2.0, category["maps"])
@@ -162,7 +173,7 @@ def test_maps_clipped_only_where_anomalous_are_sound(category: dict[str, Any]) -
         (6, 0, False),  # every anomaly is found and nothing else
         (1, 1, False),  # a lone tie: 1/36 of the pairs
         (4, 2, True),  # 8/36 of the pairs, half of all scores
-        (6, 1, True),  # 6/36 of the pairs
+        (5, 1, True),  # 5/36 of the pairs
         (0, 6, False),  # upside down, but nothing is lost
         (1, 6, True),  # 6/36 of the pairs
     ],
@@ -182,9 +193,7 @@ def test_image_scores_tied_at_the_top(
     assert found.metrics["image_auroc"] is not None
 
 
-@pytest.mark.parametrize(
-    ("anomalous_at_bottom", "normal_at_bottom", "problem"), [(1, 5, False), (2, 5, True)]
-)
+@pytest.mark.parametrize(("anomalous_at_bottom", "normal_at_bottom", "problem"), [(1, 5, False), (2, 5, True)])
 def test_image_scores_tied_at_the_bottom(
     category: dict[str, Any], anomalous_at_bottom: int, normal_at_bottom: int, problem: bool
 ) -> None:
@@ -193,6 +202,14 @@ def test_image_scores_tied_at_the_bottom(
     scores[NUMBER // 2 : NUMBER // 2 + normal_at_bottom] = 0
     found = check(evaluate(labels=category["labels"], image_scores=scores))
     assert [text.endswith("tie at the smallest value") for text in found.problems] == [True] * problem
+
+
+def test_a_pile_of_one_class_is_no_problem() -> None:
+    labels = np.arange(NUMBER) < 8
+    found = check(evaluate(labels=labels, image_scores=np.where(labels, 1, np.linspace(0, 0.9, NUMBER))))
+    assert found.problems == []
+    found = check(evaluate(labels=~labels, image_scores=np.where(labels, 0, np.linspace(0.1, 1, NUMBER))))
+    assert found.problems == []
 
 
 def test_bad_input_is_refused(category: dict[str, Any]) -> None:

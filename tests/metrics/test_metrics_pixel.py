@@ -31,8 +31,8 @@ def aupro_by_definition(maps: Any, masks: Any, limit: float = 0.3) -> float:
     curve = [(Fraction(0), Fraction(0))]
     for threshold in np.unique(np.concatenate([scores.ravel() for scores in maps]))[::-1]:
         false = Fraction(int((normal >= threshold).sum()), normal.size)
-        overlap = sum(Fraction(int((region >= threshold).sum()), region.size) for region in regions)
-        curve.append((false, overlap / len(regions)))
+        found = [Fraction(int((region >= threshold).sum()), region.size) for region in regions]
+        curve.append((false, sum(found, Fraction(0)) / len(regions)))
     end, area = Fraction(limit), Fraction(0)
     for (x0, y0), (x1, y1) in pairwise(curve):
         if x1 > end:
@@ -205,6 +205,8 @@ def test_zero_and_negative_zero_tie() -> None:
     masks = np.array([[[True, False]]])
     for scores in ([0.0, -0.0], [-0.0, 0.0]):
         assert pixel_metrics(np.array([[scores]]), masks, eval_size=None)["pixel_auroc"] == 0.5
+    both = pixel_metrics(np.array([[[0.0, -0.0, 0.0]]]), np.array([[[True, True, False]]]), eval_size=None)
+    assert both["pixel_ap"] == pytest.approx(2 / 3, abs=1e-15)
 
 
 def test_float16_input() -> None:
@@ -232,9 +234,7 @@ def test_corners_join_regions() -> None:
     scores = np.where(mask, 0.5, 0.0)
     scores[0, 3, 5] = 0.0
     # One region of four pixels, three of them found; as two regions it would be one found of two.
-    assert pixel_metrics(scores, mask, eval_size=None)["aupro"] == pytest.approx(
-        0.75 + 0.25 * 0.15, abs=1e-14
-    )
+    assert pixel_metrics(scores, mask, eval_size=None)["aupro"] == pytest.approx(0.75 + 0.25 * 0.15, abs=1e-14)
 
 
 def test_images_of_different_sizes() -> None:
@@ -293,9 +293,7 @@ def test_peak_memory(side: int) -> None:
     masks[:16, 40:100, 60:120] = True
     maps = rng.random((32, side, side), dtype=np.float32)
     full = masks.size * 4
-    pixel_metrics(
-        maps[:2], masks[:2], eval_size=None
-    )  # imports and cached weights are not the engine's memory
+    pixel_metrics(maps[:2], masks[:2], eval_size=None)  # imports and cached weights are not the engine's memory
     tracemalloc.start()
     pixel_metrics(maps, masks, eval_size=None)
     peak = tracemalloc.get_traced_memory()[1]

@@ -1,0 +1,52 @@
+"""Every registered method and dataset holds what the contracts say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trees
+
+from bench.registry import DATASETS, METHODS
+from bench.testing import check_dataset, check_method
+
+# Options that make a method quick; every method must stand here, variants may.
+QUICK = [
+    "clip",
+    "clip[variant=probe,iterations=5]",
+    "devnet[epochs=1,steps_per_epoch=2]",
+    "promptad[iters=3,ffn=64]",
+    "promptad[cmi=off,iters=3,ffn=64]",
+]
+
+
+def test_every_method_is_checked() -> None:
+    assert {spec.partition("[")[0] for spec in QUICK} == set(METHODS.names())
+
+
+@pytest.mark.parametrize("spec", QUICK)
+def test_method(spec: str) -> None:
+    check_method(spec)
+
+
+def _roots(folder: Path) -> dict[str, Path | None]:
+    for name, types in (("bottle", {"contamination": 2}), ("screw", {"thread_top": 2})):
+        trees.category(folder / "mvtec", name, types)
+    trees.category(folder / "folder", "été & co", {"déchirure": 2})
+    trees.aitex(folder / "aitex")
+    return {
+        "mvtec": folder / "mvtec",
+        "folder": folder / "folder",
+        "aitex": folder / "aitex",
+        "aitex[classes=one,split=patch]": folder / "aitex",
+        "pocket": None,
+    }
+
+
+def test_every_dataset_is_checked(tmp_path: Path) -> None:
+    assert {spec.partition("[")[0] for spec in _roots(tmp_path)} == set(DATASETS.names())
+
+
+@pytest.mark.parametrize("spec", ["mvtec", "folder", "aitex", "aitex[classes=one,split=patch]", "pocket"])
+def test_dataset(spec: str, tmp_path: Path) -> None:
+    check_dataset(spec, _roots(tmp_path)[spec])
