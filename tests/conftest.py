@@ -16,3 +16,14 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real images: {folder} does not exist (set ZSAD_SHARED_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def real_weights() -> Path:
+    """The real ImageNet backbone, mobilenetv2_100 in timm's format; the test is skipped where it is not."""
+    given = os.environ.get("ZSAD_SHARED_WEIGHTS")
+    folder = Path(given) if given else Path(__file__).parents[2] / "shared" / "weights"
+    file = folder / "mobilenetv2_100.tf_in1k.safetensors"
+    if not file.is_file():
+        pytest.skip(f"no real weights: {file} does not exist (set ZSAD_SHARED_WEIGHTS)")
+    return file

@@ -25,9 +25,7 @@ def as_size(size: int | tuple[int, int]) -> Size:
     """
     height, width = (size, size) if isinstance(size, int | np.integer) else size
     if height < 1 or width < 1:
-        raise ValueError(
-            f"the evaluation grid must be at least 1 pixel high and wide, not {height} x {width}"
-        )
+        raise ValueError(f"the evaluation grid must be at least 1 pixel each way, not {height} x {width}")
     return int(height), int(width)
 
 

@@ -1,17 +1,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from toy_plugin import build_wheel
-
-from bench.registry import DATASETS, ENCODERS, EXECUTORS, METHODS
+from toy_plugin import build_wheel, forget_plugins, install
 
 CATEGORIES = ("bolt", "cloth", "plate")
 TYPES = ("dent", "stain")
@@ -54,11 +50,8 @@ def toy_root(tmp_path: Path) -> Path:
 def plugin_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which pip has installed the throw-away distribution."""
     folder = tmp_path_factory.mktemp("plugin")
-    wheel = build_wheel(folder)
-    target = folder / "site"
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
-    subprocess.run([*command, "--disable-pip-version-check", "--target", target, wheel], check=True)
-    return target
+    install(build_wheel(folder), folder / "site")
+    return folder / "site"
 
 
 @pytest.fixture
@@ -67,11 +60,6 @@ def plugin(plugin_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     monkeypatch.syspath_prepend(str(plugin_folder))
     path = os.pathsep.join(filter(None, [str(plugin_folder), os.environ.get("PYTHONPATH")]))
     monkeypatch.setenv("PYTHONPATH", path)
-    _forget()
+    forget_plugins()
     yield plugin_folder
-    _forget()
-
-
-def _forget() -> None:
-    for registry in (METHODS, DATASETS, ENCODERS, EXECUTORS):
-        vars(registry).pop("_entries", None)
+    forget_plugins()

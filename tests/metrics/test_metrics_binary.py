@@ -8,7 +8,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
@@ -39,6 +39,7 @@ def unzip(case: list[tuple[int, bool]]) -> tuple[NDArray[np.float64], NDArray[np
 
 
 @given(cases)
+@settings(deadline=None)
 def test_agrees_with_sklearn_under_heavy_ties(case: list[tuple[int, bool]]) -> None:
     scores, labels = unzip(case)
     assert binary_metrics(scores, labels) == pytest.approx(by_sklearn(scores, labels), abs=1e-12)
@@ -59,6 +60,7 @@ def test_hand_computed() -> None:
 
 
 @given(cases)
+@settings(deadline=None)
 def test_increasing_maps_of_the_scores_change_nothing(case: list[tuple[int, bool]]) -> None:
     scores, labels = unzip(case)
     expected = binary_metrics(scores, labels)
@@ -67,6 +69,7 @@ def test_increasing_maps_of_the_scores_change_nothing(case: list[tuple[int, bool
 
 
 @given(cases, st.randoms(use_true_random=False))
+@settings(deadline=None)
 def test_order_of_images_does_not_matter(case: list[tuple[int, bool]], random: Random) -> None:
     scores, labels = unzip(case)
     order = list(range(len(scores)))
@@ -75,6 +78,7 @@ def test_order_of_images_does_not_matter(case: list[tuple[int, bool]], random: R
 
 
 @given(cases)
+@settings(deadline=None)
 def test_negated_scores_complement_auroc(case: list[tuple[int, bool]]) -> None:
     scores, labels = unzip(case)
     forward, backward = binary_metrics(scores, labels)["auroc"], binary_metrics(-scores, labels)["auroc"]
@@ -97,7 +101,8 @@ def test_image_scores_keep_float64_precision() -> None:
 def test_other_types_of_scores(dtype: str) -> None:
     scores = np.array([0, 1, 1, 0, 1]).astype(dtype)
     labels = np.array([0, 1, 1, 1, 0], dtype=bool)
-    assert binary_metrics(scores, labels) == pytest.approx(by_sklearn(scores.astype(float), labels), abs=1e-12)
+    expected = by_sklearn(scores.astype(float), labels)
+    assert binary_metrics(scores, labels) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("label", [0, 1])

@@ -155,7 +155,7 @@ def test_a_pile_matters_where_the_metric_looks(category: dict[str, Any]) -> None
     inside = category["masks"][:, 2::4, 2::4]
     flat = category["maps"].reshape(-1)
     flat[np.flatnonzero(inside)[::2]] = 2.0  # half of the anomalous pixels
-    flat[np.flatnonzero(~inside)[::10]] = 2.0  # a tenth of the normal ones, but a third of those up to the limit
+    flat[np.flatnonzero(~inside)[::10]] = 2.0  # a tenth of the normal ones, a third of those up to the limit
     (problem,) = check(evaluate(**category, eval_size=8)).problems
     assert problem.startswith("saturated pixel scores: 18 of 36 anomalous and 74 of 732 normal")
     assert check(evaluate(**category, eval_size=8, fpr_limit=1.0)).problems == []
@@ -193,13 +193,13 @@ def test_image_scores_tied_at_the_top(
     assert found.metrics["image_auroc"] is not None
 
 
-@pytest.mark.parametrize(("anomalous_at_bottom", "normal_at_bottom", "problem"), [(1, 5, False), (2, 5, True)])
+@pytest.mark.parametrize(("anomalous_at_end", "normal_at_end", "problem"), [(1, 5, False), (2, 5, True)])
 def test_image_scores_tied_at_the_bottom(
-    category: dict[str, Any], anomalous_at_bottom: int, normal_at_bottom: int, problem: bool
+    category: dict[str, Any], anomalous_at_end: int, normal_at_end: int, problem: bool
 ) -> None:
     scores = np.linspace(0.1, 1, NUMBER)
-    scores[:anomalous_at_bottom] = 0
-    scores[NUMBER // 2 : NUMBER // 2 + normal_at_bottom] = 0
+    scores[:anomalous_at_end] = 0
+    scores[NUMBER // 2 : NUMBER // 2 + normal_at_end] = 0
     found = check(evaluate(labels=category["labels"], image_scores=scores))
     assert [text.endswith("tie at the smallest value") for text in found.problems] == [True] * problem
 

@@ -34,7 +34,7 @@ def agree(mask: NDArray[np.bool_]) -> None:
 
 
 @given(hnp.arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 9))))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_agrees_with_scipy(mask: NDArray[np.bool_]) -> None:
     if mask.any():
         agree(mask)

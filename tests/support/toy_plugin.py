@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
+
+from bench.registry import DATASETS, ENCODERS, EXECUTORS, METHODS
 
 MODULE = '''
 import dataclasses, os, sys, time
@@ -111,22 +115,36 @@ toy-broken = zsad_toy_missing:Nothing
 """
 
 
-def build_wheel(folder: Path) -> Path:
-    """Write the distribution as a wheel into ``folder``."""
-    info = "zsad_toy-1.0.dist-info"
+def build_wheel(
+    folder: Path, name: str = "zsad_toy", module: str = MODULE, entry_points: str = ENTRY_POINTS
+) -> Path:
+    """Write a distribution of one module as a wheel into ``folder``."""
+    info = f"{name}-1.0.dist-info"
     files = {
-        "zsad_toy.py": MODULE,
-        f"{info}/METADATA": "Metadata-Version: 2.1\nName: zsad-toy\nVersion: 1.0\n",
+        f"{name}.py": module,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 1.0\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/entry_points.txt": ENTRY_POINTS,
+        f"{info}/entry_points.txt": entry_points,
     }
     lines = []
-    for name, text in files.items():
+    for path, text in files.items():
         digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
-        lines.append(f"{name},sha256={digest},{len(text.encode())}")
+        lines.append(f"{path},sha256={digest},{len(text.encode())}")
     files[f"{info}/RECORD"] = "\n".join([*lines, f"{info}/RECORD,,"]) + "\n"
-    wheel = folder / "zsad_toy-1.0-py3-none-any.whl"
+    wheel = folder / f"{name}-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
-        for name, text in files.items():
-            archive.writestr(name, text)
+        for path, text in files.items():
+            archive.writestr(path, text)
     return wheel
+
+
+def install(wheel: Path, target: Path) -> None:
+    """Let pip install a wheel into a folder of its own, without network."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*command, "--disable-pip-version-check", "--target", target, wheel], check=True)
+
+
+def forget_plugins() -> None:
+    """Let the registries look at the installed distributions again."""
+    for registry in (METHODS, DATASETS, ENCODERS, EXECUTORS):
+        vars(registry).pop("_entries", None)
