@@ -1,0 +1,61 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.errors import BenchError, unknown
+
+DEFAULT_STORE = Path("results/runs")
+METRICS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
+
+
+def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--store",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=DEFAULT_STORE,
+        show_default=True,
+        envvar="BENCH_STORE",
+        help="Where records and scores are kept.",
+    )(command)
+
+
+def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for decorate in reversed(
+        [
+            click.option("--dataset", "--datasets", "datasets", help="Dataset, or several with commas."),
+            click.option("--data-root", "roots", multiple=True, help="Its folder: DIR, or DATASET=DIR."),
+            click.option("--protocol", help="loo or transfer, with options: loo[types=all]."),
+            click.option("--train-dataset", help="With --protocol transfer: the dataset to learn from."),
+            click.option("--train-root", type=click.Path(path_type=Path), help="Its folder."),
+        ]
+    ):
+        command = decorate(command)
+    return command
+
+
+def read_roots(given: tuple[str, ...], datasets: tuple[Any, ...]) -> dict[str, Path]:
+    names = [spec.name for spec in datasets]
+    roots = {}
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if equals and name in names:
+            roots[name] = Path(folder).expanduser()
+        elif len(set(names)) == 1:
+            roots[names[0]] = Path(text).expanduser()
+        else:
+            raise BenchError(f"--data-root {text}: say of which dataset, {names[0]}=DIR")
+    return roots
+
+
+def read_metrics(text: str | None) -> tuple[str, ...]:
+    chosen = tuple(part.strip() for part in (text or "image_auroc,pixel_auroc").split(",") if part.strip())
+    for name in chosen:
+        if name not in METRICS:
+            raise unknown("metric", name, METRICS)
+    return chosen

@@ -1,0 +1,213 @@
+"""``bench run``: a study from its options to its table."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bench.commands.options import METRICS, data_options, read_metrics, read_roots, store_option
+from bench.commands.table import print_tables
+from bench.errors import BenchError
+from bench.store import FORMAT, Store
+
+if TYPE_CHECKING:
+    from bench.plan import Plan
+    from bench.study import Study
+
+
+@click.command("run")
+@click.option("--study", "study_name", help="A shipped study (bench list studies) or a YAML file.")
+@click.option("--methods", help="Methods with options: promptad[cmi=off],devnet.")
+@data_options
+@click.option("--categories", help="Target categories, with commas.  [default: all]")
+@click.option("--shots", help="Labelled anomalies per seen category, with commas.  [default: 1,10]")
+@click.option("--seeds", help="How many seeds, or which: 10, or 0,3,7.  [default: 1; the paper has 10]")
+@click.option("--encoder", help="Text-image encoder for all methods: openai/ViT-B-16, pocket/clip.")
+@click.option("--backbone", help="Trainable backbone for all methods: torchvision/resnet18.")
+@click.option("--weights", multiple=True, help="Local weights file: FILE, or ENCODER=FILE.")
+@click.option("--prompts", type=click.Path(path_type=Path), help="Prompt file (bench prompts shows one).")
+@click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]")
+@click.option("--workers", type=click.IntRange(min=0), help="Trials side by side; 0 runs in this process.")
+@click.option("--executor", "executor_name", default="local", show_default=True, help="Where trials run.")
+@click.option("--metrics", help=f"Tables to print: {','.join(METRICS)}.")
+@click.option("--dry-run", is_flag=True, help="Check everything and list the trials; run none.")
+@store_option
+def command(
+    study_name: str | None,
+    methods: str | None,
+    store: Path,
+    workers: int | None,
+    executor_name: str,
+    metrics: str | None,
+    dry_run: bool,
+    **options: Any,
+) -> None:
+    """Run a study and print its table.
+
+    Without options it runs the shipped study "quick" on the shipped data. What has been run before is not
+    run again; after an interruption the same command finishes the rest.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    chosen_metrics = read_metrics(metrics)
+    study = _study(study_name, methods, options)
+    results = Store(store)
+    plan = _prepare(study, results, console)
+    if dry_run:
+        _print_trials(plan, results)
+        return
+    failures = _execute(plan, results, executor_name, workers, console)
+    _remember(plan, results)
+    print_tables(results, plan.study.name, chosen_metrics)
+    click.echo(f"records: {results.root}   again: bench table --study {plan.study.name}", err=True)
+    if failures:
+        raise click.exceptions.Exit(1)
+
+
+def _study(study_name: str | None, methods: str | None, options: dict[str, Any]) -> Study:
+    """The study that the command line asks for: a named one, changed by whatever else was given."""
+    from bench.config import parse_spec, split_specs
+    from bench.study import Study, load_study
+
+    given = {key: value for key, value in options.items() if value not in (None, ())}
+    alone = study_name is None and (methods or given.keys() - {"device", "weights"})
+    fields: dict[str, Any] = {} if alone else load_study(study_name or "quick")
+    own_name = fields.pop("name", "")
+    if methods:
+        fields["methods"] = tuple(split_specs(methods))
+    if options["datasets"]:
+        fields["datasets"] = tuple(split_specs(options["datasets"]))
+    if options["protocol"]:
+        fields["protocol"] = parse_spec(options["protocol"])
+    if options["train_dataset"]:
+        fields["source"] = parse_spec(options["train_dataset"])
+    if options["categories"]:
+        fields["categories"] = tuple(part.strip() for part in options["categories"].split(",") if part.strip())
+    if options["shots"]:
+        fields["shots"] = _numbers("--shots", options["shots"])
+    if options["seeds"]:
+        numbers = _numbers("--seeds", options["seeds"])
+        fields["seeds"] = tuple(range(numbers[0])) if "," not in options["seeds"] else numbers
+    for key in ("encoder", "backbone", "prompts", "device"):
+        if options[key]:
+            fields[key] = options[key]
+    fields.setdefault("methods", tuple(split_specs("clip,devnet,promptad")))
+    fields.setdefault("datasets", (parse_spec("pocket"),))
+    fields["roots"] = read_roots(options["roots"], fields["datasets"])
+    if options["train_root"]:
+        if fields.get("source") is None:
+            raise BenchError("--train-root goes with --train-dataset")
+        fields["roots"][f"train:{fields['source'].name}"] = options["train_root"]
+    fields["weights"] = _weights(options["weights"])
+    # The name of a study stands for exactly its trials: one that was changed gets a name of its own later.
+    changed = bool(methods or given.keys() - {"device", "weights", "roots"})
+    return Study(name="" if changed else own_name, **fields)
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise BenchError(f"{option} {text}: expected whole numbers, such as 1,10") from None
+
+
+def _weights(given: tuple[str, ...]) -> dict[str, Path]:
+    weights = {}
+    for text in given:
+        name, equals, file = text.rpartition("=")
+        if not equals or Path(text).exists():
+            name, file = "", text
+        weights[name] = Path(file).expanduser()
+    return weights
+
+
+def _prepare(study: Study, store: Store, console: Any) -> Plan:
+    """Look everything up, name the study, and say what is about to happen."""
+    from bench.plan import prepare
+    from bench.study import PAPER_SEEDS
+
+    busy = console.status("checking the data and looking up weights")
+    with busy if console.is_terminal else contextlib.nullcontext():
+        plan = prepare(study, store)
+    if not study.name:
+        datasets = "+".join(dict.fromkeys(spec.name for spec in study.datasets))
+        plan = dataclasses.replace(plan, study=dataclasses.replace(study, name=f"{datasets}-{plan.hash[:8]}"))
+    for note in plan.notes:
+        click.echo(f"note: {note}", err=True)
+    done = sum(store.done(task.key) for task in plan.tasks)
+    labels = ", ".join(dict.fromkeys(task.method for task in plan.tasks))
+    click.echo(f"study {plan.study.name}: {labels}", err=True)
+    click.echo(f"{len(plan.tasks)} trials, {done} done, {len(plan.tasks) - done} to run", err=True)
+    if len(study.seeds) < PAPER_SEEDS and any(spec.name != "pocket" for spec in study.datasets):
+        seeds = f"{len(study.seeds)} seed{'s' if len(study.seeds) > 1 else ''}"
+        click.echo(f"note: {seeds}; the paper averages over {PAPER_SEEDS} (--seeds {PAPER_SEEDS})", err=True)
+    return plan
+
+
+def _execute(plan: Plan, store: Store, executor_name: str, workers: int | None, console: Any) -> bool:
+    """Run what is left; True if a trial failed."""
+    from bench.engine import Interrupted, execute
+    from bench.progress import ProgressListener
+    from bench.registry import EXECUTORS
+
+    todo = [task for task in plan.tasks if not store.done(task.key)]
+    if not todo:
+        click.echo("nothing to do: every trial is in the store already", err=True)
+        return False
+    executor_class = EXECUTORS.load(executor_name)
+    if workers is None:
+        workers = _default_workers(plan.study.device)
+    executor = executor_class(min(workers, len(todo)))
+    try:
+        with ProgressListener(console, len(plan.tasks), len(plan.tasks) - len(todo)) as listener:
+            summary = execute(plan, store, executor, listener)
+    except Interrupted as stop:
+        _remember(plan, store)
+        left = len(todo) - sum(stop.summary.ended.values())
+        click.echo(
+            f"interrupted; {left} of {len(plan.tasks)} trials are left: the same command runs them", err=True
+        )
+        raise click.exceptions.Exit(130) from None
+    for task, reason in summary.failures:
+        click.echo(f"failed: {task.title}: {reason}", err=True)
+        click.echo(f"        {store.record_path(task.key)}", err=True)
+    return bool(summary.failures)
+
+
+def _default_workers(device: str) -> int:
+    """One process for a GPU, which it fills; on a CPU one for each core, each with one thread."""
+    from bench.devices import choose_device
+
+    if choose_device(device) != "cpu":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _remember(plan: Plan, store: Store) -> None:
+    """Keep what the study consists of, for ``bench table``; also the trials that are still missing."""
+    from bench.trial import describe
+
+    content = {
+        "name": plan.study.name,
+        "hash": plan.hash,
+        "keys": [task.key for task in plan.tasks],
+        "methods": list(dict.fromkeys(task.method for task in plan.tasks)),
+        "missing": [
+            {"format": FORMAT, "key": task.key, "status": "missing", "reason": None, "trial": describe(task)}
+            for task in plan.tasks
+            if store.record(task.key) is None
+        ],
+    }
+    store.write_study(plan.study.name, content)
+
+
+def _print_trials(plan: Plan, store: Store) -> None:
+    for task in plan.tasks:
+        record = store.record(task.key)
+        click.echo(f"{task.key[:12]}  {record['status'] if record else 'to run':8}{task.dataset} · {task.title}")

@@ -1,0 +1,81 @@
+"""``bench table``: the tables of a study, from its records alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bench.commands.options import METRICS, read_metrics, store_option
+from bench.errors import BenchError, unknown
+from bench.store import Store
+
+if TYPE_CHECKING:
+    from bench.report.formats import Format
+    from bench.report.table import Table
+
+
+@click.command("table")
+@click.option("--study", "study_name", help="A study that was run here.  [default: the latest]")
+@click.option("--metrics", help=f"One table each: {','.join(METRICS)}.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["terminal", "markdown", "csv", "latex"]),
+    default="terminal",
+    show_default=True,
+)
+@click.option("--percent", is_flag=True, help="Percent with one decimal instead of fractions.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file.")
+@store_option
+def command(
+    study_name: str | None,
+    metrics: str | None,
+    format_: Format,
+    percent: bool,
+    output: Path | None,
+    store: Path,
+) -> None:
+    """Print the tables of a study that was run: rows per category, mean and deviation over seeds."""
+    results = Store(store)
+    names = results.study_names()
+    if not names:
+        raise BenchError(f"no study was run in {store} yet; start with: bench run")
+    if study_name is not None and study_name not in names:
+        raise unknown("study", study_name, names)
+    print_tables(results, study_name or names[0], read_metrics(metrics), format_, percent, output)
+
+
+def _tables(store: Store, study: str, metrics: tuple[str, ...], percent: bool) -> list[Table]:
+    from bench.report.table import build_tables
+
+    content = store.study(study) or {}
+    found = {key: store.record(key) for key in content.get("keys", [])}
+    missing = [record for record in content.get("missing", []) if found.get(record["key"]) is None]
+    records = [record for record in found.values() if record is not None]
+    if not records:
+        raise BenchError(f"study {study} has no finished trial yet; run it first")
+    return build_tables([*records, *missing], metrics=metrics, methods=content.get("methods"), percent=percent)
+
+
+def print_tables(
+    store: Store,
+    study: str,
+    metrics: tuple[str, ...],
+    format_: Format = "terminal",
+    percent: bool = False,
+    output: Path | None = None,
+) -> None:
+    from bench.report.formats import print_table, render_all
+
+    tables = _tables(store, study, metrics, percent)
+    if output is not None:
+        output.write_text(render_all(tables, format_), encoding="utf-8")
+        click.echo(f"written: {output}", err=True)
+    elif format_ == "terminal":
+        for each in tables:
+            print_table(each)
+            click.echo()
+    else:
+        click.echo(render_all(tables, format_), nl=False)

@@ -1,0 +1,59 @@
+"""Choosing a device, seeding, threads."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from bench.devices import choose_device, limit_threads, seed_everything
+from bench.errors import BenchError
+
+
+def test_auto_takes_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert choose_device() == choose_device("cpu") == "cpu"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert choose_device("auto") == "cuda"
+    assert choose_device("cuda:1") == "cuda:1"
+    with pytest.raises(BenchError, match=r"'cuda:2' is not on this machine \(2 CUDA devices\)"):
+        choose_device("cuda:2")
+
+
+def test_devices_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    for name in ("cuda", "mps"):
+        with pytest.raises(BenchError, match=f"'{name}' is not on this machine.*--device cpu"):
+            choose_device(name)
+    for name in ("gpu", "cuda:x", "cpu:1"):
+        with pytest.raises(BenchError, match="choose auto, cpu, cuda, cuda:N or mps"):
+            choose_device(name)
+
+
+def test_a_seed_fixes_all_generators() -> None:
+    def draw() -> tuple[float, float, float]:
+        return random.random(), float(np.random.rand()), float(torch.rand(1))  # noqa: NPY002
+
+    seed_everything(7)
+    first = draw()
+    seed_everything(7)
+    assert draw() == first
+    seed_everything(8)
+    assert draw() != first
+
+
+def test_threads() -> None:
+    before = torch.get_num_threads()
+    try:
+        limit_threads()
+        assert torch.get_num_threads() == 1
+        limit_threads(2)
+        assert torch.get_num_threads() == 2
+        with pytest.raises(BenchError, match="at least 1"):
+            limit_threads(0)
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,71 @@
+"""The shipped encoders, through the same door as all others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import save_file
+
+from bench.encoders import identify, load_backbone, load_text_image, weights
+from bench.errors import BenchError
+
+
+def test_clip() -> None:
+    found = identify("pocket/clip")
+    assert found.file is not None
+    assert found.sha256 == weights.sha256(found.file)
+    encoder = load_text_image(found)
+    assert (encoder.name, encoder.image_size) == ("pocket/clip", 64)
+    assert all(parameter.dtype == torch.float32 for parameter in encoder.model.parameters())
+    images = tiny.image_set(tiny.noise(2, side=70))
+    features = encoder.encode_images(images, layers=(0, encoder.n_blocks - 1))
+    assert features.grid == (8, 8)
+    assert features.tokens[0].shape == (2, 65, encoder.width)
+    assert features.embedding.shape == encoder.encode_text(["a washer", "a broken gear"]).shape
+    assert features.embedding.isfinite().all()
+
+
+def test_resnet() -> None:
+    backbone = load_backbone(identify("pocket/resnet"))
+    assert (backbone.image_size, backbone.frozen_norm) == (64, False)
+    features = backbone.module(torch.zeros(2, 3, 64, 64))
+    side = 64 // backbone.stride
+    assert features.shape == (2, backbone.channels, side, side)
+    with torch.no_grad():
+        next(iter(backbone.module.parameters())).zero_()
+    again = load_backbone(identify("pocket/resnet[frozen_norm=on,image_size=96]"))
+    assert (again.image_size, again.frozen_norm) == (96, True)
+    assert next(iter(again.module.parameters())).abs().max() > 0
+
+
+def test_loading_spends_no_draw() -> None:
+    drawn = []
+    for name, load in (("pocket/clip", load_text_image), ("pocket/resnet", load_backbone)):
+        torch.manual_seed(4)
+        load(identify(name))
+        drawn.append(torch.rand(2))
+    torch.manual_seed(4)
+    expected = torch.rand(2)
+    assert all(torch.equal(values, expected) for values in drawn)
+
+
+def test_own_weights_must_fit(tmp_path: Path) -> None:
+    file = tmp_path / "own.safetensors"
+    save_file({"a": torch.zeros(1)}, file)
+    for name, load in (("pocket/clip", load_text_image), ("pocket/resnet", load_backbone)):
+        with pytest.raises(BenchError, match=f"does not hold weights of {name}"):
+            load(identify(name, file))
+
+
+def test_mistakes() -> None:
+    with pytest.raises(BenchError, match="Did you mean 'pocket/clip'"):
+        identify("pocket/clp")
+    with pytest.raises(BenchError, match="the text-image encoder is pocket/clip"):
+        load_text_image(identify("pocket/resnet"))
+    with pytest.raises(BenchError, match="the trainable backbone is pocket/resnet"):
+        load_backbone(identify("pocket/clip"))
+    with pytest.raises(BenchError, match="unknown option"):
+        identify("pocket/clip[image_size=32]")
