@@ -130,7 +130,7 @@ class Block(nn.Module):
         rows = x.flatten(1, 2)
         # On a CPU the hidden layer of many rows costs twice as much in one piece as in pieces that fit its cache.
         size = len(rows) * rows.shape[1] * self.up.bias.shape[1]
-        pieces = 1 if rows.is_cuda else -(-size // HIDDEN_PIECE)
+        pieces = -(-size // HIDDEN_PIECE) if rows.device.type == "cpu" else 1
         dropped = [None] * pieces if noise is None else noise.hidden.chunk(pieces, 1)
         parts = [self._perceive(part, drop) for part, drop in zip(rows.chunk(pieces, 1), dropped, strict=False)]
         y = (parts[0] if len(parts) == 1 else torch.cat(parts, 1)).view_as(x)

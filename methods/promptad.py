@@ -172,15 +172,15 @@ class PromptADConfig:
             raise ValueError("clip_layers counts from 0")
         if len(self.deep_weights) != 3:
             raise ValueError("deep_weights takes three numbers, one per block, such as 1+1+1")
-        whole = ("D", "nhead", "ffn", "n_query", "episodes_per_step", "iters", "lr", "topk")
-        if low := [name for name in whole if getattr(self, name) <= 0]:
+        positive = ("D", "nhead", "ffn", "tau", "topk", "n_query", "episodes_per_step", "lr", "iters")
+        if low := [name for name in positive if getattr(self, name) <= 0]:
             raise ValueError(f"{', '.join(low)} must be above 0")
         if low := [n for n in ("dropout", "wd", "lr_end", "grad_clip", "gauss_sigma") if getattr(self, n) < 0]:
             raise ValueError(f"{', '.join(low)} must not be below 0")
         if self.D % self.nhead:
             raise ValueError(f"D={self.D} cannot be divided into nhead={self.nhead} heads")
-        if self.topk > 1 or self.dropout >= 1:
-            raise ValueError("topk is at most 1, dropout below 1")
+        if self.topk > 1 or self.dropout > 0.99:
+            raise ValueError("topk is at most 1, dropout at most 0.99")
 
 
 class PromptAD:
