@@ -143,7 +143,7 @@ class Task:
     identity: Mapping[str, Any]
     method: str
     dataset: str
-    root: str | None
+    root: str
     source: str | None
     source_root: str | None
     protocol: str
@@ -153,7 +153,7 @@ class Task:
     prompts: Mapping[str, Any]
     weights: Mapping[str, Any]
     device: str
-    hashes: str | None
+    hashes: str
     command: str
 
     @property

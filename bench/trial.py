@@ -120,10 +120,11 @@ class _Trial:
     def __init__(self, task: Task, watch: _Stopwatch, track: Track | None, notes: list[str]) -> None:
         self.task, self.watch, self.track, self.notes = task, watch, track, notes
         with watch("data"):
-            self.target = _catalogue(task.dataset, task.root, task.hashes)
-            self.source = self.target
+            wanted = task.identity["dataset"]["fingerprint"]
+            self.target = self.source = _catalogue(task.dataset, task.root, task.hashes, wanted)
             if task.source is not None:
-                self.source = _catalogue(task.source, task.source_root, task.hashes)
+                wanted = task.identity["protocol"]["source"]["fingerprint"]
+                self.source = _catalogue(task.source, task.source_root, task.hashes, wanted)
             self.manifest = self._split()
             self.test_ids = self.target.in_neutral_order(self.manifest.test)
             self.prompts = {category: Prompts(**fields) for category, fields in task.prompts.items()}
@@ -140,7 +141,7 @@ class _Trial:
             seed=self.task.seed,
         )
         if manifest.hash != self.task.identity["protocol"]["manifest"]:
-            raise BenchError("the data changed while the study ran; run it again")
+            raise RuntimeError("the split came out differently than planned")
         check_leakage(manifest, target=self.target, source=self.source)
         labels = self.target.labels(manifest.test)
         for value, word in ((0, "normal"), (1, "anomalous")):
@@ -266,9 +267,12 @@ def _explain(error: BaseException) -> str:
 
 
 @functools.lru_cache(maxsize=4)
-def _catalogue(dataset: str, root: str | None, hashes: str | None) -> Catalogue:
-    book = HashBook(Path(hashes)) if hashes else None
-    return open_catalogue(parse_spec(dataset), Path(root) if root else None, book)
+def _catalogue(dataset: str, root: str, hashes: str, fingerprint: str) -> Catalogue:
+    """The dataset as it was planned with; refused if its files are no longer the same."""
+    catalogue = open_catalogue(parse_spec(dataset), Path(root), HashBook(Path(hashes)))
+    if catalogue.fingerprint != fingerprint:
+        raise BenchError(f"the files of {dataset} changed while the study ran; run it again")
+    return catalogue
 
 
 @functools.lru_cache(maxsize=2)

@@ -186,3 +186,18 @@ def test_scores_lie_beside_the_record_in_neutral_order(bench: Any, tmp_path: Pat
     assert list(ids) != sorted(ids)
     text = store.record_path(record["key"]).read_text()
     assert json.loads(text) == record
+
+
+def test_data_that_change_under_a_running_study_fail_its_trials(toy_root: Path, tmp_path: Path) -> None:
+    from bench.config import parse_spec
+    from bench.plan import prepare
+    from bench.study import Study
+    from bench.trial import run_trial
+
+    study = Study("s", (parse_spec("toy-brightness"),), (parse_spec("folder"),), roots={"folder": toy_root})
+    plan = prepare(study, Store(tmp_path / "store"))
+    image = toy_root / "cloth/test/good/000.png"
+    image.write_bytes((toy_root / "cloth/test/good/001.png").read_bytes())
+    outcome = run_trial(plan.tasks[0])
+    assert outcome.record["status"] == "failed"
+    assert "changed while the study ran" in outcome.record["reason"]
