@@ -24,30 +24,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.contracts import Context, ImageSet, Prompts, Scores, TextImageEncoder, TrainingSet, Traits
+from bench.contracts import Context, ImageSet, Scores, TextImageEncoder, TrainingSet, Traits
 from bench.errors import NotApplicable
+from bench.methods._prompts import Floats, mean_text, probability, sentences, unit
 
 if TYPE_CHECKING:
     import torch
-
-Floats = NDArray[np.float64]
-
-# WinCLIP's compositional ensemble (its appendix; the form that public re-implementations agree on).
-NORMAL_STATES = (
-    "{}", "flawless {}", "perfect {}", "unblemished {}", "{} without flaw", "{} without defect",
-    "{} without damage",
-)  # fmt: skip
-ANOMALOUS_STATES = ("damaged {}", "{} with flaw", "{} with defect", "{} with damage")
-TEMPLATES = (
-    "a cropped photo of the {}.", "a cropped photo of a {}.", "a close-up photo of a {}.",
-    "a close-up photo of the {}.", "a bright photo of a {}.", "a bright photo of the {}.",
-    "a dark photo of the {}.", "a dark photo of a {}.", "a jpeg corrupted photo of a {}.",
-    "a jpeg corrupted photo of the {}.", "a blurry photo of the {}.", "a blurry photo of a {}.",
-    "a photo of a {}.", "a photo of the {}.", "a photo of a small {}.", "a photo of the small {}.",
-    "a photo of a large {}.", "a photo of the large {}.", "a photo of the {} for visual inspection.",
-    "a photo of a {} for visual inspection.", "a photo of the {} for anomaly detection.",
-    "a photo of a {} for anomaly detection.",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -195,15 +177,14 @@ class Clip:
         patches = encoder.project(features.tokens[last][:, 1:])
         # Double precision: however a sum is split up, rounding to float32 in the end gives the same score.
         whole: Floats = features.embedding.double().numpy()
-        return _normalised(whole), _normalised(patches.double().numpy()), features.grid
+        return unit(whole), unit(patches.double().numpy()), features.grid
 
     def _directions(self, images: ImageSet, encoder: TextImageEncoder) -> Floats:
         """``(N, E)``: the anomalous text's embedding less the normal one's, per image's category."""
         by_category = {}
         for category in dict.fromkeys(images.categories):
             normal, anomalous = sentences(category, images.prompts.get(category), self.config.prompts)
-            texts = [_mean_text(group, encoder) for group in (normal, anomalous)]
-            by_category[category] = texts[1] - texts[0]
+            by_category[category] = mean_text(anomalous, encoder) - mean_text(normal, encoder)
         return np.stack([by_category[category] for category in images.categories])
 
     def _probe_scores(self, whole: Floats, patches: Floats, directions: Floats) -> tuple[Floats, Floats]:
@@ -234,27 +215,7 @@ class Clip:
         far_patches = np.stack([_distance(rows, patch_bank) for rows in patches])
         if self.config.few_shot == "support":
             return far, far_patches
-        return (far + _probability(image)) / 2, (far_patches + _probability(maps)) / 2
-
-
-def sentences(category: str, prompts: Prompts | None, kind: str) -> tuple[Sequence[str], Sequence[str]]:
-    """The normal and the anomalous sentences of a category.
-
-    Raises:
-        NotApplicable: ``promptad`` sentences are wanted and the category has no prompts.
-    """
-    if kind == "promptad":
-        if prompts is None:
-            raise NotApplicable(f"there are no prompts for {category}; write some, or choose prompts=winclip")
-        return [prompts.normality], [prompts.abnormality]
-    label = category.replace("_", " ") if prompts is None else prompts.label
-    if kind == "two":
-        return [f"a photo of a normal {label}."], [f"a photo of an anomalous {label}."]
-
-    def ensemble(states: Sequence[str]) -> Sequence[str]:
-        return [template.format(state.format(label)) for state in states for template in TEMPLATES]
-
-    return ensemble(NORMAL_STATES), ensemble(ANOMALOUS_STATES)
+        return (far + probability(image)) / 2, (far_patches + probability(maps)) / 2
 
 
 def draw_steps(
@@ -278,17 +239,6 @@ def draw_steps(
     return steps
 
 
-def _mean_text(group: Sequence[str], encoder: TextImageEncoder) -> Floats:
-    """Normalised mean of the sentences' normalised embeddings, ``(E,)``."""
-    embeddings: Floats = encoder.encode_text(group).double().numpy()
-    return _normalised(_normalised(embeddings).mean(axis=0))
-
-
-def _normalised(vectors: Floats) -> Floats:
-    unit: Floats = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return unit
-
-
 def _along(vectors: Floats, direction: Floats) -> Floats:
     """Inner products over the last axis."""
     products: Floats = np.einsum("...e,...e->...", vectors, direction)
@@ -299,9 +249,3 @@ def _distance(vectors: Floats, bank: Floats) -> Floats:
     """Half the cosine distance of each of ``(M, E)`` normalised vectors to the closest in ``(K, E)``."""
     closest: Floats = (vectors @ bank.T).max(axis=1)
     return (1 - closest) / 2
-
-
-def _probability(log_odds: Floats) -> Floats:
-    """The softmax's second entry, given the difference of its two logits."""
-    probability: Floats = 1 / (1 + np.exp(-np.clip(log_odds, -500, 500)))
-    return probability

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# One thread per process, as trials run: on a busy machine more of them mostly wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.config import Spec, build_config
 from bench.contracts import Backbone, TextImageEncoder, Weights
-from bench.encoders.weights import check_state, find, find_on_hub, read_state, require_file, sha256
+from bench.encoders.weights import check_state, find, find_on_hub, first_line, read_state, require_file, sha256
 from bench.errors import BenchError, unknown
 
 if TYPE_CHECKING:
@@ -86,7 +86,10 @@ class OpenClip:
         module = _build(model)
         if weights.file is not None:
             _load(module, weights.file, str(spec))
-        tokenizer = open_clip.get_tokenizer(model.config)
+        try:
+            tokenizer = open_clip.get_tokenizer(model.config)
+        except Exception as error:  # a few models take theirs from the hub, through another package
+            raise BenchError(f"the tokenizer of {spec} cannot be had: {first_line(error)}") from error
         mean = model.pretrained.get("mean") or open_clip.OPENAI_DATASET_MEAN
         std = model.pretrained.get("std") or open_clip.OPENAI_DATASET_STD
         return FrozenClip(str(spec), weights.sha256, module, tokenizer, mean, std, device)

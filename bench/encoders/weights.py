@@ -10,6 +10,7 @@ import hashlib
 import socket
 import urllib.parse
 import urllib.request
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,7 +69,7 @@ def find(
             return Path(fetch())
         # Whatever a download raises (a dozen kinds of network and hub errors), the ways out are the same.
         except Exception as error:
-            reason = _first_line(error)
+            reason = first_line(error)
     raise BenchError(
         f"the weights of {name} cannot be had: {what} is not in the local cache and could not be downloaded "
         f"({reason}). Either give the file with --weights FILE, or use {instead}, which ships with the package. "
@@ -141,7 +142,8 @@ def unreachable(url: str) -> str:
     return ""
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an exception says, without the rest of its story."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -163,13 +165,15 @@ def read_state(file: Path, name: str) -> dict[str, torch.Tensor]:
         if file.suffix == ".safetensors":
             content = load_file(file)
         else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of TorchScript archives, which then fail, as they should
+                content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         if "TorchScript" in str(error):
             advice = _CONVERT.format(file=file, safe=file.with_suffix(".safetensors"))
             raise BenchError(f"{file} {advice}") from None
         kind = "safetensors" if isinstance(error, SafetensorError) else "torch"
-        reason = f"cannot be read as a {kind} file: {_first_line(error)}"
+        reason = f"cannot be read as a {kind} file: {first_line(error)}"
         raise BenchError(f"{file}, given as weights of {name}, {reason}") from None
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]

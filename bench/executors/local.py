@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
 import queue
 import signal
 import time
@@ -85,7 +86,7 @@ def _pool(
     """Run tasks in a pool until they end or the pool breaks; then ``suspects`` holds what was in flight."""
     context = multiprocessing.get_context("spawn")
     news: Queue[tuple[str, str, int, int]] = context.Queue()
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(news,))
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(news, workers))
     source = iter(tasks)
     flying: dict[Future[Outcome], Task] = {}
     try:
@@ -132,13 +133,23 @@ def _stop(pool: ProcessPoolExecutor) -> None:
 _news: Queue[tuple[str, str, int, int]] | None = None
 
 
-def _start(news: Queue[tuple[str, str, int, int]]) -> None:
+def _start(news: Queue[tuple[str, str, int, int]], workers: int) -> None:
     global _news
     from bench.devices import limit_threads
+    from bench.features import CACHE
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver ends its workers itself
     limit_threads()
+    CACHE.limit = min(CACHE.limit, _memory() // (2 * workers))
     _news = news
+
+
+def _memory() -> int:
+    """Bytes of memory in this machine; a modest guess where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 8 * 2**30
 
 
 def _work(task: Task) -> Outcome:

@@ -148,10 +148,11 @@ def test_pickles_are_not_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not Path("was-executed").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
 def test_torchscript_archives_are_to_be_converted(tmp_path: Path) -> None:
     file = tmp_path / "ViT.pt"
     torch.jit.script(torch.nn.Linear(2, 3)).save(str(file))
-    with pytest.raises(BenchError, match="is a TorchScript archive.*convert it once") as caught:
+    with pytest.raises(BenchError, match=r"is a TorchScript archive.*convert it once") as caught:
         load("openai/tiny-vit", file)
     command = str(caught.value).partition('python -c "')[2].rstrip('"')
     subprocess.run([sys.executable, "-c", command], check=True)
@@ -170,7 +171,10 @@ def test_weights_in_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", look)
     assert identify("openai/tiny-vit").file == file
-    assert asked == [("nobody/tiny", "open_clip_model.safetensors"), ("nobody/tiny", "open_clip_pytorch_model.bin")]
+    assert asked == [
+        ("nobody/tiny", "open_clip_model.safetensors"),
+        ("nobody/tiny", "open_clip_pytorch_model.bin"),
+    ]
     asked.clear()
     assert identify("plain/tiny-vit").file == file
     assert asked == [("nobody/tiny-plain", "weights.safetensors"), ("nobody/tiny-plain", "weights.bin")]
@@ -238,6 +242,15 @@ def test_an_offline_hub_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_names_that_do_not_exist(name: str, message: str) -> None:
     with pytest.raises(BenchError, match=message.replace("[", r"\[")):
         identify(name)
+
+
+def test_a_tokenizer_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> None:
+        raise OSError("no such file on the hub")
+
+    monkeypatch.setattr("open_clip.get_tokenizer", fail)
+    with pytest.raises(BenchError, match="tokenizer of random/tiny-vit cannot be had: no such file on the hub"):
+        load("random/tiny-vit")
 
 
 def test_random_weights_are_always_the_same_and_cost_no_draw() -> None:

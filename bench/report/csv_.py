@@ -1,0 +1,61 @@
+"""Tables as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+
+from bench.report.model import Cell, Table
+
+FIELDS = (
+    "dataset",
+    "metric",
+    "protocol",
+    "category",
+    "shots",
+    "method",
+    "mean",
+    "std",
+    "seeds",
+    "status",
+    "reason",
+    "metric_protocol",
+    "eval_size",
+)
+
+
+def render(tables: Iterable[Table]) -> str:
+    """One line per cell; numbers are always fractions in full, whatever the table prints."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")  # None becomes an empty field
+    writer.writerow(FIELDS)
+    for table in tables:
+        for row in table.rows:
+            for column, cell in zip(table.columns, row.cells, strict=True):
+                writer.writerow(
+                    [
+                        table.dataset,
+                        table.metric,
+                        table.protocol,
+                        row.head,
+                        column.shots,
+                        column.method,
+                        cell.mean,
+                        cell.deviation,
+                        None if cell.structural else cell.seeds,
+                        cell.status,
+                        _reason(cell),
+                        table.metric_protocol,
+                        table.eval_size,
+                    ]
+                )
+    return stream.getvalue()
+
+
+def _reason(cell: Cell) -> str:
+    note = cell.note or ("no record" if cell.status == "missing" else "")
+    if not cell.incomplete:
+        return note
+    average = f"average of {cell.covered} of {cell.categories} categories"
+    return f"{average}; {note}" if note else average

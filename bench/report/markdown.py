@@ -1,0 +1,45 @@
+"""Tables as Markdown, as GitHub reads it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from bench.report import text
+from bench.report.model import Cell, Table
+
+
+def render(table: Table) -> str:
+    """The heading, the table and its footnotes."""
+    heads = ["Category"]
+    for column in table.columns:
+        shots = f" ({_escape(column.group)})" if column.group else ""
+        heads.append(_escape(column.head) + column.mark + shots)
+    lines = [f"**{_escape(table.heading)}**", "", _row(heads), _row([":--"] + ["--:"] * len(table.columns))]
+    for row in table.rows:
+        head = f"**{_escape(row.head)}**" if row.average else _escape(row.head)
+        lines.append(_row([head, *(_cell(cell, table) for cell in row.cells)]))
+    if table.notes:
+        lines.append("")
+    for note in table.notes:
+        lines.append(f"- {_mark(note.mark)}{' ' * bool(note.mark)}{_escape(note.text)}")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(cell: Cell, table: Table) -> str:
+    number, deviation = text.number(cell, table), text.deviation(cell, table)
+    number = f"**{number}**" if cell.rank == 1 else number
+    return number + (f" ± {deviation}" if deviation else "") + "".join(map(_mark, cell.marks))
+
+
+def _mark(mark: str) -> str:
+    return f"<sup>{mark}</sup>" if mark.isalpha() else mark
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escape(name: str) -> str:
+    """What would be markup, a table border, HTML or math."""
+    return re.sub(r"([\\`*_\[\]<>|~$&#])", r"\\\1", text.clean(name))

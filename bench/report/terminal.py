@@ -1,0 +1,142 @@
+"""Tables in a terminal: columns aligned at the decimal point, side by side as far as they fit."""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from bench.report import text
+from bench.report.model import Note, Table
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+_GAP, _GROUP_GAP = 2, 4
+
+_Line = list[tuple[str, str]]  # pieces of text and their styles
+
+
+def render(table: Table, width: int, *, star: bool) -> Text:
+    """The heading, the table and its footnotes; the best in bold, with ``star`` also with a star."""
+    from rich.text import Text
+
+    result = Text()
+    for pieces in _lines(table, width, star):
+        line = Text.assemble(*pieces)
+        line.rstrip()
+        result.append_text(line).append("\n")
+    return result
+
+
+def _lines(table: Table, width: int, star: bool) -> Iterator[_Line]:
+    for part in _fill(table.heading, width):
+        yield [(part, "bold")]
+    limit = max(12, width // 4)
+    names = [text.wrap(row.head, limit) for row in table.rows]
+    first = max(text.width(part) for name in [*names, ["Category"]] for part in name)
+    columns = [_Column(table, i, star) for i in range(len(table.columns))]
+    for block in _blocks(columns, width - first):
+        yield []
+        yield from _block(table, names, block, first)
+    notes = [*[Note("best of its row and column group.", "*")] * (star and table.has_best), *table.notes]
+    if notes:
+        yield []
+    for note in notes:
+        for part in _fill(note.text, width, _mark(note.mark) + " " * bool(note.mark)):
+            yield [(part, "dim")]
+
+
+class _Column:
+    """The texts of one column: the lines of its head, and of each cell the number, what follows, the style."""
+
+    def __init__(self, table: Table, index: int, star: bool) -> None:
+        column, cells = table.columns[index], [row.cells[index] for row in table.rows]
+        before = max((len(text.number(cell, table)) for cell in cells if cell.mean is not None), default=0)
+        self.cells = []
+        for cell in cells:
+            number, deviation = text.number(cell, table), text.deviation(cell, table)
+            tail = (f" ± {deviation}" if deviation else "") + "*" * (star and cell.rank == 1)
+            tail += "".join(map(_mark, cell.marks))
+            style = "dim" if cell.mean is None else "bold" if cell.rank == 1 else ""
+            self.cells.append((number if cell.mean is None else number.rjust(before), tail, style))
+        widest = max(len(number + tail) for number, tail, _ in self.cells)
+        self.group = column.group
+        self.head = text.wrap(column.head + column.mark, max(widest, 9))
+        self.width = max(widest, len(column.group), *map(text.width, self.head))
+
+
+def _blocks(columns: list[_Column], room: int) -> list[list[_Column]]:
+    """The columns side by side as far as they fit: all of them, else group by group."""
+
+    def fit(block: list[_Column]) -> bool:
+        return sum(_gaps(block)) + sum(column.width for column in block) <= room
+
+    if fit(columns):
+        return [columns]
+    blocks: list[list[_Column]] = []
+    for column in columns:
+        if blocks and blocks[-1][-1].group == column.group and fit([*blocks[-1], column]):
+            blocks[-1].append(column)
+        else:
+            blocks.append([column])
+    return blocks
+
+
+def _gaps(block: Sequence[_Column]) -> list[int]:
+    """The spaces before each column."""
+    return [_GAP, *(_GAP if a.group == b.group else _GROUP_GAP for a, b in itertools.pairwise(block))]
+
+
+def _block(table: Table, names: Sequence[list[str]], block: Sequence[_Column], first: int) -> Iterator[_Line]:
+    gaps = _gaps(block)
+    rule = [("─" * (first + sum(gaps) + sum(column.width for column in block)), "dim")]
+    if any(column.group for column in block):
+        titles, rules = [(" " * first, "")], [(" " * first, "")]
+        for group, run in itertools.groupby(zip(gaps, block, strict=True), lambda pair: pair[1].group):
+            spaces, columns = zip(*run, strict=True)
+            inner = sum(column.width for column in columns) + sum(spaces[1:])
+            titles += [(" " * spaces[0], ""), (group.center(inner), "bold")]
+            rules += [(" " * spaces[0], ""), ("─" * inner, "dim")]
+        yield titles
+        yield rules
+    height = max(len(column.head) for column in block)
+    for level in range(-height, 0):  # heads end on one line
+        line = [(_pad("Category" if level == -1 else "", first), "bold")]
+        for gap, column in zip(gaps, block, strict=True):
+            word = column.head[level] if -level <= len(column.head) else ""
+            line.append((" " * gap + _pad(word, column.width), "bold"))
+        yield line
+    yield rule
+    for position, (row, name) in enumerate(zip(table.rows, names, strict=True)):
+        if row.average:
+            yield rule
+        for part in name[:-1]:
+            yield [(part, "")]
+        line = [(_pad(name[-1], first), "bold" if row.average else "")]
+        for gap, column in zip(gaps, block, strict=True):
+            number, tail, style = column.cells[position]
+            rest = column.width - len(number + tail)
+            line += [(" " * gap, ""), (number, style), (tail + " " * rest, "dim" if style == "dim" else "")]
+        yield line
+
+
+def _mark(mark: str) -> str:
+    return f"[{mark}]" if mark.isalpha() else mark
+
+
+def _pad(word: str, width: int) -> str:
+    return word + " " * (width - text.width(word))
+
+
+def _fill(sentence: str, width: int, mark: str = "") -> list[str]:
+    """``mark`` and a sentence in lines of at most ``width``."""
+    return textwrap.wrap(
+        text.clean(sentence),
+        max(width, 20 + len(mark)),
+        initial_indent=mark,
+        subsequent_indent=" " * len(mark),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

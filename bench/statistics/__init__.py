@@ -1,0 +1,44 @@
+"""Statistics of results, from SciPy, statsmodels and scikit-posthocs.
+
+* :mod:`~bench.statistics.seeds`: mean, deviation and interval over seeds; two methods over the same seeds.
+* :mod:`~bench.statistics.images`: intervals from resampled test images, and from seeds and images together.
+* :mod:`~bench.statistics.categories`: methods over categories, in pairs and all at once.
+* :mod:`~bench.statistics.diagram`: the critical-difference diagram.
+
+Importing this package imports NumPy only.
+"""
+
+from __future__ import annotations
+
+from bench.statistics.categories import (
+    Friedman,
+    Pair,
+    compare_pairs,
+    friedman,
+    needed_for_friedman,
+    needed_for_pairs,
+    signed_rank,
+)
+from bench.statistics.common import ALPHA, LEVEL, holm
+from bench.statistics.diagram import draw_critical_differences
+from bench.statistics.images import Interval, image_interval
+from bench.statistics.seeds import Summary, seeds_p_value, summarise
+
+__all__ = [
+    "ALPHA",
+    "LEVEL",
+    "Friedman",
+    "Interval",
+    "Pair",
+    "Summary",
+    "compare_pairs",
+    "draw_critical_differences",
+    "friedman",
+    "holm",
+    "image_interval",
+    "needed_for_friedman",
+    "needed_for_pairs",
+    "seeds_p_value",
+    "signed_rank",
+    "summarise",
+]
