@@ -12,7 +12,7 @@ all randomness comes from one seeded generator.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from bench.features import CACHE, FeatureKey, ahead
 
 if TYPE_CHECKING:
     from bench.contracts import Backbone, ImageSet
+
+_COARSE = 4  # side of the squares of pixels over which smoothed maps are averaged
 
 
 # ---------------------------------------------------------------- pixels
@@ -82,6 +84,12 @@ class Preparation:
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
+def angles(count: int, limit: float, generator: torch.Generator) -> torch.Tensor | None:
+    """``(count,)`` random degrees up to ``limit`` either way; None, for :class:`Preparation`, if that is 0."""
+    degrees = (torch.rand(count, generator=generator) * 2 - 1) * limit
+    return degrees if limit else None
+
+
 def rotate(images: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
     """Rotate each image about its centre, counter-clockwise; nearest pixel, 0 outside.
 
@@ -122,6 +130,14 @@ class Endless:
         return taken
 
 
+def by_category(items: Iterable[int], categories: Sequence[str], generator: torch.Generator) -> dict[str, Endless]:
+    """For each category an :class:`Endless` of the ``items`` whose ``categories[item]`` it is, sorted by name."""
+    groups: dict[str, list[int]] = {}
+    for item in items:
+        groups.setdefault(categories[item], []).append(int(item))
+    return {category: Endless(groups[category], generator) for category in sorted(groups)}
+
+
 # ---------------------------------------------------------------- scores and losses
 
 
@@ -152,7 +168,13 @@ def deviation_loss(
     Args:
         scores: ``(B,)``.
         targets: ``(B,)``, 0 or 1.
+
+    Raises:
+        ValueError: the shapes differ. ``(B, 1)`` scores would be spread to ``(B, B)`` losses, each score against
+            every other's target, and the mean would hide it.
     """
+    if scores.shape != targets.shape:
+        raise ValueError(f"scores of shape {tuple(scores.shape)} but targets of shape {tuple(targets.shape)}")
     references = torch.randn(n_references, generator=generator)
     deviations = (scores - references.mean().item()) / references.std().item()
     return torch.where(targets > 0, (margin - deviations).clamp(min=0), deviations.abs()).mean()
@@ -165,18 +187,60 @@ def finest(maps: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.stack(scaled).mean(dim=0)[:, 0]
 
 
+def gradient_maps(scores: torch.Tensor, images: torch.Tensor, sigma: float) -> torch.Tensor:
+    """DevNet's localisation: how much each pixel moves its image's score, without its scaling per image.
+
+    Args:
+        scores: ``(B,)``, computed from ``images`` in eval mode, so that each depends on its own image alone.
+        images: ``(B, 3, S, S)``, which require gradients.
+        sigma: smoothing in pixels of a 448-pixel image.
+
+    Returns:
+        ``(B, h, w)`` sums over the channels of absolute gradients, see :func:`smooth_maps`.
+    """
+    (gradient,) = torch.autograd.grad(scores.sum(), images)
+    return smooth_maps(gradient.abs().sum(dim=1), sigma)
+
+
+def smooth_maps(maps: torch.Tensor, sigma: float) -> torch.Tensor:
+    """``(B, S, S)`` maps smoothed by ``sigma`` pixels of a 448-pixel image, averaged over 4x4 pixels.
+
+    They are smooth then, and 16 times smaller so.
+    """
+    size = maps.shape[-1]
+    return F.avg_pool2d(smooth(maps[:, None], sigma * size / 448), min(_COARSE, size))[:, 0]
+
+
+def smooth(maps: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Gaussian filter of ``(B, 1, H, W)`` maps, cut off at four deviations, mirrored at the border."""
+    radius = min(int(4 * sigma + 0.5), min(maps.shape[-2:]) - 1)
+    if radius < 1:
+        return maps
+    offsets = torch.arange(-radius, radius + 1, dtype=maps.dtype, device=maps.device)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    padded = F.pad(maps, (radius, radius, radius, radius), mode="reflect")
+    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
+
+
 # ---------------------------------------------------------------- training
+
+Layer = TypeVar("Layer", bound=torch.nn.Conv2d | torch.nn.ConvTranspose2d | torch.nn.Linear)
+
+
+def initialised(layer: Layer, generator: torch.Generator) -> Layer:
+    """``layer`` with the weights that torch gives it by default, but drawn from ``generator``."""
+    bound = layer.weight[0].numel() ** -0.5
+    with torch.no_grad():
+        layer.weight.uniform_(-bound, bound, generator=generator)
+        if layer.bias is not None:
+            layer.bias.uniform_(-bound, bound, generator=generator)
+    return layer
 
 
 def new_head(channels: int, generator: torch.Generator) -> torch.nn.Conv2d:
     """A 1x1 convolution to one channel, initialised as ``nn.Conv2d`` is, from ``generator``."""
-    head = torch.nn.Conv2d(channels, 1, kernel_size=1)
-    bound = channels**-0.5
-    with torch.no_grad():
-        head.weight.uniform_(-bound, bound, generator=generator)
-        assert head.bias is not None
-        head.bias.uniform_(-bound, bound, generator=generator)
-    return head
+    return initialised(torch.nn.Conv2d(channels, 1, kernel_size=1), generator)
 
 
 def training_mode(module: torch.nn.Module, frozen_norm: bool) -> None:
@@ -200,16 +264,19 @@ def optimise(
     lr_gamma: float,
     clip: float,
     track: Callable[[Iterable[int], str], Iterable[int]],
+    lr_ahead: bool = False,
 ) -> None:
     """Adam with gradients clipped to norm ``clip``; the rate falls by ``lr_gamma`` after every ``lr_step`` epochs.
 
     Args:
         loss_of_step: the loss of one step's batch.
         track: shows the progress of an iterable.
+        lr_ahead: the rate falls one epoch earlier, as in code that steps its schedule before each epoch.
     """
     chosen = [parameter for parameter in parameters if parameter.requires_grad]
     optimiser = torch.optim.Adam(chosen, lr=lr, weight_decay=weight_decay, foreach=True)
-    schedule = torch.optim.lr_scheduler.StepLR(optimiser, step_size=lr_step, gamma=lr_gamma)
+    falls = list(range(lr_step - lr_ahead, epochs, lr_step))
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, falls, gamma=lr_gamma)
     for step in track(range(epochs * steps_per_epoch), "train"):
         loss = loss_of_step(step)
         optimiser.zero_grad(set_to_none=True)

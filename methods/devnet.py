@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import torch
 
 _SCORE_BATCH = 16  # images per pass when scoring; fixed, so that a score does not depend on the others
-_GRAD_GRID = 4  # gradient maps are averaged over 4x4 pixels: they are smooth, and 16 times smaller so
 
 
 class DevNet:
@@ -122,8 +121,8 @@ class DevNet:
 
         def loss_of_step(step: int) -> torch.Tensor:
             chosen = torch.cat([normal.take(n_normal), anomalous.take(n_anomalous)])
-            degrees = (torch.rand(len(chosen), generator=generator) * 2 - 1) * config.rotation
-            images = network.prepare(pixels[chosen.to(pixels.device)], degrees if config.rotation else None)
+            degrees = _finetune.angles(len(chosen), config.rotation, generator)
+            images = network.prepare(pixels[chosen.to(pixels.device)], degrees)
             scores, _ = network(images)
             return _finetune.deviation_loss(scores, targets, generator, config.margin, config.n_references)
 
@@ -203,28 +202,9 @@ class _Network:
 
     def score_with_gradients(self, pixels: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """Scores of one batch, and the smoothed gradients of each with respect to its image, on the CPU."""
-        import torch
-        from torch.nn import functional as F
+        from bench.methods import _finetune
 
         images = self.prepare(pixels).requires_grad_()
         scores, _ = self(images)
-        # In eval mode a score depends on its own image alone, so the sum's gradient holds each one's.
-        (gradient,) = torch.autograd.grad(scores.sum(), images)
-        maps = _smooth(gradient.abs().sum(dim=1, keepdim=True), self.config.grad_sigma * self.size / 448)
-        maps = F.avg_pool2d(maps, min(_GRAD_GRID, self.size))[:, 0]
+        maps = _finetune.gradient_maps(scores, images, self.config.grad_sigma)
         return {"image": scores.detach().cpu(), "maps": maps.cpu()}
-
-
-def _smooth(maps: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Gaussian filter of ``(B, 1, H, W)`` maps, cut off at four deviations, mirrored at the border."""
-    import torch
-    from torch.nn import functional as F
-
-    radius = min(int(4 * sigma + 0.5), min(maps.shape[-2:]) - 1)
-    if radius < 1:
-        return maps
-    offsets = torch.arange(-radius, radius + 1, dtype=maps.dtype, device=maps.device)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    padded = F.pad(maps, (radius, radius, radius, radius), mode="reflect")
-    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))

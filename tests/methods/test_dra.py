@@ -1,0 +1,611 @@
+"""DRA against the same computation in plain NumPy; its batches, references and pseudo-anomalies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import by_hand
+import numpy as np
+import pytest
+import tiny
+import torch
+from by_hand import SIDE, Array, blots
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from bench.config import build_config, parse_spec
+from bench.contracts import TrainingSet
+from bench.errors import BenchError, NotApplicable
+from bench.methods import _dra_batches, _dra_net, _finetune
+from bench.methods._dra_batches import Batches, Cut, cutmix, draw_cut
+from bench.methods.dra import DRA
+
+N_REF = 3
+# By the published rules: 0 normal, 1 anomaly, 2 pseudo-anomaly.
+LABELS = [0, 2, 1, 0, 2, 1, 0]
+
+
+def network(side: int = SIDE, residual: bool = True, hidden: int = 6) -> _dra_net.Network:
+    generator = torch.Generator().manual_seed(5)
+    net = _dra_net.Network(
+        tiny.backbone(image_size=side), n_scales=2, topk=0.1, hidden=hidden, residual=residual, generator=generator
+    )
+    if net.residual is not None:  # as after some training
+        norm = net.residual.conv[1]
+        assert isinstance(norm, torch.nn.BatchNorm2d)
+        assert norm.running_mean is not None and norm.running_var is not None
+        with torch.no_grad():
+            for value in (norm.weight, norm.running_var):
+                value.uniform_(0.5, 2, generator=generator)
+            for value in (norm.bias, norm.running_mean):
+                value.uniform_(-1, 1, generator=generator)
+    return net
+
+
+class ByHand:
+    """The network by the paper's equations; ``training`` decides which statistics BatchNorm uses."""
+
+    def __init__(self, net: _dra_net.Network) -> None:
+        self.p = by_hand.parameters(net)
+        self.trained = {name: self.p[name] for name, _ in net.named_parameters()}
+        self.training = True
+        self.signs: dict[str, set[float]] = {}
+
+    def head(self, name: str, features: Array) -> tuple[Array, Array, Array]:
+        """Scores, absolute map and signed map of a head with positions."""
+        weight, bias = self.p[f"{name}.scoring.weight"], self.p[f"{name}.scoring.bias"]
+        signed = np.einsum("bchw,c->bhw", features, weight[0, :, 0, 0]) + bias
+        absolute = np.abs(signed)
+        rows = [sorted(row.ravel())[::-1] for row in absolute]
+        k = max(int(0.1 * len(rows[0])), 1)
+        return np.array([np.mean(row[:k]) for row in rows]), absolute, signed
+
+    def residual(self, difference: Array) -> Array:
+        p = {name.removeprefix("residual.conv."): value for name, value in self.p.items()}
+        hidden = by_hand.convolution(difference, p["0.weight"], p["0.bias"])
+        mean, variance = p["1.running_mean"], p["1.running_var"]
+        if self.training:
+            mean, variance = hidden.mean(axis=(0, 2, 3)), hidden.var(axis=(0, 2, 3))
+        return np.maximum(by_hand.normalised(hidden, mean, variance, p["1.weight"], p["1.bias"]), 0)
+
+    def forward(self, images: Array, groups: list[int] | None = None) -> tuple[dict[str, Array], list[Array]]:
+        """Scores of all heads, ``(B,)`` each, and per scale the three heads' absolute scores, summed."""
+        scores: dict[str, list[Array]] = {name: [] for name in ("holistic", "seen", "pseudo", "residual")}
+        maps = []
+        count = N_REF * (1 if groups is None else max(groups) + 1)
+        for step in (1, 2):
+            features = by_hand.convolution(
+                images[:, :, ::step, ::step], self.p["backbone.convolution.weight"], stride=2
+            )
+            references, features = features[:count], features[count:]
+            means = references.reshape(-1, N_REF, *references.shape[1:]).mean(axis=1)
+            means = means[[0] * len(features) if groups is None else groups]
+            pooled = features.mean(axis=(2, 3)) @ self.p["holistic.fc1.weight"].T + self.p["holistic.fc1.bias"]
+            normality = np.maximum(pooled, 0) @ self.p["holistic.fc2.weight"].T + self.p["holistic.fc2.bias"]
+            scores["holistic"].append(np.abs(normality[:, 0]))
+            total = np.zeros(())
+            inputs = {"seen": features, "pseudo": features, "residual": self.residual(means - features)}
+            for name, given in inputs.items():
+                score, absolute, signed = self.head(name, given)
+                self.signs[name] = set(np.sign(signed).ravel())
+                scores[name].append(score)
+                total = total + absolute
+            maps.append(total)
+        return {name: np.mean(values, axis=0) for name, values in scores.items()}, maps
+
+
+def loss_by_hand(scores: dict[str, Array], references: list[Array]) -> float:
+    total = 0.0
+    for (name, values), prior in zip(scores.items(), references, strict=True):
+        chosen = [i for i, label in enumerate(LABELS) if label != {"seen": 2, "pseudo": 1}.get(name)]
+        targets = [(LABELS[i] == 0) if name == "holistic" else (LABELS[i] != 0) for i in chosen]
+        total += by_hand.deviation_loss(values[chosen], targets, prior)
+    return total
+
+
+def batch(seed: int, groups: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(groups * N_REF + len(LABELS), 3, SIDE, SIDE, generator=generator)
+
+
+def double(tensor: torch.Tensor) -> Array:
+    return tensor.detach().double().numpy()
+
+
+# ------------------------------------------------------------ the network in NumPy
+
+
+def test_every_heads_score_and_the_maps_equal_numpy() -> None:
+    net, images = network(), batch(0)
+    answers = net.answers_to(images, N_REF)
+    hand = ByHand(net)
+    expected, maps = hand.forward(double(images))
+    for signs in hand.signs.values():
+        assert signs == {-1, 1}  # so that leaving out the absolute value would show
+    assert list(answers.scores) == list(expected)
+    for name, values in expected.items():
+        assert answers.scores[name].shape == (len(LABELS),)
+        np.testing.assert_allclose(double(answers.scores[name]), values, rtol=2e-5, err_msg=name)
+    for found, scale in zip(answers.maps, maps, strict=True):
+        np.testing.assert_allclose(double(found)[:, 0], scale, rtol=1e-4, atol=1e-5)
+    total = expected["seen"] + expected["pseudo"] + expected["residual"] - expected["holistic"]
+    np.testing.assert_allclose(double(answers.anomaly), total, rtol=2e-5, atol=1e-5)
+
+
+def test_at_test_the_learnt_statistics_count() -> None:
+    net, images = network(), batch(1)
+    hand = ByHand(net)
+    hand.training = False
+    net.eval()
+    features = net.features(images)
+    means = [feature[:N_REF].mean(dim=0, keepdim=True) for feature in features]
+    answers = net.answers([feature[N_REF:] for feature in features], means)
+    expected, _ = hand.forward(double(images))
+    for name, values in expected.items():
+        np.testing.assert_allclose(double(answers.scores[name]), values, rtol=2e-5, err_msg=name)
+
+
+def test_groups_have_references_of_their_own() -> None:
+    net, images, groups = network(), batch(2, groups=2), [0, 1, 1, 0, 0, 1, 0]
+    expected, _ = ByHand(net).forward(double(images), groups)
+    scores = net.answers_to(images, N_REF, torch.tensor(groups)).scores
+    np.testing.assert_allclose(double(scores["residual"]), expected["residual"], rtol=2e-5)
+
+
+def test_each_head_learns_from_its_subset() -> None:
+    generator = np.random.default_rng(0)
+    scores = {name: generator.uniform(1, 4, len(LABELS)) for name in ("holistic", "seen", "pseudo", "residual")}
+    tensors = {name: torch.tensor(values, requires_grad=True) for name, values in scores.items()}
+    loss = _dra_net.loss(tensors, torch.tensor(LABELS), torch.Generator().manual_seed(2), n_references=50)
+    prior = torch.Generator().manual_seed(2)
+    expected = loss_by_hand(scores, [double(torch.randn(50, generator=prior)) for _ in range(4)])
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+    loss.backward()
+    slopes = {name: tensor.grad.tolist() for name, tensor in tensors.items() if tensor.grad is not None}
+    for i, label in enumerate(LABELS):
+        assert (slopes["seen"][i] == 0) == (label == 2)
+        assert (slopes["pseudo"][i] == 0) == (label == 1)
+        assert np.sign(slopes["holistic"][i]) == (-1 if label == 0 else 1)
+        assert np.sign(slopes["residual"][i]) == (1 if label == 0 else -1)
+    without = {name: tensor for name, tensor in tensors.items() if name != "residual"}
+    assert _dra_net.loss(without, torch.tensor(LABELS), torch.Generator().manual_seed(2)) < loss
+
+
+def test_targets_of_another_shape_are_refused() -> None:
+    """``(B, 1)`` scores and ``(B,)`` targets would silently make a B times B loss."""
+    scores, targets = torch.tensor([0.0, 5.0]), torch.tensor([0.0, 1.0])
+    generator = torch.Generator().manual_seed(0)
+    assert _finetune.deviation_loss(scores, targets, generator).item() < 0.2
+    for wrong in (scores[:, None], scores[None]):
+        with pytest.raises(ValueError, match="targets of shape"):
+            _finetune.deviation_loss(wrong, targets, generator)
+
+
+def test_two_steps_of_training_equal_numpy() -> None:
+    """All gradients, clipping, weight decay, Adam's moments, and a rate that falls before the second epoch."""
+    net = network(hidden=3)
+    hand = ByHand(net)
+    prior = torch.Generator().manual_seed(3)
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        return _dra_net.loss(net.answers_to(batch(step), N_REF).scores, torch.tensor(LABELS), prior, 5.0, 100)
+
+    net.train()
+    _finetune.optimise(
+        net.parameters(),
+        loss_of_step,
+        epochs=2,
+        steps_per_epoch=1,
+        lr=0.02,
+        weight_decay=0.1,
+        lr_step=2,
+        lr_gamma=0.5,
+        lr_ahead=True,
+        clip=0.05,
+        track=lambda steps, _: steps,
+    )
+    prior.manual_seed(3)
+    adam = by_hand.Adam(hand.trained, 0.1, 0.05)
+    for step, lr in enumerate((0.02, 0.01)):
+        images = double(batch(step))
+        references = [double(torch.randn(100, generator=prior)) for _ in range(4)]
+        slopes = by_hand.gradients(lambda: loss_by_hand(hand.forward(images)[0], references), hand.trained)  # noqa: B023
+        adam.step(slopes, lr)
+    for name, value in net.named_parameters():
+        np.testing.assert_allclose(double(value), hand.trained[name], rtol=1e-3, atol=2e-6, err_msg=name)
+
+
+def test_references_count_in_the_backbones_statistics() -> None:
+    module = tiny.Convolution(3, norm=True)
+    backbone = tiny.backbone(module)
+    generator = torch.Generator().manual_seed(0)
+    net = _dra_net.Network(backbone, n_scales=1, topk=0.1, hidden=2, residual=True, generator=generator)
+    images = batch(0)
+    net.train()
+    net.answers_to(images, N_REF)
+    weight = double(module.convolution.weight)
+    mean = by_hand.convolution(double(images), weight, stride=2).mean(axis=(0, 2, 3))
+    assert isinstance(module.norm, torch.nn.BatchNorm2d)
+    assert module.norm.running_mean is not None
+    np.testing.assert_allclose(double(module.norm.running_mean), 0.1 * mean, atol=1e-6)
+
+
+# ------------------------------------------------------------ pseudo-anomalies
+
+
+def test_cuts_have_the_published_size_and_shape() -> None:
+    generator = torch.Generator().manual_seed(0)
+    cuts = [draw_cut(448, generator, (0.02, 0.15), 0.3) for _ in range(2000)]
+    areas = np.array([cut.height * cut.width for cut in cuts]) / 448**2
+    logs = np.log([cut.width / cut.height for cut in cuts]) / np.log(1 / 0.3)
+    # Rounding moves a side by half a pixel; the shortest, sqrt(0.02 * 0.3) * 448, is 34.7 of them.
+    assert areas.min() > 0.02 * (1 - 0.5 / 34) ** 2
+    assert areas.max() < 0.15 * (1 + 0.5 / 34) ** 2
+    assert abs(logs).max() < 1 + 0.02
+    # both even over their range: quartiles within four standard errors
+    for values, low, high in ((areas, 0.02, 0.15), (logs, -1.0, 1.0)):
+        quartiles = (np.quantile(values, [0.25, 0.5, 0.75]) - low) / (high - low)
+        np.testing.assert_allclose(quartiles, [0.25, 0.5, 0.75], atol=4 * 0.5 / np.sqrt(len(cuts)))
+    places = np.array([(cut.source, cut.target) for cut in cuts])
+    sides = np.array([(cut.height, cut.width) for cut in cuts])[:, None]
+    assert places.min() == 0
+    assert 440 < (places + sides).max() <= 448
+    relative = (places / (448 - sides)).mean(axis=0)
+    np.testing.assert_allclose(relative, 0.5, atol=4 * 0.29 / np.sqrt(len(cuts)))
+
+
+def test_the_largest_cut_fits() -> None:
+    for seed in range(20):
+        cut = draw_cut(9, torch.Generator().manual_seed(seed), (1.0, 1.0), 0.01)
+        assert 1 <= cut.height <= 9
+        assert 1 <= cut.width <= 9
+        assert cut.source[0] + cut.height <= 9
+
+
+def test_only_the_pasted_rectangle_changes_and_comes_from_the_same_image() -> None:
+    image = torch.arange(3 * 24 * 24).reshape(3, 24, 24).remainder(251).byte()
+    before = image.clone()
+    cut = Cut(height=5, width=8, source=(2, 3), target=(12, 10))
+    generator = torch.Generator().manual_seed(0)
+    pasted = cutmix(image, cut, 0.0, generator)
+    assert torch.equal(image, before)
+    inside = torch.zeros(24, 24, dtype=torch.bool)
+    inside[12:17, 10:18] = True
+    changed = (pasted != image).any(dim=0)
+    assert torch.equal(changed, inside)
+    assert torch.equal(pasted[:, 12:17, 10:18], image[:, 2:7, 3:11])
+    jittered = cutmix(image, cut, 0.1, generator)
+    assert torch.equal(jittered[:, ~inside], image[:, ~inside])
+    assert not torch.equal(jittered, pasted)
+    assert not torch.equal(cutmix(image, cut, 0.1, generator), jittered)  # drawn anew each time
+
+
+def test_colours_change_as_pillows_but_for_a_grey_level() -> None:
+    from torchvision.transforms import functional
+
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    image = torch.from_numpy(pixels).permute(2, 0, 1)
+    whole = Cut(16, 16, (0, 0), (0, 0))
+    orders = []
+    for seed in range(6):
+        found = cutmix(image, whole, 0.1, torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        changes = ((torch.rand(4, generator=generator) * 2 - 1) * 0.1).tolist()
+        order = torch.randperm(4, generator=generator).tolist()
+        orders.append(order)
+        expected = Image.fromarray(pixels)
+        for change in order:
+            expected = (
+                functional.adjust_brightness(expected, 1 + changes[0]),
+                functional.adjust_contrast(expected, 1 + changes[1]),
+                functional.adjust_saturation(expected, 1 + changes[2]),
+                functional.adjust_hue(expected, changes[3]),
+            )[change]
+        difference = np.abs(found.permute(1, 2, 0).numpy().astype(int) - np.asarray(expected).astype(int))
+        assert difference.mean() < 2.5
+    assert len({tuple(order) for order in orders}) > 1
+    for adjust in (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation):
+        for factor in (0.9, 0.95, 1.1):
+            ours = adjust(image, factor).permute(1, 2, 0).numpy().astype(int)
+            pillows = np.asarray(adjust(Image.fromarray(pixels), factor)).astype(int)
+            assert np.abs(ours - pillows).max() <= 1
+
+
+# ------------------------------------------------------------ batches and references
+
+
+def train(count: int = 24, seed: int = 0, categories: list[str] | None = None) -> TrainingSet:
+    return tiny.training_set(*blots(count, seed, categories))
+
+
+def batches(data: TrainingSet, n_ref: int = N_REF, **options: Any) -> Batches:
+    config = DRA.Config(**{"batch_size": 9, "rotation": 0.0, **options})
+    prepare = _finetune.Preparation(tiny.backbone(), "cpu")
+    pixels = _finetune.load_pixels(data.images, SIDE)
+    return Batches(config, data, pixels, prepare, n_ref, torch.Generator().manual_seed(4))
+
+
+def test_batches_are_two_thirds_normal_or_pseudo_and_one_third_anomalous() -> None:
+    data = train(30)
+    source = batches(data)
+    drawn = [source.draw() for _ in range(100)]
+    for chosen, labels in drawn:
+        assert labels.shape == (9,)
+        assert labels[6:].tolist() == [1, 1, 1]
+        assert set(labels[:6].tolist()) <= {0, 2}
+        assert data.labels[chosen.numpy()].tolist() == [0] * 6 + [1] * 3
+    share = torch.stack([labels[:6] == 2 for _, labels in drawn]).double().mean().item()
+    assert share == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(600))
+    anomalies = torch.cat([chosen[6:] for chosen, _ in drawn])
+    assert anomalies.bincount()[::3].tolist() == [30] * 10  # each equally often
+    for probability, label in ((0.0, 0), (1.0, 2)):
+        _, labels = batches(data, pseudo_probability=probability).draw()
+        assert set(labels[:6].tolist()) == {label}
+
+
+def test_pseudo_anomalies_are_their_own_images_with_a_rectangle_changed() -> None:
+    data = train()
+    source = batches(data, ref_source="none", ref_train="none")
+    plain = source.prepare(source.pixels)
+    drawn: list[tuple[torch.Tensor, torch.Tensor]] = []
+    draw = source.draw
+
+    def watched() -> tuple[torch.Tensor, torch.Tensor]:
+        drawn.append(draw())
+        return drawn[-1]
+
+    source.draw = watched  # type: ignore[method-assign]
+    changed_some = False
+    for _ in range(5):
+        images, labels, groups = source.batch()
+        assert groups is None
+        for image, number, label in zip(images, drawn[-1][0], labels, strict=True):
+            changed = (image != plain[number]).any(dim=0).nonzero()
+            if label != 2:
+                assert len(changed) == 0
+            elif len(changed):
+                changed_some = True
+                sides = changed.max(dim=0).values - changed.min(dim=0).values + 1
+                assert sides.prod() <= 0.15 * SIDE**2 * 1.4  # rounding: the sides are a few pixels long
+    assert changed_some
+    assert torch.equal(source.prepare(source.pixels), plain)
+
+
+def test_references_are_clean_normals_unless_wished_otherwise() -> None:
+    data = train(12)
+    normals = np.flatnonzero(data.labels == 0)
+    for clean in (True, False):
+        source = batches(data, n_ref=len(normals), ref_clean=clean, rotation=180.0)
+        plain = source.prepare(source.pixels[normals])
+        found = source.from_pool()
+        matches = [(row == plain).flatten(1).all(dim=1).nonzero()[:, 0].tolist() for row in found]
+        assert (sorted(matches) == [[i] for i in range(len(normals))]) == clean
+    assert torch.equal(source.prepare(source.pixels[normals]), plain)  # originals untouched
+
+
+def test_unclean_references_are_half_pseudo_anomalies(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Cut] = []
+
+    def watched(image: torch.Tensor, cut: Cut, *rest: Any) -> torch.Tensor:
+        made.append(cut)
+        return cutmix(image, cut, *rest)
+
+    monkeypatch.setattr(_dra_batches, "cutmix", watched)
+    source = batches(train(), n_ref=400, ref_clean=False)
+    source.from_pool()
+    assert len(made) == pytest.approx(200, abs=4 * 10)
+
+
+def test_references_of_the_same_category() -> None:
+    names = ["red" if i % 2 else "blue" for i in range(24)]
+    data = train(24, categories=names)
+    source = batches(data, ref_train="seen_same_class")
+    for _ in range(5):
+        chosen, _ = source.draw()
+        references, groups = source.of_same_category(chosen)
+        assert len(references) == N_REF * (int(groups.max()) + 1)
+        for number, group in zip(chosen.tolist(), groups.tolist(), strict=True):
+            own = references[group * N_REF : (group + 1) * N_REF].tolist()
+            assert {names[i] for i in own} == {names[number]}
+            assert not data.labels[own].any()
+    images, labels, groups_or_none = source.batch()
+    assert groups_or_none is not None
+    assert len(images) == N_REF * (int(groups_or_none.max()) + 1) + len(labels)
+
+
+# ------------------------------------------------------------ the method
+
+
+def fitted(seed: int = 1, support: Any = None, frozen_norm: bool = False, **options: Any) -> DRA:
+    defaults = {"epochs": 1, "steps_per_epoch": 3, "batch_size": 9, "hidden": 8}
+    method = DRA(DRA.Config(**{**defaults, **options}))
+    backbone = tiny.backbone(tiny.Convolution(4, norm=True), channels=4, frozen_norm=frozen_norm)
+    method.fit(train(), tiny.context(network=backbone, seed=seed, support=support))
+    return method
+
+
+def test_it_learns_to_find_blots() -> None:
+    method = fitted(epochs=15, steps_per_epoch=4, batch_size=12, lr=5e-3)
+    images, labels = blots(30, 1)
+    scores = method.score(images, tiny.context())
+    assert roc_auc_score(labels, scores.image) > 0.9
+    assert scores.maps is not None
+    assert scores.maps.shape == (30, 8, 8)
+    pixels = np.stack([image.mean(-1) > 150 for image in images])[:, ::2, ::2]
+    assert roc_auc_score(pixels.ravel(), scores.maps.ravel()) > 0.8
+
+
+@pytest.mark.parametrize("options", [{}, {"pixel_map": "grad"}, {"ref_clean": False}, {"ref_source": "none"}])
+def test_neither_number_nor_order_of_images_changes_a_bit(options: dict[str, Any]) -> None:
+    method = fitted(**options)
+    images, _ = blots(20, 1)
+    whole = method.score(images, tiny.context())
+    assert whole.maps is not None
+    assert whole.maps.shape == ((20, 4, 4) if "pixel_map" in options else (20, 8, 8))
+    for order in ([*range(19, -1, -1)], [7], [3, 18, 4]):
+        some = method.score(images.subset(order), tiny.context())
+        assert some.maps is not None
+        assert np.array_equal(some.image, whole.image[order])
+        assert np.array_equal(some.maps, whole.maps[order])
+
+
+@pytest.mark.parametrize("source", ["seen_pool", "target"])
+def test_references_of_the_test_are_drawn_once(source: str) -> None:
+    """With as many references as there are normals, their mean is that of all of them."""
+    data, support = train(), blots(2, 9)[0].subset([1])
+    normals = np.flatnonzero(data.labels == 0)
+    method = fitted(ref_source=source, n_ref=len(normals), support=support)
+    scorer = method._scorer
+    assert scorer is not None and scorer.means is not None
+    images = support if source == "target" else data.images.subset(normals)
+    pixels = scorer.prepare(_finetune.load_pixels(images, SIDE))
+    with torch.no_grad():
+        expected = [feature.mean(dim=0, keepdim=True) for feature in scorer.network.features(pixels)]
+    for found, wanted in zip(scorer.means, expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+    kept = [mean.clone() for mean in scorer.means]
+    method.score(blots(5, 1)[0], tiny.context())
+    assert all(torch.equal(one, other) for one, other in zip(scorer.means, kept, strict=True))
+
+
+def test_training_uses_as_many_references_as_the_target_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = []
+    original = _dra_net.Network.answers_to
+
+    def watched(self: _dra_net.Network, images: torch.Tensor, n: int, groups: Any = None) -> Any:
+        counts.append((len(images), n))
+        return original(self, images, n, groups)
+
+    monkeypatch.setattr(_dra_net.Network, "answers_to", watched)
+    fitted(ref_source="target", support=blots(2, 9)[0])
+    fitted(ref_source="none", ref_train="none")
+    assert counts == [(11, 2)] * 3 + [(9, 0)] * 3
+
+
+def test_without_references_the_residual_head_is_left_out() -> None:
+    images, _ = blots(4, 1)
+    trained = fitted(ref_source="none")
+    scorer = trained._scorer
+    assert scorer is not None and scorer.means is None
+    assert scorer.network.residual is not None  # trained all the same
+    with torch.no_grad():
+        features = scorer.network.features(scorer.prepare(_finetune.load_pixels(images, SIDE)))
+        scores = scorer.network.answers(features, None).scores
+    assert list(scores) == ["holistic", "seen", "pseudo"]
+    expected = scores["seen"] + scores["pseudo"] - scores["holistic"]
+    np.testing.assert_allclose(trained.score(images, tiny.context()).image, expected, rtol=1e-5, atol=1e-6)
+    never = fitted(ref_source="none", ref_train="none")._scorer
+    assert never is not None and never.network.residual is None
+
+
+def test_gradient_maps_are_gradients_of_the_anomaly_score() -> None:
+    side = 8
+    net = network(side).eval()
+    from bench.methods.dra import _Scorer
+
+    prepare = _finetune.Preparation(tiny.backbone(), "cpu")
+    references = batch(0)[:N_REF, :, :side, :side]
+    config = DRA.Config(pixel_map="grad", grad_sigma=0.0)
+    scorer = _Scorer(net, prepare, side, references, config)
+    pixels = torch.randint(0, 256, (2, 3, side, side), generator=torch.Generator().manual_seed(0)).byte()
+    found = scorer.with_gradients(pixels)["maps"].double().numpy()
+    hand = ByHand(net)
+    hand.training = False
+    values = {"image": double(prepare(pixels))[[1]]}
+
+    def score() -> float:
+        scores, _ = hand.forward(np.concatenate([double(references), values["image"]]))
+        return float(scores["seen"][0] + scores["pseudo"][0] + scores["residual"][0] - scores["holistic"][0])
+
+    slopes = by_hand.gradients(score, values)["image"][0]
+    expected = np.abs(slopes).sum(axis=0).reshape(2, 4, 2, 4).mean(axis=(1, 3))
+    np.testing.assert_allclose(found[1], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_it_is_repeatable_and_depends_on_its_seed() -> None:
+    images, _ = blots(5, 1)
+
+    def scores(seed: int) -> NDArray[np.float32]:
+        return fitted(seed, ref_clean=False).score(images, tiny.context()).image
+
+    first = scores(1)
+    torch.manual_seed(99)
+    np.random.seed(99)  # noqa: NPY002
+    assert np.array_equal(scores(1), first)
+    assert not np.array_equal(scores(2), first)
+
+
+def test_the_residual_heads_statistics_are_learnt_though_the_backbones_are_frozen() -> None:
+    scorer = fitted(frozen_norm=True)._scorer
+    assert scorer is not None and scorer.network.residual is not None
+    backbone, norm = scorer.network.backbone, scorer.network.residual.conv[1]
+    assert isinstance(backbone, tiny.Convolution)
+    assert torch.equal(backbone.norm.running_mean, torch.zeros(4))  # type: ignore[arg-type]
+    assert not torch.equal(norm.running_mean, torch.zeros(4))  # type: ignore[arg-type]
+
+
+def test_the_rate_falls_in_epochs_9_19_and_29(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipes: list[dict[str, Any]] = []
+    original = _finetune.optimise
+    monkeypatch.setattr(_finetune, "optimise", lambda parameters, loss, **recipe: recipes.append(recipe))
+    for options in ({}, {"lr_ahead": False}):
+        method = DRA(DRA.Config(**options))
+        method.fit(train(), tiny.context(network=tiny.backbone()))
+    official, usual = (by_hand.rates(original, **recipe) for recipe in recipes)
+    expected = [2e-4] * 9 + [2e-5] * 10 + [2e-6] * 10 + [2e-7]
+    np.testing.assert_allclose(official, expected, rtol=1e-3)
+    np.testing.assert_allclose(usual, [2e-4] * 10 + [2e-5] * 10 + [2e-6] * 10, rtol=1e-3)
+
+
+def test_what_it_needs() -> None:
+    images, _ = blots(4, 0)
+    for labels in ([0] * 4, [1] * 4):
+        with pytest.raises(NotApplicable, match="normal and anomalous"):
+            DRA(DRA.Config()).fit(tiny.training_set(images, labels), tiny.context())
+    with pytest.raises(NotApplicable, match="normal images of the target"):
+        DRA(DRA.Config(ref_source="target")).fit(train(), tiny.context())
+
+
+def test_traits_say_where_references_come_from() -> None:
+    pool, target = (DRA.traits(DRA.Config(ref_source=source)) for source in ("seen_pool", "target"))
+    assert (pool.zero_shot, pool.support) == (True, False)
+    assert (target.zero_shot, target.support) == (False, True)
+    assert "target's normals" in target.adapted
+    assert "gradients" in DRA.traits(DRA.Config(pixel_map="grad")).adapted
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("batch_size=1", "at least 2"),
+        ("n_ref=0", "at least 1"),
+        ("topk=0", "above 0"),
+        ("cut_aspect=2", "at most 1"),
+        ("cut_area=0.2+0.1", "the smaller first"),
+        ("cut_area=0.2", "two parts"),
+        ("cut_jitter=0.6", "colour circle"),
+        ("pseudo_probability=2", "from 0 to 1"),
+        ("ref_train=none", "needs ref_source=none"),
+    ],
+)
+def test_options_that_are_refused(options: str, reason: str) -> None:
+    with pytest.raises(BenchError, match=reason):
+        build_config(DRA.Config, parse_spec(f"dra[{options}]"))
+
+
+def test_the_default_recipe_is_the_official_one() -> None:
+    config = DRA.Config()
+    recipe = (config.epochs, config.steps_per_epoch, config.batch_size, config.lr, config.weight_decay)
+    assert recipe == (30, 20, 48, 2e-4, 1e-5)
+    assert (config.margin, config.n_references, config.topk, config.n_scales, config.hidden) == (
+        5,
+        5000,
+        0.1,
+        2,
+        256,
+    )
+    assert (config.lr_step, config.lr_gamma, config.lr_ahead, config.clip) == (10, 0.1, True, 1)
+    assert (config.n_ref, config.pseudo_probability, config.rotation) == (5, 0.5, 180)
+    assert (config.cut_area, config.cut_aspect, config.cut_jitter) == ((0.02, 0.15), 0.3, 0.1)
+    assert config.ref_clean  # the one default that is not
