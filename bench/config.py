@@ -119,6 +119,8 @@ def _default(field_: dataclasses.Field[Any]) -> Any:
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return "none"
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):

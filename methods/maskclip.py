@@ -13,7 +13,8 @@ How it differs: the paper describes the value and the output projection alone, t
 feed-forward half; ours is the code's, with ``resid_ffn=off`` for the paper's. The code runs CLIP's weights in
 mmseg's transformer, whose activation, layer norm and pixel statistics are not CLIP's; ours are CLIP's, with
 ``mmseg_quirks`` for the code's. The classes and the image score, the map's largest value, are not from the source.
-Maps stay at the patch grid; scores are taken in double precision.
+Maps are log-odds, since a confident probability is exactly 1 in single precision, and its order lost; they stay at
+the patch grid.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ class MaskClipConfig:
             paper's words, and later works).
         prompts: ``promptad``: the category's normality and abnormality sentences (ours); ``winclip``: WinCLIP's
             154 and 88; ``imagenet``: the code's 85 templates, of "..." and of "damaged ...".
-        map: the anomalous class's ``probability``, or the ``difference`` of the two cosine similarities, which
-            orders patches alike but is not squeezed before maps are enlarged.
+        map: ``log_odds`` of the anomalous class, or its ``probability``, which orders patches alike until it is 1
+            in single precision. With a refinement, which is defined on probabilities, always the latter.
         pd_thresh: prompt denoising: a class whose highest probability in an image is below this is taken to be
             absent; 0 = off (the code suggests 0.5 in a comment; of two classes, that removes only one that is
             nowhere the likelier).
@@ -68,7 +69,7 @@ class MaskClipConfig:
     img_size: int | None = None
     resid_ffn: bool = True
     prompts: Literal["promptad", "winclip", "imagenet"] = "promptad"
-    map: Literal["probability", "difference"] = "probability"
+    map: Literal["log_odds", "probability"] = "log_odds"
     pd_thresh: float = 0.0
     ks_thresh: float = 0.0
     gauss_sigma: float = 0.0
@@ -77,8 +78,6 @@ class MaskClipConfig:
     def __post_init__(self) -> None:
         if low := [n for n in ("pd_thresh", "ks_thresh", "gauss_sigma") if getattr(self, n) < 0]:
             raise ValueError(f"{', '.join(low)} must not be below 0")
-        if self.map == "difference" and (self.pd_thresh or self.ks_thresh):
-            raise ValueError("pd_thresh and ks_thresh refine probabilities; they go with map=probability")
 
 
 class MaskClip:
@@ -172,8 +171,8 @@ def patch_scores(cosines: Floats, keys: Floats, config: MaskClipConfig) -> Float
         cosines: ``(P, 2)``, to the normal and the anomalous text.
         keys: ``(P, W)`` for key smoothing.
     """
-    if config.map == "difference":
-        return cosines[:, 1] - cosines[:, 0]
+    if config.map == "log_odds" and not (config.pd_thresh or config.ks_thresh):
+        return _SCALE * (cosines[:, 1] - cosines[:, 0])
     probabilities = _softmax(_SCALE * cosines)
     absent = probabilities.max(axis=0) < config.pd_thresh
     if absent.any():

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 
@@ -90,8 +90,8 @@ class TransMM:
 
         config, encoder = self.config, context.encoder(self.config.encoder)
         texts = text_pairs(images, encoder, config.prompts)
-        visual = _vit.tower(encoder)
-        scale = float(encoder.model.logit_scale.exp())  # type: ignore[operator]
+        visual, model = _vit.tower(encoder), cast(Any, encoder.model)
+        scale = float(model.logit_scale.exp())
         start = self._start(encoder)
         # What enters the first used block; nothing before it matters to the gradients.
         layers = (start - 1,) if start else ()
@@ -108,8 +108,9 @@ class TransMM:
                 with torch.no_grad():
                     tokens = visual.ln_pre(_vit.embed(visual, pixels.to(visual.proj.device)))
             pair = torch.from_numpy(texts[category]).to(tokens)
-            logits, probabilities = explicit_logits(visual, tokens, pair, scale, start)
-            gradients = torch.autograd.grad(target_of(logits, config.target)[0], probabilities)
+            with torch.enable_grad():
+                logits, probabilities = explicit_logits(visual, tokens, pair, scale, start)
+                gradients = torch.autograd.grad(target_of(logits, config.target)[0], probabilities)
             relevance = propagate([p.detach()[0] for p in probabilities], [g[0] for g in gradients])
             maps.append(relevance[0, 1:].reshape(features.grid).cpu().numpy())
         stacked = np.stack(maps)
@@ -142,12 +143,11 @@ def explicit_logits(
     from bench.methods import _vit
 
     probabilities = []
-    with torch.enable_grad():
-        for block in visual.transformer.resblocks[start:]:
-            tokens, attention = _vit.explicit_block(block, tokens)
-            probabilities.append(attention)
-        embedding = torch.nn.functional.normalize(_vit.pooled(visual, tokens), dim=-1)
-        return scale * embedding @ texts.T, probabilities
+    for block in visual.transformer.resblocks[start:]:
+        tokens, attention = _vit.explicit_block(block, tokens)
+        probabilities.append(attention)
+    embedding = torch.nn.functional.normalize(_vit.pooled(visual, tokens), dim=-1)
+    return scale * embedding @ texts.T, probabilities
 
 
 def target_of(logits: torch.Tensor, target: str) -> torch.Tensor:

@@ -16,8 +16,8 @@ The parts:
 - Windows of 2x2 and 3x3 patches at every position: their patch embeddings, with the positions that they have in
   the image, go through the transformer alone with the CLS token. A patch's score is the harmonic mean over the
   windows that cover it, the map the harmonic mean over both sizes and the image score.
-- WinCLIP+, where K normal images are given: half the cosine distance of each window and patch to the closest of
-  theirs; the mean of the three maps joins the zero-shot map, its largest value the image score.
+- WinCLIP+ (``few_shot=on``), with K normal images: half the cosine distance of each window and patch to the
+  closest of theirs; the mean of the three maps joins the zero-shot map, its largest value the image score.
 
 How it differs: scores are taken in double precision; maps stay at the patch grid (all of [A], [Z] and [C] scale
 them bilinearly, which is left to the metric). [A] of version 2.7 computes something else with open_clip 2.26.1 and
@@ -54,9 +54,9 @@ class WinClipConfig:
 
     Attributes:
         encoder: text-image encoder; the paper's, with the weights of [A], [Z] and [M] ([C]: laion400m_e32).
-        k: how many normal images of the target are used. ``none``: as many as the protocol gives, the zero-shot
-            form where it gives none; 0: the zero-shot form in any case; a number: the first so many, in one trial
-            per seed, since each seed draws others.
+        few_shot: WinCLIP+, with all normal images that the protocol gives, in one trial per seed, since each seed
+            draws others.
+        k: WinCLIP+ with the first k of them; 0: see ``few_shot``.
         temperature: of the softmax: 0.07 ([A], [Z]) or 0.01 ([C], [M]). Maps depend on it, through the harmonic
             means; the order of zero-shot image scores does not. 0.07 because [Z] alone comes near the paper's
             pixel metrics.
@@ -73,7 +73,8 @@ class WinClipConfig:
     """
 
     encoder: str = "laion400m_e31/ViT-B-16-plus-240"
-    k: int | None = None
+    few_shot: bool = False
+    k: int = 0
     temperature: float = 0.07
     averaging: Literal["normalised", "raw"] = "normalised"
     templates: Literal["paper", "typo"] = "paper"
@@ -84,12 +85,17 @@ class WinClipConfig:
     patch_tokens: Literal["after", "before"] = "after"
 
     def __post_init__(self) -> None:
-        if self.k is not None and self.k < 0:
+        if self.k < 0:
             raise ValueError("k must not be negative")
         if self.temperature <= 0:
             raise ValueError("temperature must be above 0")
         if not self.windows or min(self.windows) < 1 or len(set(self.windows)) != len(self.windows):
             raise ValueError("windows takes different sides in patches, such as 2+3")
+
+    @property
+    def plus(self) -> bool:
+        """Whether this is WinCLIP+."""
+        return self.few_shot or self.k > 0
 
 
 class View(NamedTuple):
@@ -136,7 +142,7 @@ class WinClip:
 
     @classmethod
     def traits(cls, config: WinClipConfig) -> Traits:
-        few = bool(config.k)
+        few = config.plus
         return Traits(
             title="WinCLIP+" if few else "WinCLIP",
             source="Jeong et al., CVPR 2023 (no official code; as in anomalib and its peers)",
@@ -154,7 +160,7 @@ class WinClip:
         """Image scores, and maps on the encoder's grid of patches.
 
         Raises:
-            NotApplicable: ``k`` asks for more normal images than there are.
+            NotApplicable: WinCLIP+ without normal images, or with fewer than ``k``.
             BenchError: a window is larger than the grid.
         """
         config, encoder = self.config, context.encoder(self.config.encoder)
@@ -179,19 +185,14 @@ class WinClip:
     # ---------------------------------------------------------------- what is compared
 
     def _support(self, context: Context) -> ImageSet | None:
-        """The normal images to be used."""
+        """The normal images that are used."""
         k, given = self.config.k, context.support
-        if k == 0 or (k is None and given is None):
+        if not self.config.plus:
             return None
-        if given is None or (k is not None and len(given) < k):
+        if given is None or len(given) < k:
             count = 0 if given is None else len(given)
-            raise NotApplicable(f"WinCLIP+ with k={k} has {count} normal images of the target; use loo[k={k}]")
-        if k is None:
-            context.notes.append(
-                f"the {len(given)} normal images of one draw were used; winclip[k={len(given)}] runs once per seed"
-            )
-            return given
-        return given.subset(range(k))
+            raise NotApplicable(f"WinCLIP+ needs {k or 'K'} normal images of the target and has {count}")
+        return given.subset(range(k or len(given)))
 
     def _directions(self, images: ImageSet, encoder: TextImageEncoder) -> Floats:
         """``(N, E)``: the anomalous sentences' mean less the normal ones', of each image's category."""

@@ -25,6 +25,14 @@ def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def best_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--best",
+        type=click.Choice(["tested", "maximum"]),
+        help="Bold: all that no test tells from the best, or the largest.  [default: tested from 2 seeds on]",
+    )(command)
+
+
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for decorate in reversed(
         [

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.commands.options import METRICS, data_options, read_metrics, read_roots, store_option
+from bench.commands.options import METRICS, best_option, data_options, read_metrics, read_roots, store_option
 from bench.commands.table import print_tables
 from bench.errors import BenchError
 from bench.store import FORMAT, Store
 
 if TYPE_CHECKING:
     from bench.plan import Plan
+    from bench.report.model import Best
     from bench.study import Study
 
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 @click.option("--workers", type=click.IntRange(min=0), help="Trials side by side; 0 runs in this process.")
 @click.option("--executor", "executor_name", default="local", show_default=True, help="Where trials run.")
 @click.option("--metrics", help=f"Tables to print: {','.join(METRICS)}.")
+@best_option
 @click.option("--dry-run", is_flag=True, help="Check everything and list the trials; run none.")
 @store_option
 def command(
@@ -44,6 +46,7 @@ def command(
     workers: int | None,
     executor_name: str,
     metrics: str | None,
+    best: Best | None,
     dry_run: bool,
     **options: Any,
 ) -> None:
@@ -64,7 +67,7 @@ def command(
         return
     failures = _execute(plan, results, executor_name, workers, console)
     _remember(plan, results)
-    print_tables(results, plan.study.name, chosen_metrics)
+    print_tables(results, plan.study.name, chosen_metrics, best=best)
     click.echo(f"records: {results.root}   again: bench table --study {plan.study.name}", err=True)
     if failures:
         raise click.exceptions.Exit(1)

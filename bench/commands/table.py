@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.commands.options import METRICS, read_metrics, store_option
+from bench.commands.options import METRICS, best_option, read_metrics, store_option
 from bench.errors import BenchError, unknown
 from bench.store import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bench.report.formats import Format
+    from bench.report.model import Best
     from bench.report.table import Table
 
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     show_default=True,
 )
 @click.option("--percent", is_flag=True, help="Percent with one decimal instead of fractions.")
+@best_option
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file.")
 @store_option
 def command(
@@ -34,20 +38,44 @@ def command(
     metrics: str | None,
     format_: Format,
     percent: bool,
+    best: Best | None,
     output: Path | None,
     store: Path,
 ) -> None:
     """Print the tables of a study that was run: rows per category, mean and deviation over seeds."""
     results = Store(store)
-    names = results.study_names()
+    study = chosen_study(results, study_name)
+    print_tables(results, study, read_metrics(metrics), format_, percent, output, best)
+
+
+def chosen_study(store: Store, name: str | None) -> str:
+    """The name of a study that was run here, by default the latest's.
+
+    Raises:
+        BenchError: there is none, or none of that name.
+    """
+    names = store.study_names()
     if not names:
-        raise BenchError(f"no study was run in {store} yet; start with: bench run")
-    if study_name is not None and study_name not in names:
-        raise unknown("study", study_name, names)
-    print_tables(results, study_name or names[0], read_metrics(metrics), format_, percent, output)
+        raise BenchError(f"no study was run in {store.root} yet; start with: bench run")
+    if name is not None and name not in names:
+        raise unknown("study", name, names)
+    return name or names[0]
 
 
-def _tables(store: Store, study: str, metrics: tuple[str, ...], percent: bool) -> list[Table]:
+def load_tables(
+    store: Store,
+    study: str,
+    metrics: tuple[str, ...],
+    *,
+    methods: Sequence[str] | None = None,
+    percent: bool = False,
+    best: Best | None = None,
+) -> list[Table]:
+    """The tables of a study from its records; see :func:`bench.report.table.build_tables`.
+
+    Raises:
+        BenchError: none of its trials has finished; a method that is not in it.
+    """
     from bench.report.table import build_tables
 
     content = store.study(study) or {}
@@ -56,7 +84,13 @@ def _tables(store: Store, study: str, metrics: tuple[str, ...], percent: bool) -
     records = [record for record in found.values() if record is not None]
     if not records:
         raise BenchError(f"study {study} has no finished trial yet; run it first")
-    return build_tables([*records, *missing], metrics=metrics, methods=content.get("methods"), percent=percent)
+    return build_tables(
+        [*records, *missing],
+        metrics=metrics,
+        methods=methods or content.get("methods"),
+        percent=percent,
+        best=best,
+    )
 
 
 def print_tables(
@@ -66,10 +100,11 @@ def print_tables(
     format_: Format = "terminal",
     percent: bool = False,
     output: Path | None = None,
+    best: Best | None = None,
 ) -> None:
     from bench.report.formats import print_table, render_all
 
-    tables = _tables(store, study, metrics, percent)
+    tables = load_tables(store, study, metrics, percent=percent, best=best)
     if output is not None:
         output.write_text(render_all(tables, format_), encoding="utf-8")
         click.echo(f"written: {output}", err=True)

@@ -91,9 +91,10 @@ def _float(table: Table, label: str) -> str:
             lines.append("\\midrule")
         lines.append(_row([escape(row.head), *_cells(row, table, spread, digits)]))
     lines += ["\\bottomrule", "\\end{tabular}"]
-    if table.notes:
+    notes = table.footnotes()
+    if notes:
         lines.append("\\par\\smallskip\\raggedright\\footnotesize")
-        lines += [_superscript(note.mark, "\\,") + escape(note.text) for note in table.notes]
+        lines += [_superscript(note.mark, "\\,") + escape(note.text) for note in notes]
         lines.append("\\par")
     lines.append(f"\\end{{{environment}}}")
     return "\n".join(lines) + "\n"
@@ -125,7 +126,7 @@ def _head(column: Column) -> str:
 def _cells(row: Row, table: Table, spread: str, digits: int) -> Iterator[str]:
     for cell in row.cells:
         number, deviation = text.number(cell, table), text.deviation(cell, table)
-        printed = f"\\textbf{{{number}}}" if cell.rank == 1 else number
+        printed = f"\\textbf{{{number}}}" if cell.best else number
         if cell.mean is not None and len(number) < digits:
             printed = f"\\phantom{{{'0' * (digits - len(number))}}}{printed}"
         if deviation:

@@ -19,16 +19,17 @@ def render(table: Table) -> str:
     for row in table.rows:
         head = f"**{_escape(row.head)}**" if row.average else _escape(row.head)
         lines.append(_row([head, *(_cell(cell, table) for cell in row.cells)]))
-    if table.notes:
+    notes = table.footnotes()
+    if notes:
         lines.append("")
-    for note in table.notes:
+    for note in notes:
         lines.append(f"- {_mark(note.mark)}{' ' * bool(note.mark)}{_escape(note.text)}")
     return "\n".join(lines) + "\n"
 
 
 def _cell(cell: Cell, table: Table) -> str:
     number, deviation = text.number(cell, table), text.deviation(cell, table)
-    number = f"**{number}**" if cell.rank == 1 else number
+    number = f"**{number}**" if cell.best else number
     return number + (f" ± {deviation}" if deviation else "") + "".join(map(_mark, cell.marks))
 
 

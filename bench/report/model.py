@@ -26,6 +26,7 @@ NOT_ZERO_SHOT = "‡"
 NO_SEEDS = "\N{EN DASH}"  # the deviation of a method that has no seeds
 
 Status = Literal["ok", "partial", "failed", "undefined", "skipped", "missing"]
+Best = Literal["tested", "maximum"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,10 @@ class Cell:
         expected: number of seeds in the same column group.
         covered: in the Average row, the number of categories that it covers.
         categories: in the Average row, the number of categories that there are.
-        rank: 1 for the best of its row and column group, 2 for the second; None if it does not compete.
+        by_seed: the values behind the number, one per seed, as pairs (seed, value); the seed is None for a
+            method without seeds. In the Average row, the per-seed averages over the covered categories.
+        rank: 1 for the largest of its row and column group, 2 for the second; None if it does not compete.
+        best: whether it stands in bold, see :func:`bench.report.best.mark_best`.
         note: what a reader must know of it; empty if nothing.
         mark: refers to the footnote that says it.
     """
@@ -58,7 +62,9 @@ class Cell:
     expected: int = 0
     covered: int | None = None
     categories: int | None = None
+    by_seed: tuple[tuple[int | None, float], ...] = ()
     rank: int | None = None
+    best: bool = False
     note: str = ""
     mark: str = ""
 
@@ -125,6 +131,7 @@ class Table:
         rows: from top to bottom, the average last; every row has one cell per column.
         notes: footnotes, in order.
         percent: print percentages instead of fractions.
+        best: the rule by which cells are marked as the best, and ``best_note``, that rule for a footnote.
     """
 
     dataset: str
@@ -139,6 +146,8 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[Note, ...] = ()
     percent: bool = False
+    best: Best = "maximum"
+    best_note: str = "best of its row and column group."
 
     @property
     def metric_name(self) -> str:
@@ -163,7 +172,17 @@ class Table:
     @property
     def has_best(self) -> bool:
         """Whether any cell is marked as the best."""
-        return any(cell.rank == 1 for row in self.rows for cell in row.cells)
+        return any(cell.best for row in self.rows for cell in row.cells)
+
+    def footnotes(self, *, star: bool = False) -> tuple[Note, ...]:
+        """The notes, after the one on what stands in bold, or with a ``star`` where there is no bold.
+
+        That the largest number is bold goes without saying.
+        """
+        if not self.has_best or (self.best == "maximum" and not star):
+            return self.notes
+        best = Note(self.best_note, "*") if star else Note(f"Bold: {self.best_note}")
+        return best, *self.notes
 
     @functools.cached_property
     def keys(self) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.report.model import METRICS, NOT_ZERO_SHOT, Cell, Column, Row, Status, Table
+from bench.report.best import mark_best
+from bench.report.model import METRICS, NOT_ZERO_SHOT, Best, Cell, Column, Row, Status, Table
 from bench.report.naming import Name, Thing, group, unique_names
 from bench.report.notes import footnotes
 from bench.report.records import Entry, Grid, check_names, choose, one_line, read
@@ -37,6 +38,7 @@ def build_tables(
     protocol: str = "exact",
     methods: Sequence[str] | None = None,
     percent: bool = False,
+    best: Best | None = None,
 ) -> list[Table]:
     """Tables of trial records: one for each dataset, protocol and metric.
 
@@ -50,7 +52,8 @@ def build_tables(
     in every covered category enter the deviation. An average that does not cover all categories is marked
     and does not compete for the best.
 
-    **The best** of a row and column group is the largest number as printed; equal ones are all marked.
+    **The best** of a row and column group are all numbers that no test tells from the largest one, or the
+    largest alone; :func:`bench.report.best.mark_best` says by which tests.
 
     **What is kept apart.** Records that differ in the method's version, config or encoders, or in the
     prompts, are different columns; in the data's fingerprint or version, or the protocol's options, different
@@ -66,6 +69,8 @@ def build_tables(
         methods: labels, or names for all variants of a method: which ones, and their order. By default
             all, in the order of the records.
         percent: print percentages with one decimal instead of fractions with three.
+        best: ``tested`` or ``maximum``: what stands in bold. By default ``tested`` if any number comes from
+            two seeds or more.
 
     Raises:
         BenchError: an unknown metric, metric protocol or method; records that contradict each other.
@@ -82,7 +87,7 @@ def build_tables(
         for metric in metrics:
             for size in _sizes(own, metric, protocol):
                 builder = _Builder(grid, metric, protocol, size)
-                tables.append(builder.table(datasets[data], protocols[rules], percent))
+                tables.append(mark_best(builder.table(datasets[data], protocols[rules], percent), best))
     return tables
 
 
@@ -199,8 +204,9 @@ class _Builder:
             entries = self.grid.find(method, category, shots)
             outcomes = [self._outcome(entries[s]) if s in entries else _Outcome("missing") for s in expected]
             keys = tuple(e.key for e in entries.values() if e.status != "missing" and e.key)
-            cells.append(_category_cell(outcomes, keys, seedless))
-            values.append({s: o.value for s, o in zip(expected, outcomes, strict=True) if o.value is not None})
+            own = {s: o.value for s, o in zip(expected, outcomes, strict=True) if o.value is not None}
+            cells.append(replace(_category_cell(outcomes, keys, seedless), by_seed=tuple(own.items())))
+            values.append(own)
         return [*cells, _average_cell(cells, values, expected, seedless)]
 
 
@@ -270,6 +276,7 @@ def _average_cell(
         expected=0 if seedless else len(expected),
         covered=len(covered),
         categories=len(cells),
+        by_seed=tuple(zip(whole, per_seed, strict=True)),
         note=note,
     )
 

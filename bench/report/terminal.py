@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from bench.report import text
-from bench.report.model import Note, Table
+from bench.report.model import Table
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -40,27 +40,29 @@ def _lines(table: Table, width: int, star: bool) -> Iterator[_Line]:
     for block in _blocks(columns, width - first):
         yield []
         yield from _block(table, names, block, first)
-    notes = [*[Note("best of its row and column group.", "*")] * (star and table.has_best), *table.notes]
+    notes = table.footnotes(star=star)
     if notes:
         yield []
     for note in notes:
-        for part in _fill(note.text, width, _mark(note.mark) + " " * bool(note.mark)):
+        for part in _fill(note.text, width, _marks([note.mark]) + " " * bool(note.mark)):
             yield [(part, "dim")]
 
 
 class _Column:
-    """The texts of one column: the lines of its head, and of each cell the number, what follows, the style."""
+    """The texts of one column: the lines of its head; of each cell the number, what follows, its style."""
 
     def __init__(self, table: Table, index: int, star: bool) -> None:
         column, cells = table.columns[index], [row.cells[index] for row in table.rows]
         before = max((len(text.number(cell, table)) for cell in cells if cell.mean is not None), default=0)
-        self.cells = []
+        self.cells: list[tuple[str, str, str]] = []
         for cell in cells:
-            number, deviation = text.number(cell, table), text.deviation(cell, table)
-            tail = (f" ± {deviation}" if deviation else "") + "*" * (star and cell.rank == 1)
-            tail += "".join(map(_mark, cell.marks))
-            style = "dim" if cell.mean is None else "bold" if cell.rank == 1 else ""
-            self.cells.append((number if cell.mean is None else number.rjust(before), tail, style))
+            number, deviation, marks = text.number(cell, table), text.deviation(cell, table), _marks(cell.marks)
+            if cell.mean is None:
+                self.cells.append((number + marks, "", "dim"))
+            else:
+                best = cell.best
+                tail = (f" ± {deviation}" if deviation else "") + "*" * (best and star) + marks
+                self.cells.append((number.rjust(before), tail, "bold" if best else ""))
         widest = max(len(number + tail) for number, tail, _ in self.cells)
         self.group = column.group
         self.head = text.wrap(column.head + column.mark, max(widest, 9))
@@ -118,12 +120,12 @@ def _block(table: Table, names: Sequence[list[str]], block: Sequence[_Column], f
         for gap, column in zip(gaps, block, strict=True):
             number, tail, style = column.cells[position]
             rest = column.width - len(number + tail)
-            line += [(" " * gap, ""), (number, style), (tail + " " * rest, "dim" if style == "dim" else "")]
+            line += [(" " * gap, ""), (number, style), (tail + " " * rest, "")]
         yield line
 
 
-def _mark(mark: str) -> str:
-    return f"[{mark}]" if mark.isalpha() else mark
+def _marks(marks: Iterable[str]) -> str:
+    return "".join(f"[{mark}]" if mark.isalpha() else mark for mark in marks)
 
 
 def _pad(word: str, width: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,5 +32,11 @@ def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
         return np.empty(0)
     from statsmodels.stats.multitest import multipletests
 
-    corrected: NDArray[np.float64] = multipletests(np.asarray(p_values, np.float64), method="holm")[1]
+    # It collects garbage each time, over all objects of the process: a table's many corrections would take
+    # seconds. Frozen objects are passed over.
+    gc.freeze()
+    try:
+        corrected: NDArray[np.float64] = multipletests(np.asarray(p_values, np.float64), method="holm")[1]
+    finally:
+        gc.unfreeze()
     return corrected

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,9 +20,7 @@ _INK, _SOFT = "#1a1a1a", "#6b6b6b"
 _DPI = 200
 
 
-def draw_critical_differences(
-    result: Friedman, names: Sequence[str], categories: int, title: str = ""
-) -> Figure:
+def draw_critical_differences(result: Friedman, names: Sequence[str], categories: int, title: str = "") -> Figure:
     """Draw Demšar's diagram of a Friedman–Nemenyi comparison.
 
     The better a method, the farther left it stands. A bar joins methods that do not differ; where Friedman's
@@ -71,6 +69,8 @@ def draw_critical_differences(
         crossbar_props={"color": _INK, "linewidth": 3, "solid_capstyle": "round"},
         text_h_margin=0.05 * (count - 1),
     )
+    for artist in (*axes.lines, *axes.collections):  # a mean rank may be at the very end of the axis
+        artist.set_clip_on(False)
     for label in drawn["labels"]:
         label.set_color(_INK)
     for (bar,) in drawn["crossbars"]:  # from end to end, not from method to method, where lines would overlap
@@ -112,17 +112,26 @@ def save_figure(figure: Figure, path: Path) -> None:
     Raises:
         BenchError: another ending, or a file that cannot be written.
     """
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise BenchError(f"{path}: a figure is written as {', '.join(SUFFIXES)}")
+    suffix = check_suffix(path)
     import matplotlib
 
-    # Without these the date and random names of shapes would be in the file; fonts as text stay editable.
-    settings = {"svg.hashsalt": "bench", "svg.fonttype": "none", "pdf.fonttype": 42}
-    dates = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}, ".png": {}}
+    # Without these the date and random names of shapes would be in the file. Text stays text, to be edited.
+    dates: dict[str, dict[str, Any]] = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}, ".png": {}}
     try:
-        with matplotlib.rc_context(settings):
+        with matplotlib.rc_context({"svg.hashsalt": "bench", "svg.fonttype": "none", "pdf.fonttype": 42}):
             # "tight": long names reach beyond the axes, and belong to the picture.
             figure.savefig(path, dpi=_DPI, metadata=dates[suffix], facecolor="white", bbox_inches="tight")
     except OSError as error:
         raise BenchError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def check_suffix(path: Path) -> str:
+    """The ending of a figure's file, in small letters.
+
+    Raises:
+        BenchError: not one that figures are written as.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise BenchError(f"{path}: a figure is written as {', '.join(SUFFIXES)}")
+    return suffix

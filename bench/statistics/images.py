@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,7 +13,6 @@ from bench.errors import BenchError, unknown
 from bench.metrics import binary_metrics
 from bench.statistics.common import LEVEL
 
-Metric = Literal["image_auroc", "image_ap"]
 METRICS = ("image_auroc", "image_ap")
 RESAMPLES = 2000
 _BATCH = 2_000_000  # scores that are resampled at a time
@@ -35,7 +34,7 @@ class Interval:
 
 def image_interval(
     parts: Sequence[tuple[ArrayLike, ArrayLike]],
-    metric: Metric = "image_auroc",
+    metric: str = "image_auroc",
     *,
     level: float = LEVEL,
     resamples: int = RESAMPLES,
@@ -104,9 +103,7 @@ def image_interval(
     return Interval(float(statistic(*samples)), float(low), float(high))
 
 
-def _strata(
-    scores: ArrayLike, labels: ArrayLike, number: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _strata(scores: ArrayLike, labels: ArrayLike, number: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The scores of the normal and of the anomalous images, ``(S, n)`` each."""
     rows = np.atleast_2d(np.asarray(scores, np.float64))
     marks = np.asarray(labels)
@@ -128,15 +125,13 @@ def _auroc(normal: NDArray[np.float64], anomalous: NDArray[np.float64]) -> NDArr
     from scipy import stats
 
     wins = stats.mannwhitneyu(anomalous, normal, axis=-1, method="asymptotic").statistic
-    areas: NDArray[np.float64] = wins / (normal.shape[-1] * anomalous.shape[-1])
-    return areas.mean(axis=-1)
+    areas = wins / (normal.shape[-1] * anomalous.shape[-1])
+    return np.asarray(areas.mean(axis=-1), np.float64)
 
 
 def _ap(normal: NDArray[np.float64], anomalous: NDArray[np.float64]) -> NDArray[np.float64]:
     """AP along the last axis, averaged over the one before, the seeds'."""
     labels = np.repeat([0, 1], [normal.shape[-1], anomalous.shape[-1]])
     both = np.concatenate([normal, anomalous], axis=-1)
-    values: NDArray[np.float64] = np.apply_along_axis(
-        lambda scores: np.float64(binary_metrics(scores, labels)["ap"]), -1, both
-    )
-    return values.mean(axis=-1)
+    values = np.apply_along_axis(lambda scores: np.float64(binary_metrics(scores, labels)["ap"]), -1, both)
+    return np.asarray(values.mean(axis=-1), np.float64)

@@ -17,6 +17,7 @@ class Config:
     mutual: bool = True
     where: Literal["layerwise", "final_only"] = "layerwise"
     limit: int | None = None
+    size: int | None = 224
     encoder: str = "openai/ViT-B-16"
 
     def __post_init__(self) -> None:
@@ -65,9 +66,9 @@ def test_wrong_options_say_what_would_be_right(option: str, value: str, message:
 
 
 def test_label_is_the_shortest_spec_and_round_trips() -> None:
-    config = Config(layers=(1, 2), mutual=False, encoder="timm/m[p=q]")
+    config = Config(layers=(1, 2), mutual=False, encoder="timm/m[p=q]", size=None)
     text = label("m", config)
-    assert text == "m[encoder=timm/m[p=q],layers=1+2,mutual=off]"
+    assert text == "m[encoder=timm/m[p=q],layers=1+2,mutual=off,size=none]"
     assert build_config(Config, parse_spec(text)) == config
     assert label("m", Config()) == "m"
 

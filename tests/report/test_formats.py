@@ -15,7 +15,8 @@ from rich.console import Console
 from trial_records import record
 
 from bench.errors import BenchError
-from bench.report.formats import FORMATS, latex_escape, print_table, render, render_all
+from bench.report.formats import FORMATS, print_table, render, render_all
+from bench.report.latex import escape as latex_escape
 from bench.report.table import Table, build_tables
 
 NOTE = "pocket is a rendered smoke-and-regression set; its numbers say nothing about MVTec AD."
@@ -81,7 +82,7 @@ def test_terminal_aligns_numbers() -> None:
 
 
 def test_terminal_stars_the_best_in_plain_text_and_bolds_it_otherwise() -> None:
-    plain = render(study(), "terminal", width=120)
+    plain = render(study(best="maximum"), "terminal", width=120)
     row = next(line for line in plain.splitlines() if line.startswith("weave"))
     assert row.count("*") == 2
     assert "* best of its row and column group." in plain
@@ -114,8 +115,8 @@ def test_terminal_wraps_long_names() -> None:
     lines = render(table, "terminal", width=60).splitlines()
     assert max(map(cell_len, lines[: lines.index("Average")] if "Average" in lines else lines)) <= 60
     text = "".join(lines)
-    assert "promptad[" in text
-    assert "7+9]" in text
+    assert "PromptAD[" in text
+    assert "cmi=off]" in text
     assert sum(line.count("c" * 15) for line in lines) == 6
 
 
@@ -211,6 +212,18 @@ def test_latex_has_what_a_paper_needs() -> None:
     ):
         assert part in text
     assert text.count(r"\begin{table*}") == text.count(r"\end{table*}") == 1
+
+
+def test_latex_labels_tell_grids_of_evaluation_apart() -> None:
+    records = [record("devnet", eval_size=64), record("promptad", eval_size=256), record("clip", eval_size=128)]
+    tables = build_tables(records, metrics=["image_auroc", "aupro"])
+    assert re.findall(r"\\label{(.*)}", render_all(tables, "latex")) == [
+        "tab:pocket-loo-image-auroc",
+        "tab:pocket-loo-aupro-64-px",
+        "tab:pocket-loo-aupro-256-px",
+        "tab:pocket-loo-aupro-128-px",
+    ]
+    assert r"\label{tab:pocket-loo-aupro}" in render_all(tables[:2], "latex")
 
 
 def test_latex_escape() -> None:

@@ -126,11 +126,62 @@ def test_methods_choose_and_order_by_label_or_name() -> None:
         build_tables(records, methods=["promtad"])
 
 
-def test_heads_are_titles_where_unique_else_labels() -> None:
+def test_heads_are_titles_with_the_options_that_set_them_apart() -> None:
     table = one_table([record("promptad"), record("clip")])
     assert [c.head for c in table.columns] == ["PromptAD", "CLIP"]
     table = one_table([record("promptad"), record("promptad[cmi=off]"), record("clip")])
-    assert [c.head for c in table.columns] == ["promptad", "promptad[cmi=off]", "CLIP"]
+    assert [c.head for c in table.columns] == ["PromptAD", "PromptAD[cmi=off]", "CLIP"]
+    assert [c.method for c in table.columns] == ["promptad", "promptad[cmi=off]", "clip"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "heads"),
+    [
+        (
+            ["promptad[encoder=pocket/clip,ffn=256,iters=100]", "promptad[encoder=pocket/clip,ffn=256,iters=200]"],
+            ["PromptAD[iters=100]", "PromptAD[iters=200]"],
+        ),
+        (
+            ["promptad[ffn=256]", "promptad[cmi=off,ffn=256]", "promptad[cmi=off,ffn=256,iters=9]"],
+            ["PromptAD", "PromptAD[cmi=off]", "PromptAD[cmi=off,iters=9]"],
+        ),
+        (["promptad[ffn=256,iters=100]", "devnet[ffn=256]"], ["PromptAD", "DevNet"]),
+        (
+            ["promptad[ffn=x[a=1,b=2]]", "promptad[ffn=x[a=1]]"],
+            ["PromptAD[ffn=x[a=1,b=2]]", "PromptAD[ffn=x[a=1]]"],
+        ),
+    ],
+)
+def test_options_that_all_variants_share_are_not_in_the_heads(labels: list[str], heads: list[str]) -> None:
+    table = one_table([record(label) for label in labels])
+    assert [c.head for c in table.columns] == heads
+    assert f"Encoders: pocket/clip ({', '.join(heads)})." in notes(table)
+
+
+def test_variant_with_a_title_of_its_own_needs_no_options() -> None:
+    probe = record("clip[encoder=pocket/clip,variant=probe]")
+    probe["trial"]["method"]["title"] = "CLIP linear probe"
+    table = one_table([record("clip[encoder=pocket/clip]"), probe])
+    assert [c.head for c in table.columns] == ["CLIP", "CLIP linear probe"]
+
+
+def test_two_methods_with_one_title_have_their_labels() -> None:
+    other = record("other[iters=9]")
+    other["trial"]["method"]["title"] = "PromptAD"
+    same = record("another")
+    same["trial"]["method"]["title"] = "PromptAD"
+    table = one_table([record("promptad"), other, same])
+    assert [c.head for c in table.columns] == ["promptad", "PromptAD[iters=9]", "another"]
+
+
+def test_variants_of_several_versions_have_options_and_version() -> None:
+    old, new = record("promptad[ffn=2,iters=9]"), record("promptad[ffn=2,iters=9]", version="2")
+    table = one_table([old, new, record("promptad[ffn=2]")])
+    assert [c.head for c in table.columns] == [
+        "PromptAD[iters=9] (version 1)",
+        "PromptAD[iters=9] (version 2)",
+        "PromptAD",
+    ]
 
 
 def test_one_table_per_dataset_and_metric() -> None:
