@@ -15,14 +15,18 @@ import click
 import bench
 from bench.errors import BenchError, unknown
 
-# Name -> what `bench --help` says of it; its module is bench.commands.NAME and holds it as `command`.
+# Name -> what `bench --help` says of it; its module is bench.commands.NAME, with an underscore for a dash, and
+# holds it as `command`.
 COMMANDS = {
     "run": "Run a study and print its table.",
     "table": "Print the tables of a study that was run.",
+    "compare": "Compare a study's methods: intervals, ranks, tests.",
     "list": "List methods, datasets, encoders, executors, studies.",
     "split": "Print the split of one trial.",
     "data": "Check a dataset's files.",
     "prompts": "Print a dataset's prompts as a file to edit.",
+    "evaluate": "Metrics of anybody's anomaly maps and masks.",
+    "explain-gap": "The same scores under all metric protocols.",
 }
 
 
@@ -39,7 +43,8 @@ class _Group(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"bench.commands.{name}").command
+        module = importlib.import_module(f"bench.commands.{name.replace('-', '_')}")
+        command: click.Command = module.command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

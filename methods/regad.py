@@ -144,7 +144,8 @@ class RegAD:
         from bench.methods._regad_net import RegistrationNet
 
         config = self.config
-        k = config.supports or len(_support(context))
+        support = _support(context)
+        k = config.supports or len(support)
         images = train.images.subset(np.flatnonzero(train.labels == 0))
         if not draw_epoch(images.categories, config.batch_size, k, np.random.default_rng(0)):
             raise NotApplicable("RegAD registers normal images of one category; no seen category has two")
@@ -152,7 +153,7 @@ class RegAD:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.seed)
             net = RegistrationNet(backbone.module, self._size, config.stn)
-        self._net = net = net.to(context.device)
+        self._net = net = net.to(context.device).to(memory_format=torch.channels_last)
         net.train()
         for part in (net.stem, net.stages):
             _finetune.training_mode(part, backbone.frozen_norm)
@@ -214,6 +215,8 @@ class RegAD:
 
     def _prepare(self, pixels: torch.Tensor, device: str) -> torch.Tensor:
         """``(B, 3, S, S)`` bytes, or floats in [0, 1], to what the network takes."""
+        import torch
+
         assert self._backbone is not None
         images = pixels.to(device)
         if not images.is_floating_point():
@@ -221,7 +224,8 @@ class RegAD:
         if self.config.normalise:
             mean, std = images.new_tensor(self._backbone.mean), images.new_tensor(self._backbone.std)
             images = (images - mean.view(3, 1, 1)) / std.view(3, 1, 1)
-        return images
+        # channels last: a third faster on CPUs
+        return images.contiguous(memory_format=torch.channels_last)
 
     def _features(self, pixels: torch.Tensor, device: str) -> list[torch.Tensor]:
         """The network's aligned features of ``(N, 3, S, S)``, level by level."""

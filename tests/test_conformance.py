@@ -15,8 +15,19 @@ QUICK = [
     "clip",
     "clip[variant=probe,iterations=5]",
     "devnet[epochs=1,steps_per_epoch=2]",
+    "dra[epochs=1,steps_per_epoch=2,batch_size=6]",
+    "dra[epochs=1,steps_per_epoch=1,batch_size=6,ref_source=target,ref_train=seen_same_class]",
+    "maskclip",
+    "maskclip[mmseg_quirks=on,ks_thresh=1,resid_ffn=off,prompts=imagenet]",
+    "mlep[epochs=1,steps_per_epoch=2,batch_size=6]",
+    "mlep[epochs=1,steps_per_epoch=1,batch_size=6,variant=recon]",
     "promptad[iters=3,ffn=64]",
     "promptad[cmi=off,iters=3,ffn=64]",
+    "regad[epochs=2,batch_size=4]",
+    "transmm",
+    "transmm[start_layer=0,target=prob,prompts=damaged]",
+    "winclip",
+    "winclip[few_shot=on,templates=typo]",
 ]
 
 

@@ -101,8 +101,9 @@ def build_backbone() -> nn.Module:
 
         def __init__(self) -> None:
             super().__init__()
-            self.trunk = ResNet(
-                BasicBlock, layers=[1, 1, 1, 1], channels=[24, 48, 96, 128], num_classes=0, global_pool="",
+            trunk: Any = ResNet  # its own annotations do not admit the block's class
+            self.trunk = trunk(
+                BasicBlock, layers=(1, 1, 1, 1), channels=(24, 48, 96, 128), num_classes=0, global_pool="",
                 stem_width=16, output_stride=8,
             )  # fmt: skip
             self.num_features: int = int(self.trunk.num_features)

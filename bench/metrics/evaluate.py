@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bench.metrics import guards
-from bench.metrics.exact import as_labels, as_scores, binary_metrics, gather, rank
+from bench.metrics.exact import Pixels, PixelTally, as_labels, as_scores, binary_metrics, gather, rank
 
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1max")
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
@@ -40,6 +40,7 @@ def evaluate(
     masks: NDArray[Any] | Sequence[ArrayLike] | None = None,
     eval_size: int | tuple[int, int] | None = 256,
     fpr_limit: float = 0.3,
+    device: str | None = None,
 ) -> Evaluation:
     """Evaluate one category: image and pixel metrics, each a number or None with a reason.
 
@@ -56,6 +57,7 @@ def evaluate(
             the dataset has none.
         eval_size: grid of the pixel metrics: its side, ``(H, W)``, or None for each mask's own size.
         fpr_limit: largest false positive rate of the AUPRO, in (0, 1].
+        device: torch device to sort the pixels on (``cuda``); None does it with NumPy.
 
     Raises:
         ValueError: shapes or numbers of images that do not fit, labels other than 0 and 1, a normal image
@@ -66,8 +68,8 @@ def evaluate(
     reasons: dict[str, str] = {}
     problems: list[str] = []
 
-    image_values, image_reason = _image(anomalous, image_scores, problems)
-    pixel_values, pixel_reason = _pixel(anomalous, maps, masks, eval_size, fpr_limit, problems)
+    image_values, image_reason = image_metrics(anomalous, image_scores, problems)
+    pixel_values, pixel_reason = _pixel(anomalous, maps, masks, eval_size, fpr_limit, device, problems)
     metrics.update(image_values)
     metrics.update(pixel_values)
     if image_reason is not None:
@@ -77,10 +79,10 @@ def evaluate(
     return Evaluation(metrics, reasons, problems)
 
 
-def _image(
+def image_metrics(
     anomalous: NDArray[np.bool_], image_scores: ArrayLike | None, problems: list[str]
 ) -> tuple[dict[str, float | None], str | None]:
-    """Return the image metrics, or none and the reason; add to ``problems``."""
+    """Return the metrics of ``(N,)`` image scores, or none and the reason; add to ``problems``."""
     single = guards.one_class(int(anomalous.sum()), int((~anomalous).sum()), "image")
     if image_scores is None:
         return {}, "the method gives no image scores"
@@ -101,6 +103,7 @@ def _pixel(
     masks: NDArray[Any] | Sequence[ArrayLike] | None,
     eval_size: int | tuple[int, int] | None,
     fpr_limit: float,
+    device: str | None,
     problems: list[str],
 ) -> tuple[dict[str, float | None], str | None]:
     """Return the pixel metrics, or none and the reason; add to ``problems``."""
@@ -116,18 +119,26 @@ def _pixel(
     contradiction = np.flatnonzero(pixels.anomalous & ~anomalous)
     if len(contradiction):
         raise ValueError(f"image {contradiction[0]} is labelled normal but its mask has anomalous pixels")
+    reason = refused(pixels, problems)
+    if reason is not None:
+        return {}, reason
+    return checked_rank(pixels, fpr_limit, device, problems).metrics, None
 
+
+def refused(pixels: Pixels, problems: list[str]) -> str | None:
+    """Return why gathered pixels give no metric, or None; add to ``problems``, also what is no refusal."""
     bad = guards.non_finite(pixels.finite, "maps")
     flat = None if bad else guards.constant_maps(pixels.lowest, pixels.highest)
     single = guards.one_class(len(pixels.positive), len(pixels.negative), "pixel")
     problems.extend(problem for problem in (bad, flat, single) if problem is not None)
     same = flat if flat is not None and np.all(pixels.lowest == pixels.lowest[0]) else None
-    reason = bad or same or single
-    if reason is not None:
-        return {}, reason
+    return bad or same or single
 
-    tally = rank(pixels, fpr_limit=fpr_limit)
-    if flat is None:
+
+def checked_rank(pixels: Pixels, fpr_limit: float, device: str | None, problems: list[str]) -> PixelTally:
+    """Rank pixels that were not refused; add to ``problems`` if their scores are saturated."""
+    tally = rank(pixels, fpr_limit=fpr_limit, device=device)
+    if np.any(pixels.lowest != pixels.highest):
         full = guards.saturated(
             "pixel scores",
             anomalous=tally.positives,
@@ -138,4 +149,4 @@ def _pixel(
         )
         if full is not None:
             problems.append(full)
-    return tally.metrics, None
+    return tally

@@ -25,33 +25,23 @@ limit, divided by it.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bench.metrics.packing import LOW_WORD, pack, unpack
+from bench.metrics.parallel import each, threads_for
 from bench.metrics.regions import count_runs, find_runs, run_weights
 from bench.metrics.resize import Size, as_size, resize_bilinear, resize_nearest
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 # Positives handled at a time: large enough to hide Python's cost, small enough that temporaries stay small.
 _CHUNK = 1 << 16
 # Positives looked up at a time: they then fall into a stretch of the negatives that fits the processor's
 # cache, which halves the time of the search.
 _LOOKUP = 1 << 12
-# Below this many pixels starting threads costs more than it gains.
-_THREADED = 1 << 22
-# Beyond this many the search, which is repeated in each part of the negatives, eats what the sort gains.
-_MAX_THREADS = 4
-
-_LOW_WORD = np.uint64(0xFFFFFFFF)
-_SIGN = np.uint32(0x80000000)
 
 
 # ------------------------------------------------------------------------------------- what both levels share
@@ -233,6 +223,7 @@ def pixel_metrics(
     *,
     eval_size: int | tuple[int, int] | None,
     fpr_limit: float = 0.3,
+    device: str | None = None,
 ) -> dict[str, float | None]:
     """Exact AUROC, AP, F1-max and AUPRO of the pixels of one category, pooled over its images.
 
@@ -247,6 +238,7 @@ def pixel_metrics(
         eval_size: evaluation grid: its side, ``(H, W)``, or None for each mask's own size. Sizes may differ
             between images, of maps and masks alike.
         fpr_limit: largest false positive rate of the AUPRO, in (0, 1].
+        device: as in ``rank``.
 
     Returns:
         ``pixel_auroc``, ``pixel_ap``, ``pixel_f1max`` and ``aupro``, fractions in [0, 1]; all None where
@@ -259,7 +251,7 @@ def pixel_metrics(
     pixels = gather(maps, masks, eval_size=eval_size)
     if not np.all(pixels.finite):
         raise ValueError(f"map {int(np.argmin(pixels.finite))} holds scores that are not finite in float32")
-    return rank(pixels, fpr_limit=fpr_limit).metrics
+    return rank(pixels, fpr_limit=fpr_limit, device=device).metrics
 
 
 def gather(
@@ -287,7 +279,7 @@ def gather(
     # Masks are resized twice, here to count and below to use: cheaper than to keep them all at full size.
     counts = np.array([_count(_mask(masks[i], i, grid)) for i in range(number)], dtype=np.int64)
     size, positives, runs = counts.T
-    threads = _threads(int(size.sum())) if threads is None else threads
+    threads = threads_for(int(size.sum())) if threads is None else threads
 
     negative_end, positive_end, run_end = (np.cumsum(part) for part in (size - positives, positives, runs))
     negative = np.empty(int(negative_end[-1]), dtype=np.float32)
@@ -313,21 +305,27 @@ def gather(
         start = int(run_end[i] - runs[i])
         lengths[start : run_end[i]] = found.lengths
         run = np.repeat(np.arange(start, run_end[i], dtype=np.uint64), found.lengths)
-        positive[positive_end[i] - positives[i] : positive_end[i]] = _pack(scores[mask], run)
+        positive[positive_end[i] - positives[i] : positive_end[i]] = pack(scores[mask], run)
         negative[ours] = scores[~mask]
         return found.touching + np.int32(start)
 
-    touching = [pairs for pairs in _each(fill, range(number), threads) if pairs is not None]
+    touching = [pairs for pairs in each(fill, range(number), threads) if pairs is not None]
     weights, regions = np.empty(0), 0
     if touching:
         weights, regions = run_weights(lengths, np.concatenate(touching, axis=1))
     return Pixels(negative, positive, weights, regions, lowest, highest, positives > 0, threads)
 
 
-def rank(pixels: Pixels, *, fpr_limit: float = 0.3) -> PixelTally:
+def rank(pixels: Pixels, *, fpr_limit: float = 0.3, device: str | None = None) -> PixelTally:
     """Rank gathered pixels, whose scores must be finite, and read the metrics off the ranks.
 
-    Sorts the arrays of ``pixels`` in place.
+    May sort the arrays of ``pixels`` in place.
+
+    Args:
+        pixels: see ``gather``.
+        fpr_limit: largest false positive rate of the AUPRO, in (0, 1].
+        device: torch device to sort and search on (``cuda``); None does it with NumPy. The answer is the
+            same to the last bit.
 
     Raises:
         ValueError: ``fpr_limit`` is not in (0, 1].
@@ -339,25 +337,32 @@ def rank(pixels: Pixels, *, fpr_limit: float = 0.3) -> PixelTally:
         nothing = dict.fromkeys(("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro"))
         return PixelTally({**nothing}, positives, negatives, 0, 0)
 
-    parts = [part for part in np.array_split(pixels.negative, pixels.threads) if len(part)]
-    together: list[NDArray[Any]] = [positive, *parts]
-    _each(lambda array: array.sort(), together, pixels.threads)
+    ordered: Negatives
+    if device is None:
+        parts = [part for part in np.array_split(pixels.negative, pixels.threads) if len(part)]
+        together: list[NDArray[Any]] = [positive, *parts]
+        each(lambda array: array.sort(), together, pixels.threads)
+        ordered = _Sorted(parts)
+    else:
+        from bench.metrics.torch_rank import sort_on
+
+        positive, ordered = sort_on(device, positive, pixels.negative)
     area_limit = fpr_limit * negatives
 
     def chunk(start: int) -> _Sums:
         packed = positive[start : start + _CHUNK]
         starts = _group_starts(packed >> np.uint64(32))
-        values = _unpack(packed[starts])
+        values = unpack(packed[starts])
         first = starts + start
         # The scores tied with the chunk's first may begin in an earlier chunk.
-        first[0] = np.searchsorted(positive, packed[0] & ~_LOW_WORD)
-        below, upto = _count_negatives(parts, values)
+        first[0] = np.searchsorted(positive, packed[0] & ~LOW_WORD)
+        below, upto = ordered.count(values)
         groups = _Groups(np.diff(starts, append=len(packed)), positives - first, below, upto)
-        weight = np.add.reduceat(pixels.weights[(packed & _LOW_WORD).astype(np.intp)], starts)
+        weight = np.add.reduceat(pixels.weights[(packed & LOW_WORD).astype(np.intp)], starts)
         sums = _sums(groups, positives, negatives)
         return _Sums(sums.ranks, sums.precision, sums.f1, _area(groups, weight, negatives, area_limit))
 
-    sums = _each(chunk, range(0, positives, _CHUNK), pixels.threads)
+    sums = each(chunk, range(0, positives, _CHUNK), pixels.threads if device is None else 1)
     auroc, ap, f1max = _threshold_metrics(sums, positives, negatives)
     aupro = float(np.sum([part.area for part in sums])) / area_limit
     metrics: dict[str, float | None] = {
@@ -367,15 +372,42 @@ def rank(pixels: Pixels, *, fpr_limit: float = 0.3) -> PixelTally:
         # The weights' sum may exceed 1 by their rounding.
         "aupro": min(aupro, 1.0),
     }
-    top = max(_unpack(positive[-1:])[0], *(part[-1] for part in parts))
-    top_packed = _pack(np.full(1, top), np.zeros(1, dtype=np.uint64))
+    top = max(unpack(positive[-1:])[0], ordered.largest)
+    top_packed = pack(np.full(1, top), np.zeros(1, dtype=np.uint64))
     return PixelTally(
         metrics,
         positives,
         negatives,
         positives_at_top=positives - int(np.searchsorted(positive, top_packed[0])),
-        negatives_at_top=sum(len(part) - int(np.searchsorted(part, top)) for part in parts),
+        negatives_at_top=negatives - int(ordered.count(np.full(1, top))[0][0]),
     )
+
+
+class Negatives(Protocol):
+    """The normal pixels, sorted wherever they are."""
+
+    @property
+    def largest(self) -> np.float32:
+        """The largest score."""
+        ...
+
+    def count(self, values: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return how many lie below, and how many at or below, each of the ascending ``values``."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Sorted:
+    """Normal pixels in parts, each of them sorted."""
+
+    parts: Sequence[NDArray[np.float32]]
+
+    @property
+    def largest(self) -> np.float32:
+        return np.float32(max(part[-1] for part in self.parts))
+
+    def count(self, values: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return _count_negatives(self.parts, values)
 
 
 def _area(groups: _Groups, weight: NDArray[np.float64], negatives: int, limit: float) -> float:
@@ -414,22 +446,6 @@ def _count_negatives(
     return below, upto
 
 
-def _pack(scores: NDArray[np.float32], low: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return integers ordered as the float32 scores, with ``low`` in the low word."""
-    # Adding 0 turns -0 into 0, which is equal as a score but not as bits.
-    bits = (scores.astype(np.float32) + np.float32(0)).view(np.uint32)
-    # The bits of positive floats are in order once above those of negative ones, which run backwards.
-    bits ^= np.where(bits & _SIGN, np.uint32(0xFFFFFFFF), _SIGN)
-    return (bits.astype(np.uint64) << np.uint64(32)) | low
-
-
-def _unpack(packed: NDArray[np.uint64]) -> NDArray[np.float32]:
-    """Return the scores of packed integers."""
-    bits = (packed >> np.uint64(32)).astype(np.uint32)
-    bits ^= np.where(bits & _SIGN, _SIGN, np.uint32(0xFFFFFFFF))
-    return bits.view(np.float32)
-
-
 def _mask(mask: ArrayLike, i: int, grid: Size | None) -> NDArray[np.bool_]:
     array = np.asarray(mask)
     if array.ndim != 2 or array.size == 0:
@@ -441,19 +457,3 @@ def _mask(mask: ArrayLike, i: int, grid: Size | None) -> NDArray[np.bool_]:
 def _count(mask: NDArray[np.bool_]) -> tuple[int, int, int]:
     positives = int(np.count_nonzero(mask))
     return mask.size, positives, count_runs(mask) if positives else 0
-
-
-def _threads(pixels: int) -> int:
-    if pixels < _THREADED:
-        return 1
-    # The processors this process may use, where the system says; else all there are.
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(available, _MAX_THREADS)
-
-
-def _each(function: Callable[[T], R], items: Iterable[T], threads: int) -> list[R]:
-    """Map in order; NumPy releases the interpreter lock in sorts, searches and copies, so threads do help."""
-    if threads == 1:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(function, items))

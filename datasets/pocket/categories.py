@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.datasets.pocket.noise import Array, Rng, axes, blur, cloud, mix, noise_at, step, turn
+from bench.datasets.pocket.noise import Array, Rng, axes, blur, cells, cloud, mix, noise_at, step, turn
 from bench.datasets.pocket.scenes import Pose, Scene, body, shape_distance, stroke, surface
 from bench.datasets.pocket.shapes import box, circle
-from bench.datasets.pocket.textures import brushed, cells, mesh, paint, pattern, weave, wood
+from bench.datasets.pocket.textures import brushed, mesh, paint, pattern, weave, wood
 
 
 def _jitter(rng: Rng, colour: tuple[float, float, float], by: float = 0.05) -> Array:

@@ -111,7 +111,8 @@ def _blur_matrix(tenths: int) -> Array:
     sigma = tenths / 10
     index = np.arange(SIZE)
     matrix = np.exp(-0.5 * ((index[:, None] - index[None, :]) / sigma) ** 2)
-    return matrix / matrix.sum(axis=1, keepdims=True)
+    weights: Array = matrix / matrix.sum(axis=1, keepdims=True)
+    return weights
 
 
 def blur(field: Array, sigma: float) -> Array:

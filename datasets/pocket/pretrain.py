@@ -276,9 +276,9 @@ def train_clip(options: argparse.Namespace) -> None:
             model.train()
             sums = torch.zeros(4)
             save_file(to_half(model.state_dict()), options.work / "clip.safetensors")
-            state = {"model": trained.state_dict(), "optimiser": optimiser.state_dict(), "step": done,
+            progress = {"model": trained.state_dict(), "optimiser": optimiser.state_dict(), "step": done,
                      "seconds": time.monotonic() - began}  # fmt: skip
-            torch.save(state, options.work / "checkpoint.new")
+            torch.save(progress, options.work / "checkpoint.new")
             (options.work / "checkpoint.new").replace(checkpoint)
             since = time.monotonic()
     if last < options.steps:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.datasets.pocket.noise import SIZE, Array, Rng, axes, blur, mix, smooth_noise, step, turn
 from bench.datasets.pocket.shapes import SHAPES
@@ -90,10 +91,11 @@ def expose(image: Array, rng: Rng, *, gain: float = 0.12, slope: float = 0.12, g
     return np.clip(taken + noise * grain * 2.4, 0.0, 1.0)
 
 
-def quantise(image: Array, bits: int = 6) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def quantise(image: Array, bits: int = 6) -> NDArray[np.uint8]:
     """8-bit pixels with only `bits` significant bits, so that PNG compresses them."""
     levels = 2**bits - 1
-    return np.floor(np.floor(image * levels + 0.5) * (255 / levels) + 0.5).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.floor(np.floor(image * levels + 0.5) * (255 / levels) + 0.5).astype(np.uint8)
+    return pixels
 
 
 def blotch(rng: Rng, x: float, y: float, radius: float, *, ragged: float = 0.5, soft: float = 1.0) -> Array:

@@ -185,7 +185,8 @@ def gear(rng: Rng, u: Array, v: Array, teeth: int = 9) -> Array:
     a, b = radius * np.cos(local), radius * np.sin(local)
     tooth = np.maximum(np.abs(b) - 0.17 + 0.08 * (a - 0.7), np.abs(a - 0.78) - 0.24)
     body = np.minimum(radius - 0.74, tooth)
-    return np.maximum(body, -(radius - 0.27))
+    bored: Array = np.maximum(body, -(radius - 0.27))
+    return bored
 
 
 def chip(rng: Rng, u: Array, v: Array, legs: int = 4) -> Array:

@@ -1,12 +1,15 @@
 """How fast the exact metrics are, beside scikit-learn and anomalib on the same arrays.
 
-    python tests/benchmarks/bench_metrics.py [--out FILE.json] [--repeat 5] [--skip-reference]
+    python tests/benchmarks/bench_metrics.py [--out FILE.json] [--repeat 5] [--skip-reference] [--skip-streaming]
 
 Both sides compute pooled pixel AUROC, AP, F1-max and AUPRO from full-size float32 maps in memory. The
 reference runs once; ours runs before and after it, after one run that is not counted, and the median counts.
 Where other work shares the machine, times suffer and the ratio with them; the ratio of processor times (of
-all threads) suffers less. The last case is measured in time and memory alone: the peak is what the call
+all threads) suffers less. The largest case is measured in time and memory alone: the peak is what the call
 allocates, as traced, plus the maps themselves, over the bytes of the maps.
+
+Then the streaming mode, beside the exact engine on the same arrays, in turns: its time, how far off it is and
+how far off it says it may be, and its peak for all maps and for a quarter of them.
 """
 
 from __future__ import annotations
@@ -28,9 +31,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.metrics import pixel_metrics, resize_bilinear
+from bench.metrics.streaming import PixelAccumulator, Streamed
 
 COMPARED = ((100, 256), (60, 512))
 LARGE = (60, 1024)
+STREAMED = (1000, 512)
 TOLERANCE = {"pixel_auroc": 1e-12, "pixel_ap": 1e-12, "pixel_f1max": 1e-12, "aupro": 1e-6}
 
 
@@ -126,11 +131,49 @@ def measure(number: int, side: int, *, repeat: int, compare: bool) -> dict[str, 
     return row
 
 
+def streaming(number: int, side: int, *, repeat: int) -> dict[str, Any]:
+    """Measure the streaming mode beside the exact engine."""
+    maps, masks = category(number, side)
+
+    def exact() -> dict[str, float | None]:
+        return pixel_metrics(maps, masks, eval_size=None)
+
+    def stream(count: int = number) -> Streamed:
+        whole = PixelAccumulator(None)
+        whole.add(maps[:count], masks[:count])
+        return whole.metrics()
+
+    expected, found = exact(), stream()
+    turns = [(timed(exact)[:2], timed(stream)[:2]) for _ in range(repeat)]
+    (exact_wall, exact_cpu), (wall, cpu) = (
+        [statistics.median(column) for column in zip(*runs, strict=True)] for runs in zip(*turns, strict=True)
+    )
+    difference = {name: abs((found.values[name] or 0.0) - (value or 0.0)) for name, value in expected.items()}
+    bounds = {name: bound or 0.0 for name, bound in found.bounds.items()}
+    return {
+        "maps": number,
+        "side": side,
+        "exact_seconds": round(exact_wall, 3),
+        "exact_processor_seconds": round(exact_cpu, 3),
+        "seconds": round(wall, 3),
+        "processor_seconds": round(cpu, 3),
+        "over_exact": round(wall / exact_wall, 2),
+        "over_exact_processor": round(cpu / exact_cpu, 2),
+        "difference": difference,
+        "bounds": bounds,
+        "within_bounds": all(difference[name] <= bounds[name] + 1e-10 for name in bounds),
+        "peak_mib": round(peak(stream) / 2**20, 1),
+        "peak_mib_of_a_quarter": round(peak(lambda: stream(number // 4)) / 2**20, 1),
+        "exact_peak_mib": round(peak(exact) / 2**20, 1),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time the exact metrics beside scikit-learn and anomalib.")
     parser.add_argument("--out", type=Path, help="write the results to this JSON file")
     parser.add_argument("--repeat", type=int, default=5, help="how often ours is timed (default 5)")
     parser.add_argument("--skip-reference", action="store_true", help="time ours alone")
+    parser.add_argument("--skip-streaming", action="store_true", help="leave the streaming mode out")
     options = parser.parse_args()
 
     if not options.skip_reference:
@@ -149,12 +192,24 @@ def main() -> None:
             line += f" (processors {row['processor_ratio']:.0f})"
             line += ", agrees" if row["agrees"] else f", DISAGREES: {row['difference']}"
         print(line)
+    streamed = None if options.skip_streaming else streaming(*STREAMED, repeat=min(options.repeat, 3))
+    if streamed is not None:
+        print(
+            f"streaming, {streamed['maps']} maps {streamed['side']}x{streamed['side']}: "
+            f"{streamed['seconds']:.2f} s, exact {streamed['exact_seconds']:.2f} s, "
+            f"{streamed['over_exact']:.2f} x (processors {streamed['over_exact_processor']:.2f}); "
+            f"off by at most {max(streamed['difference'].values()):.1e}, "
+            f"bound {max(streamed['bounds'].values()):.1e}; "
+            f"peak {streamed['peak_mib']:.0f} MiB, of a quarter of the maps "
+            f"{streamed['peak_mib_of_a_quarter']:.0f}, exact {streamed['exact_peak_mib']:.0f}"
+        )
     if options.out is not None:
         libraries = {name: version(name) for name in ("numpy", "scipy", "scikit-learn", "anomalib", "torch")}
         result = {
             "cases": rows,
             "cores": os.cpu_count(),
             "libraries": libraries,
+            "streaming": streamed,
             "python": platform.python_version(),
         }
         options.out.write_text(json.dumps(result, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -72,9 +72,9 @@ def test_what_is_shipped_stays_small() -> None:
 def test_a_batch_of_the_pool_follows_from_seed_and_number() -> None:
     first, again = draw_batch(3, 5, 8, Mixture()), draw_batch(3, 5, 8, Mixture())
     other = draw_batch(3, 6, 8, Mixture())
-    assert [s.caption for s in first] == [s.caption for s in again]
+    assert [s.captions for s in first] == [s.captions for s in again]
     assert all(np.array_equal(a.image, b.image) for a, b in zip(first, again, strict=True))
-    assert [s.caption for s in first] != [s.caption for s in other]
+    assert [s.captions for s in first] != [s.captions for s in other]
 
 
 def test_the_pool_leaves_three_families_out() -> None:
@@ -85,13 +85,13 @@ def test_the_pool_leaves_three_families_out() -> None:
 
 
 def test_a_caption_pairs_with_every_image_that_it_describes() -> None:
-    samples = draw_batch(2, 0, 32, Mixture(defects=0.5))
+    samples = draw_batch(2, 0, 32, Mixture(defects=0.5, captions=2))
     pairs = satisfied(samples)
-    assert pairs.diagonal().all()
-    flawless = samples[0]._replace(caption=Caption("flawless", frozenset({"state:normal"})))
-    assert satisfied([flawless, *samples])[:, 0].tolist() == [
-        "state:normal" in s.facts for s in [flawless, *samples]
-    ]
+    assert pairs.shape == (32, 64)
+    assert all(pairs[i, 2 * i : 2 * i + 2].all() for i in range(32))
+    flawless = samples[0]._replace(captions=(Caption("flawless", frozenset({"state:normal"})),))
+    column = satisfied([flawless, *samples])[:, 0]
+    assert column.tolist() == ["state:normal" in s.facts for s in [flawless, *samples]]
 
 
 def test_the_tokenizer_ends_with_the_highest_number() -> None:

@@ -457,8 +457,8 @@ class World:
     def run(
         self, config: RegAD.Config = QUICK, seed: int = 1, test: ImageSet | None = None, **given: Any
     ) -> Scores:
-        torch.manual_seed(given.pop("global_seed", 0))
         context = self.context(seed, given.pop("support", None))
+        torch.manual_seed(given.pop("global_seed", 0))
         method = RegAD(config)
         method.fit(given.pop("train", self.train), context)
         return method.score(test or self.test, context)
@@ -499,6 +499,19 @@ class TestMethod:
         np.testing.assert_array_equal(part.maps, whole.maps[order])
         monkeypatch.setattr("bench.methods.regad._GROUP", 4)
         np.testing.assert_array_equal(world.run().image, whole.image)
+
+    def test_the_network_sees_batches_of_one_size(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Since what it computes for an image may otherwise round differently for other numbers of images."""
+        seen = set()
+        aligned = net.RegistrationNet.aligned
+
+        def spy(network: net.RegistrationNet, images: torch.Tensor) -> list[torch.Tensor]:
+            seen.add(len(images))
+            return aligned(network, images)
+
+        monkeypatch.setattr(net.RegistrationNet, "aligned", spy)
+        world.run(test=world.test.subset([3]))
+        assert seen == {16}
 
     def test_it_learns_from_normals_alone(self, world: World) -> None:
         normal = np.flatnonzero(world.train.labels == 0)

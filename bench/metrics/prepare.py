@@ -1,0 +1,124 @@
+"""Maps and masks as a metric protocol wants them, one image at a time and when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bench.metrics.protocols import MaskRule, MetricProtocol
+from bench.metrics.resize import Size, resize_bilinear, resize_nearest
+
+Mask = NDArray[np.bool_]
+
+
+class Lazy(Sequence[NDArray[Any]]):
+    """A sequence whose items are made anew each time, so that one at a time is in memory."""
+
+    def __init__(self, make: Callable[[int], NDArray[Any]], number: int) -> None:
+        self._make, self._number = make, number
+
+    def __len__(self) -> int:
+        return self._number
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Lazy: ...
+    def __getitem__(self, index: int | slice) -> NDArray[Any] | Lazy:
+        places = range(self._number)
+        if isinstance(index, slice):
+            chosen = places[index]
+            return Lazy(lambda i: self._make(chosen[i]), len(chosen))
+        return self._make(places[index])
+
+
+def prepare(
+    maps: NDArray[Any] | Sequence[ArrayLike],
+    masks: NDArray[Any] | Sequence[ArrayLike],
+    protocol: MetricProtocol,
+) -> tuple[Lazy, Lazy]:
+    """Return ``(H, W)`` float32 maps and bool masks on the protocol's grid.
+
+    Raises:
+        ValueError: as many maps as masks are needed, each two-dimensional; those of an item come when it is
+            asked for.
+    """
+    if len(maps) != len(masks) or not len(maps):
+        raise ValueError(f"{len(maps)} maps and {len(masks)} masks: there must be as many, and at least one")
+
+    def size_of(mask: Mask) -> Size:
+        return mask.shape if protocol.eval_size is None else (protocol.eval_size, protocol.eval_size)
+
+    def mask_at(index: int) -> Mask:
+        mask = _mask(masks[index], index)
+        return resize_mask(mask, size_of(mask), protocol.mask_resize)
+
+    def map_at(index: int) -> NDArray[np.float32]:
+        # A score beyond float32 becomes infinite, and is reported as such.
+        with np.errstate(invalid="ignore", over="ignore"):
+            scores = np.asarray(maps[index], dtype=np.float32)
+            if scores.ndim != 2 or scores.size == 0:
+                raise ValueError(f"map {index} must be two-dimensional and not empty, not {scores.shape}")
+            size = size_of(_mask(masks[index], index)) if protocol.eval_size is None else size_of(_NO_MASK)
+            scores = resize_bilinear(scores, size)
+            if protocol.sigma:
+                from scipy.ndimage import gaussian_filter
+
+                scores = gaussian_filter(scores, sigma=protocol.sigma)
+        return scores
+
+    return Lazy(map_at, len(maps)), Lazy(mask_at, len(maps))
+
+
+_NO_MASK = np.zeros((1, 1), dtype=np.bool_)
+
+
+def _mask(mask: ArrayLike, index: int) -> Mask:
+    array = np.asarray(mask)
+    if array.ndim != 2 or array.size == 0:
+        raise ValueError(f"mask {index} must be two-dimensional and not empty, not {array.shape}")
+    return array if array.dtype == np.bool_ else array > 0
+
+
+def resize_mask(mask: Mask, size: Size, rule: MaskRule) -> Mask:
+    """Resize one ``(h, w)`` bool mask to ``size`` by one of the rules of ``MetricProtocol.mask_resize``.
+
+    A mask that has the size already stays as it is.
+    """
+    if mask.shape == size:
+        return mask
+    if rule == "nearest":
+        return resize_nearest(mask, size)
+    if rule == "antialias":
+        from PIL import Image
+
+        grey = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
+        resized = np.asarray(grey.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+        # torchvision's ToTensor divides by 255, and what is above one half is anomalous.
+        return np.asarray(resized > 127, dtype=np.bool_)
+    if rule == "any":
+        # OpenCV interpolates the grey values 0 and 255 and rounds them; 1 and more is anomalous.
+        grey_values = resize_bilinear(mask.astype(np.float32), size)
+        return np.asarray(grey_values >= np.float32(0.5 / 255), dtype=np.bool_)
+    return _corner(_corner(mask, (1024, 1024)), size)
+
+
+def _corner(mask: Mask, size: Size) -> Mask:
+    """OpenCV's ``INTER_NEAREST``: the pixel in which the upper left corner of the target pixel falls."""
+    rows, columns = (np.arange(new) * old // new for old, new in zip(mask.shape, size, strict=True))
+    return np.asarray(mask[rows][:, columns], dtype=np.bool_)
+
+
+def image_score(scores: NDArray[np.float32], pool: int) -> float:
+    """Return the maximum of a map, or of its averages over windows of ``pool`` x ``pool`` pixels."""
+    if not pool:
+        return float(scores.max())
+    height, width = (min(pool, side) for side in scores.shape)
+    total = np.zeros((scores.shape[0] + 1, scores.shape[1] + 1))
+    total[1:, 1:] = scores.cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
+    below = total[height:] - total[:-height]
+    windows = below[:, width:] - below[:, :-width]
+    return float(windows.max() / (height * width))
