@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.metrics.parallel import each
+
 NEGATIVE, POSITIVE = 0, 1
 LOWEST, HIGHEST = 0, 1
 
@@ -80,24 +82,53 @@ class Buckets:
         largest = np.maximum(self.largest, other.largest)
         return Buckets(self.edges, self.counts + other.counts, self.weights + other.weights, largest)
 
-    def with_sorted(
+    def with_pixels(self, pixels: Sorted) -> Buckets:
+        """With more pixels in it."""
+        counts, weight, largest = self.counts.copy(), self.weights.copy(), self.largest.copy()
+        for kind, parts in ((NEGATIVE, pixels.negative), (POSITIVE, [pixels.positive])):
+            largest[kind] = max([largest[kind], *(part[-1] for part in parts if len(part))])
+        *negative, positive = pixels.starts(self.edges)
+        for start in negative:
+            counts[NEGATIVE] += np.diff(start)
+        size = np.diff(positive)
+        counts[POSITIVE] += size
+        # One addition per pixel into its bucket: differences of running sums would lose small weights.
+        weight += np.bincount(np.repeat(np.arange(len(self)), size), pixels.weights, len(self))
+        return Buckets(self.edges, counts, weight, largest)
+
+
+class Sorted:
+    """Sorted pixels on their way into buckets.
+
+    Args:
+        negative: stretches of normal pixels, each ascending.
+        positive: anomalous pixels, ascending.
+        weights: of the anomalous pixels.
+        threads: how many may be used to look edges up.
+    """
+
+    def __init__(
         self,
         negative: Sequence[NDArray[np.float32]],
         positive: NDArray[np.float32],
         weights: NDArray[np.float64],
-    ) -> Buckets:
-        """With more pixels: sorted stretches of normal ones, and sorted anomalous ones with their weights."""
-        counts, weight, largest = self.counts.copy(), self.weights.copy(), self.largest.copy()
-        for kind, part in [*((NEGATIVE, part) for part in negative), (POSITIVE, positive)]:
-            if len(part):
-                largest[kind] = max(largest[kind], part[-1])
-        for part in negative:
-            counts[NEGATIVE] += np.diff(_starts(part, self.edges))
-        starts = _starts(positive, self.edges)
-        counts[POSITIVE] += np.diff(starts)
-        # One addition per pixel into its bucket: differences of running sums would lose small weights.
-        weight += np.bincount(np.repeat(np.arange(len(self)), np.diff(starts)), weights, len(self))
-        return Buckets(self.edges, counts, weight, largest)
+        threads: int = 1,
+    ) -> None:
+        self.negative, self.positive, self.weights = negative, positive, weights
+        self._threads = threads
+        self._edges: NDArray[np.float32] | None = None
+        self._found: list[NDArray[np.intp]] = []
+
+    def starts(self, edges: NDArray[np.float32]) -> list[NDArray[np.intp]]:
+        """Where each bucket begins in each stretch of normal pixels and in the anomalous ones, and the ends.
+
+        What was found for the last ``edges`` is kept, since filling follows on refining.
+        """
+        if edges is not self._edges:
+            parts = [*self.negative, self.positive]
+            self._found = each(lambda part: _starts(part, edges), parts, self._threads)
+            self._edges = edges
+        return self._found
 
 
 def _starts(ordered: NDArray[np.float32], edges: NDArray[np.float32]) -> NDArray[np.intp]:
@@ -111,31 +142,26 @@ def _above(counts: NDArray[np.int64], first: int) -> NDArray[np.int64]:
     return first + np.cumsum(counts[::-1])[::-1] - counts
 
 
-def refine(
-    buckets: Buckets,
-    negative: Sequence[NDArray[np.float32]],
-    positive: NDArray[np.float32],
-    *,
-    above: tuple[int, int],
-    share: float,
-) -> Buckets:
-    """Split buckets so that, with what is about to be added, none is too heavy.
+def refine(buckets: Buckets, pixels: Sorted, *, above: tuple[int, int], share: float) -> Buckets:
+    """Split buckets so that, with the pixels that are about to be added, none is too heavy.
 
     A bucket is too heavy when the normal pixels in it are more than ``share`` of those above it, or the
     anomalous ones more than ``share`` of those above it. One that holds ties alone cannot be split.
 
     Args:
         buckets: what is there already.
-        negative: sorted stretches of normal pixels that are about to be added.
-        positive: sorted anomalous pixels that are about to be added.
+        pixels: what is about to be added.
         above: normal and anomalous pixels that lie above all buckets; from 1.
         share: see above.
     """
     while True:
         cuts: list[NDArray[np.float32]] = []
         open_ = ~buckets.single
-        for kind, parts in ((NEGATIVE, negative), (POSITIVE, [positive])):
-            starts = [_starts(part, buckets.edges) for part in parts]
+        *of_negative, of_positive = pixels.starts(buckets.edges)
+        for kind, parts, starts in (
+            (NEGATIVE, pixels.negative, of_negative),
+            (POSITIVE, [pixels.positive], [of_positive]),
+        ):
             sizes = np.stack([np.diff(start) for start in starts])
             # By lowest bucket: what lies above a bucket is then, if anything, underrated.
             old = buckets.counts[kind, LOWEST]

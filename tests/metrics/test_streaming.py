@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bench.metrics import pixel_metrics, streaming
+from bench.metrics.bounds import intervals
+from bench.metrics.buckets import Buckets
 from bench.metrics.prepare import Lazy
 from bench.metrics.streaming import NAMES, PixelAccumulator, Streamed
 
@@ -250,10 +252,28 @@ def test_more_can_be_added_after_reading() -> None:
     assert whole.metrics().values == pytest.approx(pixel_metrics(maps, masks, eval_size=None), abs=ROUNDING)
 
 
-def test_zero_and_negative_zero_tie() -> None:
+@pytest.mark.parametrize("kept", [1, 100])
+def test_zero_and_negative_zero_tie(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "KEPT", kept)
+    scores = np.array([[[0.0, -0.0, -0.0, 0.0, -0.0, 0.0, 1.0, 1.0, -1e-45, 1e-45]]])
+    mask = np.array([[[True, True, True, False, False, False, True, False, False, False]]])
     whole = PixelAccumulator(None)
-    whole.add(np.array([[[0.0, -0.0]]]), np.array([[[True, False]]]))
-    assert whole.metrics().values["pixel_auroc"] == 0.5
+    whole.add(scores, mask)
+    whole.add(scores[:, :, ::-1], mask[:, :, ::-1])
+    twice = [np.concatenate([each, each[:, :, ::-1]]) for each in (scores, mask)]
+    check(whole.metrics(), *twice, within=ROUNDING)
+
+
+def test_ties_that_no_bucket_tells_apart_are_allowed_for() -> None:
+    """Three anomalous pixels in one bucket, below a normal one: tied or not, the precision lies within."""
+    edges = np.array([-np.inf, 0, 1, 2, np.inf], dtype=np.float32)
+    counts, weights = np.zeros((2, 2, 4), dtype=np.int64), np.zeros((2, 4))
+    counts[0, :, [0, 2]], counts[1, :, 1], weights[:, 1] = 1, 3, 1 / 3
+    found = intervals(Buckets(edges, counts, weights, np.array([1, 0.9], np.float32)), fpr_limit=1.0)["pixel_ap"]
+    tied, apart = 3 / 4, (1 / 2 + 2 / 3 + 3 / 4) / 3
+    assert found.low <= apart + ROUNDING
+    assert tied <= found.high
+    assert found.value == pytest.approx(apart)
 
 
 @pytest.mark.parametrize("value", [False, True])
