@@ -66,6 +66,10 @@ class _Group(click.Group):
         except BrokenPipeError:  # `bench table | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(141)
+        except OSError as error:
+            if not error.filename:
+                raise
+            raise _UsersError(f"{error.filename}: {error.strerror}") from None
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

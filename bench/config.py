@@ -7,6 +7,7 @@ since commas separate options and names.
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -146,9 +147,12 @@ def _convert(text: str, hint: Any) -> Any:
         raise ValueError("choose on or off")
     if hint in (int, float):
         try:
-            return hint(text)
+            number = hint(text)
         except ValueError:
             raise ValueError(f"not a{'n int' if hint is int else ' number'}") from None
+        if not math.isfinite(number):
+            raise ValueError("not a finite number")
+        return number
     if hint is str:
         return text
     raise ValueError(f"options of type {hint} cannot be set on the command line")

@@ -71,5 +71,6 @@ class HashBook:
         with ThreadPoolExecutor(max_workers=8) as pool:
             list(pool.map(one, paths))
         if self._path is not None and self._changed:
-            write_atomically(self._path, json.dumps(self._known).encode())
+            with contextlib.suppress(OSError):  # a memory only; the store says so when it cannot be written
+                write_atomically(self._path, json.dumps(self._known).encode())
             self._changed = False

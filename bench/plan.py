@@ -157,14 +157,17 @@ def _weights(study: Study, names: list[str]) -> dict[str, Weights]:
             using = ", ".join(loadable) or "none that loads weights"
             raise BenchError(f"--weights {only}: say for which encoder, --weights NAME={only} (in use: {using})")
         files[loadable[0]] = only
-    found = {}
+    found, used = {}, set()
     for name in names:
-        file = files.pop(name, None) or files.pop(parse_spec(name).name, None)
+        given = next((key for key in (name, parse_spec(name).name) if key in files), None)
+        file = files[given] if given is not None else None
+        used.add(given)
         if file is not None and not file.is_file():
             raise BenchError(f"weights of {name}: there is no file {file}")
         found[name] = identify(name, file)
-    if files:
-        raise unknown("encoder given to --weights:", next(iter(files)), names)
+    for key in files:
+        if key not in used:  # one file may serve several variants of an encoder
+            raise unknown("encoder given to --weights:", key, names)
     return found
 
 
@@ -206,7 +209,11 @@ class _Expansion:
             if self.study.prompts is not None:
                 name, sections = catalogue.dataset.name, read_prompt_file(self.study.prompts)
                 if catalogue is target or name in sections:  # the dataset learned from may keep its own
-                    known.update(load_prompts(self.study.prompts, name))
+                    given = load_prompts(self.study.prompts, name)
+                    for category in given:
+                        if category not in {*known, *catalogue.categories, *source.categories}:
+                            raise unknown(f"category in {self.study.prompts}:", category, catalogue.categories)
+                    known.update(given)
             for category in catalogue.categories:
                 prompts[category] = known.get(category) or default_prompts(category)
         return prompts

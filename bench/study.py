@@ -109,6 +109,8 @@ def load_study(name: str) -> dict[str, Any]:
 
 
 def _read_field(study: str, key: str, value: Any) -> Any:
+    if value is None:
+        raise BenchError(f"{study}: the field {key!r} is empty; leave it out instead")
     try:
         if key in ("methods", "datasets"):
             return tuple(parse_spec(str(item)) for item in _items(value))
@@ -117,7 +119,7 @@ def _read_field(study: str, key: str, value: Any) -> Any:
         if key == "shots":
             return tuple(int(item) for item in _items(value))
         if key == "seeds":
-            return tuple(range(value)) if isinstance(value, int) else tuple(int(item) for item in value)
+            return tuple(range(value)) if isinstance(value, int) else tuple(int(item) for item in _list(value))
         if key == "categories":
             return tuple(str(item) for item in _items(value))
         if key == "prompts":
@@ -125,6 +127,12 @@ def _read_field(study: str, key: str, value: Any) -> Any:
     except (TypeError, ValueError) as error:
         raise BenchError(f"{study}: the field {key!r} cannot be read: {error}") from None
     return str(value)
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError("expected a number or a list")
+    return value
 
 
 def _items(value: Any) -> Sequence[Any]:

@@ -115,9 +115,12 @@ def _study(study_name: str | None, methods: str | None, options: dict[str, Any])
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:
     try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
+        numbers = tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise BenchError(f"{option} {text}: expected whole numbers, such as 1,10") from None
+        numbers = ()
+    if not numbers:
+        raise BenchError(f"{option} {text}: expected whole numbers, such as 1,10")
+    return numbers
 
 
 def _weights(given: tuple[str, ...]) -> dict[str, Path]:
@@ -132,9 +135,12 @@ def _weights(given: tuple[str, ...]) -> dict[str, Path]:
 
 def _prepare(study: Study, store: Store, console: Any) -> Plan:
     """Look everything up, name the study, and say what is about to happen."""
+    from bench.devices import choose_device
     from bench.plan import prepare
     from bench.study import PAPER_SEEDS
 
+    if study.device != "auto":
+        choose_device(study.device)  # a device that is not there is said before the data are read
     busy = console.status("checking the data and looking up weights")
     with busy if console.is_terminal else contextlib.nullcontext():
         plan = prepare(study, store)

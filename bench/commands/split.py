@@ -7,13 +7,20 @@ from pathlib import Path
 import click
 
 from bench.commands.options import data_options, read_roots
+from bench.errors import BenchError
 
 
 @click.command("split")
 @data_options
 @click.option("--category", required=True, help="The target category.")
-@click.option("--shots", type=int, default=1, show_default=True, help="Labelled anomalies per seen category.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--shots",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="Labelled anomalies per seen category.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="The whole manifest, every image id.")
 def command(
     datasets: str | None,
@@ -36,6 +43,8 @@ def command(
     target = open_catalogue(spec, read_roots(roots, (spec,)).get(spec.name))
     source = open_catalogue(parse_spec(train_dataset), train_root) if train_dataset else target
     rules = parse_spec(protocol or ("transfer" if train_dataset else "loo"))
+    if (rules.name == "transfer") != bool(train_dataset) or (train_root and not train_dataset):
+        raise BenchError("--protocol transfer, --train-dataset and --train-root go together")
     config = build_config(ProtocolConfig, rules, "protocol")
     manifest = make_split(
         rules.name, config, target=target, source=source, category=category, shots=shots, seed=seed

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import multiprocessing.connection
 import os
 import queue
 import signal
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -44,6 +46,8 @@ class LocalExecutor:
         while (first := next(source, None)) is not None:
             # A broken pool ends `_pool`; what was in flight becomes suspect and the rest goes on in a new one.
             yield from _pool(self.workers, itertools.chain([first], source), report, suspects)
+            if suspects:  # most often memory ran out: fewer side by side need less of it
+                self.workers = max(1, self.workers // 2)
             for task in suspects:
                 again: list[Task] = []
                 yield from _pool(1, [task], report, again)
@@ -93,7 +97,12 @@ def _pool(
         while True:
             while len(flying) < workers and (task := next(source, None)) is not None:
                 report(task, "starts", 0, 0)
-                flying[pool.submit(_work, task)] = task
+                try:
+                    future = pool.submit(_work, task)
+                except BrokenProcessPool:  # another task's worker has just died; this one is claimed already
+                    suspects.append(task)
+                    raise
+                flying[future] = task
             if not flying:
                 return
             landed, _ = wait(flying, timeout=_POLL, return_when=FIRST_COMPLETED)
@@ -139,9 +148,18 @@ def _start(news: Queue[tuple[str, str, int, int]], workers: int) -> None:
     from bench.features import CACHE
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver ends its workers itself
+    threading.Thread(target=_end_with_driver, daemon=True).start()
     limit_threads()
     CACHE.limit = min(CACHE.limit, _memory() // (2 * workers))
     _news = news
+
+
+def _end_with_driver() -> None:
+    """A worker whose driver was killed would wait for its next task for ever."""
+    driver = multiprocessing.parent_process()
+    if driver is not None:
+        multiprocessing.connection.wait([driver.sentinel])
+        os._exit(1)
 
 
 def _memory() -> int:

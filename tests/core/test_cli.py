@@ -52,6 +52,8 @@ def test_unknown_names_suggest_the_nearest(store: list[str]) -> None:
         (["--categories", "nothing"], "unknown category"),
         (["--prompts", "/nonexistent.yaml"], "nonexistent.yaml"),
         (["--device", "tpu"], "unknown device"),
+        (["--seeds", " "], "expected whole numbers"),
+        (["--methods", "promptad[lr=nan]"], "not a finite number"),
     ],
 )
 def test_mistakes_get_one_clear_line(words: list[str], message: str, store: list[str]) -> None:
@@ -125,9 +127,27 @@ def test_a_study_file_with_a_wrong_field_is_refused(tmp_path: Path, store: list[
         ("- clip\n", "mapping of fields"),
         ("method: [clip]\n", "Did you mean 'methods'"),
         ("methods: [clip]\nshots: [few]\n", "'shots' cannot be read"),
+        ("methods: [clip]\nseeds: '10'\n", "expected a number or a list"),
+        ("methods: [clip]\nencoder:\n", "is empty"),
     ):
         file.write_text(text)
         assert message in refused("run", "--study", str(file), *store)
+
+
+def test_a_mistyped_category_in_a_prompt_file_is_named(tmp_path: Path, store: list[str]) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("gearr: {label: gear, normality: a gear, descriptions: {crack: crack}}\n")
+    message = refused("run", "--methods", "clip", "--categories", "gear", "--prompts", str(file), *store)
+    assert "Did you mean 'gear'" in message
+
+
+def test_a_table_that_cannot_be_written_is_one_clear_line(
+    toy_root: Path, tmp_path: Path, store: list[str]
+) -> None:
+    own = ["--dataset", "folder", "--data-root", str(toy_root), "--encoder", "pocket/clip", "--workers", "0"]
+    assert call("run", "--methods", "clip", "--categories", "bolt", *own, *store).exit_code == 0
+    target = str(tmp_path / "missing" / "t.tex")
+    assert "missing" in refused("table", "--format", "latex", "--output", target, *store)
 
 
 def test_dry_run_lists_trials_and_runs_none(toy_root: Path, tmp_path: Path, store: list[str]) -> None:

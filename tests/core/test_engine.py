@@ -201,3 +201,60 @@ def test_data_that_change_under_a_running_study_fail_its_trials(toy_root: Path, 
     outcome = run_trial(plan.tasks[0])
     assert outcome.record["status"] == "failed"
     assert "changed while the study ran" in outcome.record["reason"]
+
+
+def test_no_trial_is_lost_when_the_pool_breaks_while_one_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    from concurrent.futures import Future
+    from concurrent.futures.process import BrokenProcessPool
+    from types import SimpleNamespace
+
+    from bench.executors import local
+
+    broken = iter([False, False, True])
+
+    class Pool:
+        _processes: dict[int, Any] = {}  # noqa: RUF012
+        _pending_work_items: dict[int, Any] = {}  # noqa: RUF012
+
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+
+        def submit(self, _: Any, task: Any) -> Future[Any]:
+            if next(broken, False):
+                raise BrokenProcessPool
+            future: Future[Any] = Future()
+            future.set_result(f"outcome of {task.key}")
+            return future
+
+        def shutdown(self, **_: Any) -> None: ...
+
+    monkeypatch.setattr(local, "ProcessPoolExecutor", Pool)
+    tasks: Any = [SimpleNamespace(key=key) for key in "abcde"]
+    found = [task.key for task, _ in local.LocalExecutor(1).run(iter(tasks), lambda *_: None)]
+    assert sorted(found) == list("abcde")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes through /proc")
+def test_workers_end_with_a_driver_that_is_killed(toy_root: Path, tmp_path: Path) -> None:
+    words = ["run", "--methods", "toy-learner[pause=60]", "--dataset", "folder", "--data-root", str(toy_root)]
+    words += ["--store", str(tmp_path / "store"), "--shots", "1", "--workers", "1"]
+    driver = subprocess.Popen([sys.executable, "-P", "-m", "bench", *words], stderr=subprocess.DEVNULL)
+    children = Path(f"/proc/{driver.pid}/task/{driver.pid}/children")
+    deadline = time.monotonic() + 90
+    workers: list[str] = []
+    while not workers:  # the claim is taken when the worker is started
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+        workers = [pid for pid in children.read_text().split() if b"spawn_main" in _command_line(pid)]
+    time.sleep(5)
+    driver.kill()
+    driver.wait()
+    while any(b"spawn_main" in _command_line(pid) for pid in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def _command_line(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
