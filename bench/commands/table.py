@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -62,6 +62,21 @@ def chosen_study(store: Store, name: str | None) -> str:
     return name or names[0]
 
 
+def study_records(store: Store, study: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What the store keeps of a study, and its records; those of trials that have not run yet come last.
+
+    Raises:
+        BenchError: none of its trials has finished.
+    """
+    content = store.study(study) or {}
+    found = {key: store.record(key) for key in content.get("keys", [])}
+    missing = [record for record in content.get("missing", []) if found.get(record["key"]) is None]
+    records = [record for record in found.values() if record is not None]
+    if not records:
+        raise BenchError(f"study {study} has no finished trial yet; run it first")
+    return content, [*records, *missing]
+
+
 def load_tables(
     store: Store,
     study: str,
@@ -78,14 +93,9 @@ def load_tables(
     """
     from bench.report.table import build_tables
 
-    content = store.study(study) or {}
-    found = {key: store.record(key) for key in content.get("keys", [])}
-    missing = [record for record in content.get("missing", []) if found.get(record["key"]) is None]
-    records = [record for record in found.values() if record is not None]
-    if not records:
-        raise BenchError(f"study {study} has no finished trial yet; run it first")
+    content, records = study_records(store, study)
     return build_tables(
-        [*records, *missing],
+        records,
         metrics=metrics,
         methods=methods or content.get("methods"),
         percent=percent,
