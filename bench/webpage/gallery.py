@@ -99,8 +99,8 @@ class Gallery:
             return Exhibition(key, reason=catalogue)
         try:
             scores = self.store.scores(key)
-        except BenchError as error:
-            return Exhibition(key, reason=str(error))
+        except BenchError:
+            return Exhibition(key, reason="the trial's scores cannot be read; run the study again")
         ids = self.store.score_ids(key)
         labels = catalogue.labels(ids).astype(bool)
         outranked = _outranked(scores["image"], labels)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.metrics.resize import resize_bilinear, resize_nearest
+from bench.metrics.resize import resize_bilinear
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,7 +37,7 @@ def silhouette(mask: NDArray[np.bool_]) -> str:
     from PIL import Image
 
     stream = io.BytesIO()
-    Image.fromarray(resize_nearest(mask, fit(mask.shape))).save(stream, "PNG", optimize=True)
+    Image.fromarray(_region(mask, fit(mask.shape))).save(stream, "PNG", optimize=True)
     return _uri("png", stream)
 
 
@@ -60,7 +60,7 @@ def overlay(
     place = np.clip((resize_bilinear(scores, size) - low) / max(high - low, 1e-12), 0, 1)
     colours = 255 * matplotlib.colormaps[COLOURS](place)[..., :3]
     pixels = (1 - _OPACITY) * grey + _OPACITY * colours
-    inside = resize_nearest(mask, size)
+    inside = _region(mask, size)
     rim = _grown(inside) & ~inside
     pixels[_grown(rim) & ~inside & ~rim] = 0
     pixels[rim] = 255
@@ -75,6 +75,14 @@ def scale(steps: int = 16) -> list[str]:
     from matplotlib.colors import to_hex
 
     return [to_hex(matplotlib.colormaps[COLOURS](i / (steps - 1))) for i in range(steps)]
+
+
+def _region(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The mask at another size; a pixel that holds any anomalous one is anomalous, however thin the defect."""
+    from PIL import Image
+
+    grey = Image.fromarray(mask).convert("L").resize(size[::-1], Image.Resampling.BOX)
+    return np.asarray(grey) > 0
 
 
 def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
