@@ -18,6 +18,7 @@ from pages import CATEGORIES, NOTE, PROVENANCE, Node, keep, pocket, read, report
 from PIL import Image
 
 from bench.report import text
+from bench.report.model import NO_SEEDS
 from bench.report.table import METRICS, build_tables
 from bench.store import Store
 from bench.webpage import pictures
@@ -231,7 +232,7 @@ def test_a_trial_says_everything_about_itself(page: Node) -> None:
     assert facts["Data fingerprint"] == "f" * 64
     assert facts["Encoder weights"] == f"pocket/clip · {'e' * 64}"
     assert facts["Finished"] == PROVENANCE["finished"]
-    assert facts["Seconds"] == "data 0.50, fit 11.0, metrics 0.25, score 0.25, total 12.0"
+    assert facts["Seconds"] == "data 0.500, fit 11.0, metrics 0.250, score 0.250, total 12.0"
     for word in ("torch 2.5.1", "Python 3.12.1", "c0ffee", "cpu (4 cores)"):
         assert word in facts["Environment"]
     card = page.one("div", id="environment-1")
@@ -268,7 +269,20 @@ def test_speed_is_of_finished_trials(make: Make) -> None:
     rows = make(records).one("section", id="speed").one("tbody").all("tr")
     lines = [[node.text for node in row.all("th") + row.all("td")] for row in rows]
     # method, shots, trials, data, fit, score, metrics, total, all trials, passes, memory, device
-    assert lines[0] == ["CLIP", "–", "1", *["0.50", "1.00", "0.25", "0.25", "2.00", "2.00", "40", "900"], "cuda"]  # noqa: RUF001
+    assert lines[0] == [
+        "CLIP",
+        NO_SEEDS,
+        "1",
+        "0.500",
+        "1.00",
+        "0.250",
+        "0.250",
+        "2.00",
+        "2.00",
+        "40",
+        "900",
+        "cuda",
+    ]
     assert lines[1][2] == "2"  # another device is another line
     assert lines[2][:3] == ["PromptAD", "1", "9"]
     assert lines[2][7:11] == ["11.0", "99.0", "322", "900 to 1,234"]

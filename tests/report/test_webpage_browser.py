@@ -36,8 +36,9 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def records() -> list[dict[str, Any]]:
-    """The study, and one trial with pictures."""
-    return [*study(), trial("clip", "button", None, None, 0.4, fingerprint=pocket().fingerprint)]
+    """The study, a method that was skipped, and one trial with pictures, the last."""
+    skipped = trial("regad", "chip", 1, 0, status="skipped", reason="it needs normal images")
+    return [*study(), skipped, trial("clip", "button", None, None, 0.4)]
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,14 @@ def test_what_is_missing_is_sorted_to_the_end(page: Any) -> None:
         assert set(found[2:]) == {"mesh", "button"}
 
 
+def test_a_method_without_any_number_is_sorted_to_the_end(page: Any) -> None:
+    total = page.locator("#speed thead button", has_text="Total")
+    for first in ("CLIP", "PromptAD"):
+        total.click()
+        rows = page.locator("#speed tbody th").all_inner_texts()
+        assert (rows[0], rows[-1]) == (first, "regad")
+
+
 def test_sorting_by_keyboard(page: Any) -> None:
     page.locator(f"{RESULTS} thead button").first.focus()
     page.keyboard.press("Tab")
@@ -125,22 +134,22 @@ def test_another_metric(page: Any, records: list[dict[str, Any]]) -> None:
 
 
 def test_filtering(page: Any) -> None:
-    assert len(heads(page)) == 1 + 2 * 3
+    assert len(heads(page)) == 1 + 2 * 4
     page.get_by_label("1-shot", exact=True).uncheck()
-    assert len(heads(page)) == 1 + 3
+    assert len(heads(page)) == 1 + 4
     assert page.locator(f"{RESULTS} th[scope=colgroup]:visible").all_inner_texts() == ["10-shot"]
     page.locator(".menu summary").click()
     page.get_by_label("PromptAD", exact=True).uncheck()
-    assert [head.split()[0] for head in heads(page)] == ["Category", "CLIP", "DevNet"]
-    assert page.locator(f"{RESULTS} th[scope=colgroup]:visible").evaluate("head => head.colSpan") == 2
-    assert "2 of 3" in page.locator(".menu summary").inner_text()
-    assert page.locator("#summary tbody tr:visible").count() == 2
+    assert [head.split()[0] for head in heads(page)] == ["Category", "CLIP", "DevNet", "regad"]
+    assert page.locator(f"{RESULTS} th[scope=colgroup]:visible").evaluate("head => head.colSpan") == 3
+    assert "3 of 4" in page.locator(".menu summary").inner_text()
+    assert page.locator("#summary tbody tr:visible").count() == 3
     page.keyboard.press("Escape")
     assert not page.get_by_label("PromptAD", exact=True).is_visible()
     page.get_by_label("Category").fill("OO")
     assert column(page, 0) == ["wood"]
     assert page.locator("details.category:visible").count() == 1
-    assert page.locator("#unfinished tbody tr:visible").count() == 0  # they are mesh's
+    assert page.locator("#unfinished tbody tr:visible").count() == 0  # they are mesh's and chip's
     assert page.locator("output").inner_text() == "1 of 4 categories"
     assert page.get_by_text("whatever is filtered").locator("visible=true").count() == 1
     average = page.locator(f"{RESULTS} tfoot td:visible").first
@@ -148,7 +157,7 @@ def test_filtering(page: Any) -> None:
     page.get_by_label("Category").fill("nothing")
     assert page.locator("output").inner_text() == "No category has this in its name."
     page.get_by_role("button", name="Reset").click()
-    assert len(heads(page)) == 1 + 2 * 3
+    assert len(heads(page)) == 1 + 2 * 4
     assert column(page, 0) == sorted([*CATEGORIES, "button"])
 
 

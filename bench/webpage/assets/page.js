@@ -73,6 +73,7 @@
     // ---------------------------------------------------------------- sorting
     const collator = new Intl.Collator("en", { numeric: true });
     const contentOf = (cell) => {
+      if (!cell || cell.matches(".none")) return null;
       if (cell.dataset.value !== undefined) return Number(cell.dataset.value);
       return cell.matches("th, .text") ? cell.textContent.trim() : null; // a number that is not there
     };
