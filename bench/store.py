@@ -151,6 +151,13 @@ class Store:
         """A study that was run here, by name; None if there is none."""
         return self._json(self.root / "studies" / f"{name}.json")
 
+    def study_records(self, name: str) -> list[dict[str, Any]]:
+        """The records of a study's trials; of those that have not run, their descriptions as ``missing``."""
+        content = self.study(name) or {}
+        found = {key: self.record(key) for key in content.get("keys", [])}
+        missing = [record for record in content.get("missing", []) if found.get(record["key"]) is None]
+        return [record for record in found.values() if record is not None] + missing
+
     def study_names(self) -> list[str]:
         """The studies run here, the latest first."""
         paths = sorted(self.root.glob("studies/*.json"), key=lambda p: (-p.stat().st_mtime_ns, p.name))
