@@ -19,15 +19,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bench.errors import BenchError
 from bench.files import write_atomically
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
+    from numpy.typing import NDArray
 
+DEFAULT_ROOT = Path("results/runs")
 FORMAT = 1
 FINAL = ("ok", "skipped")  # a failed trial is tried again
 
@@ -93,6 +92,7 @@ class Store:
         key = record["key"]
         try:
             if scores is not None:
+                import numpy as np
                 from safetensors.numpy import save
 
                 contiguous = {name: np.ascontiguousarray(array) for name, array in scores.items()}

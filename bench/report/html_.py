@@ -14,7 +14,7 @@ STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0; }
-caption { text-align: left; font-weight: 600; padding-bottom: .5rem; }
+h2 { font-size: 1.05rem; margin: 1.5rem 0 .5rem; }
 th, td { padding: .2rem .7rem; text-align: right; white-space: nowrap; }
 th { font-weight: 600; }
 thead th { vertical-align: bottom; }
@@ -63,8 +63,8 @@ def render(tables: Sequence[Table], records: trace.Records | None = None) -> str
 
 def _table(table: Table, records: trace.Records | None, numbers: Iterator[int]) -> Iterator[str]:
     origins = []
-    yield '<div class="wide">\n<table>'
-    yield f"<caption>{escape(table.heading)}</caption>"
+    heading = escape(table.heading)
+    yield f'<h2>{heading}</h2>\n<div class="wide">\n<table aria-label="{heading}">'
     yield "<thead>"
     yield from _heads(table)
     yield "</thead>\n<tbody>"
