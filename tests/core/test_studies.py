@@ -133,3 +133,20 @@ def test_a_paper_study_takes_its_dataset_and_changes_from_the_command_line(tmp_p
     assert "study table1-pocket-" in result.stderr
     several = call("--study", "table3", *changes, "--protocol", "loo[k=2],loo[k=1,k_source=test_good]", *own)
     assert len(several.stdout.splitlines()) == 2 * 2 * 5
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_studies_run_and_end_in_their_tables(name: str, toy_root: Path, tmp_path: Path) -> None:
+    short = "iters=2,ffn=32" if name == "table4" else "iters=2,ffn=32,epochs=1,steps_per_epoch=2,batch_size=6"
+    words = ["--study", name, "--dataset", "folder", "--data-root", str(toy_root), "--categories", "bolt"]
+    words += ["--encoder", "pocket/clip", "--backbone", "pocket/resnet", "--seeds", "1", "--shots", "1"]
+    words += ["--protocol", "loo[k=2],loo[k=1,k_source=test_good]"] if name == "table3" else []
+    result = call(*words, "--set", short, "--workers", "0", "--store", str(tmp_path / "store"))
+    assert result.exit_code == 0, result.output
+    records = [*Store(tmp_path / "store").records()]
+    assert len(records) == (10 if name == "table3" else 5)
+    assert {record["status"] for record in records} == {"ok"}
+    assert "Not as by default:" in result.stdout
+    first = {"table1": "Category", "table2": "Method", "table3": "K", "table4": "ABN"}[name]
+    assert any(line.startswith(first) for line in result.stdout.splitlines())
+    assert "missing" in result.stdout  # the 10-shot trials of the paper
