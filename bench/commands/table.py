@@ -58,7 +58,10 @@ def command(
     output: Path | None,
     store: Path,
 ) -> None:
-    """Print the tables of a study that was run: rows per category, mean and deviation over seeds."""
+    """Print the tables of studies that were run, or the trials behind one of their numbers.
+
+    Rows are categories or what the layout has, numbers are means over seeds with their deviations.
+    """
     results = Store(store)
     studies = [chosen_study(results, name) for name in study_names or (None,)]
     chosen = read_metrics(metrics)

@@ -75,7 +75,8 @@ def _table1(sources: Sources) -> Iterator[Table]:
         categories = source.grid.categories
         if source.name == "aitex":
             rows.append(Row(title, lines[-1], average=True))
-            notes.append(f"{title}: average over its categories {', '.join(categories)}")
+            if len(categories) > 1:
+                notes.append(f"{title}: average over its categories {', '.join(categories)}")
             continue
         section = title if len(chosen) > 1 else ""
         rows += [Row(head, line, section=section) for head, line in zip(categories, lines[:-1], strict=True)]
@@ -181,11 +182,11 @@ def _components(label: str) -> tuple[str, ...]:
 
 
 def _zero_shot(entry: Entry) -> bool:
-    return _normals(entry.protocol)[0] == 0
+    return parse_spec(entry.protocol.label).name in ("loo", "transfer") and not _few_shot(entry)
 
 
 def _few_shot(entry: Entry) -> bool:
-    return not _zero_shot(entry)
+    return _normals(entry.protocol)[0] > 0
 
 
 def _ablation(entry: Entry) -> bool:

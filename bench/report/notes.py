@@ -27,11 +27,19 @@ def footnotes(table: Table, grids: Sequence[Grid], own: Iterable[str] = ()) -> I
     groups = {column.group for column in table.columns}
     if any(name.endswith("-shot") for name in groups):
         yield Note("k-shot: k labelled anomalies per seen category.")
-    if seedless := known.heads(m for m in known.facts if all(g.seedless(m) for g in grids if m in g.of_method)):
+    alike = [
+        method
+        for method in known.facts
+        if all(e.shots is None for g in grids for e in g.of_method.get(method, ()))
+    ]
+    drawn = [m for m in alike if not all(g.seedless(m) for g in grids if m in g.of_method)]
+    if seedless := known.heads(method for method in alike if method not in drawn):
         text = "no training and no seeds, so one value per category"
         text += ", the same in every column group" * (len(groups) > 1)
         text += f"; the missing deviation ({NO_SEEDS}) is structural" * table.has_deviations
         yield Note(f"{seedless}: {text}.")
+    if drawn and len(groups) > 1:
+        yield Note(f"{known.heads(drawn)}: no labelled anomalies, so the same in every column group.")
     if incomplete := _incomplete(table):
         text = f"average over the categories that have a value: {incomplete}; not compared with the others."
         yield Note(text, INCOMPLETE)

@@ -216,6 +216,8 @@ def test_table_3_is_numbers_of_normals_by_methods() -> None:
     assert [(c.group, c.head) for c in table.columns] == [(g, h) for g in groups for h in heads]
     assert {c.mark for c in table.columns} == {""}  # a note says it of all of them
     assert any("no number is zero-shot" in note.text for note in table.notes)
+    same = "CLIP few-shot, WinCLIP+: no labelled anomalies, so the same in every column group."
+    assert same in [note.text for note in table.notes]
     assert "loo with K normal images of the target" in table.heading
     place = row(table, "2", "K from the test part").cells[3].place
     assert place is not None and place.protocol == "loo[k=2,k_source=test_good]"
@@ -265,6 +267,8 @@ def test_a_layout_says_what_it_needs() -> None:
         build_layout("table1", table3_records())
     with pytest.raises(BenchError, match=r"table3 is made of trials with K normal images.*--study table3"):
         build_layout("table3", table1_records())
+    with pytest.raises(BenchError, match="there is promptad under oneclass"):
+        build_layout("table1", [record(protocol="oneclass")])
     with pytest.raises(BenchError, match="table4 is made of zero-shot trials of promptad"):
         build_layout("table4", untrained(["clip"], MVTEC))
 
