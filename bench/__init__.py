@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bench.evaluation import evaluate
+    from bench.report.frame import results
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "evaluate"]
+__all__ = ["__version__", "evaluate", "results"]
+
+_LAZY = {"evaluate": "bench.evaluation", "results": "bench.report.frame"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``bench.evaluate`` when it is first asked for: importing bench stays free of NumPy."""
-    if name == "evaluate":
-        from bench.evaluation import evaluate
-
-        return evaluate
+    """Import a function when it is first asked for: importing bench stays free of NumPy."""
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -46,7 +46,7 @@ def parse_spec(text: str) -> Spec:
     if not name or (bracket and not inner.endswith("]")) or "]" in name or text.count("[") != text.count("]"):
         raise BenchError(f"cannot read {text!r}; write NAME or NAME[option=value,option=value]")
     options: dict[str, str] = {}
-    for item in _split(inner[:-1]):
+    for item in split_list(inner[:-1]):
         key, equals, value = (part.strip() for part in item.partition("="))
         if not equals or not key or not value:
             raise BenchError(f"cannot read the option {item!r} in {text!r}; write option=value")
@@ -58,14 +58,15 @@ def parse_spec(text: str) -> Spec:
 
 def split_specs(text: str) -> list[Spec]:
     """Read a comma-separated list of specs; commas inside brackets belong to the options."""
-    return [parse_spec(part) for part in _split(text)]
+    return [parse_spec(part) for part in split_list(text)]
 
 
-def _split(text: str) -> list[str]:
+def split_list(text: str, separator: str = ",") -> list[str]:
+    """The parts of a separated list; separators inside brackets are a part's own."""
     parts, depth, start = [], 0, 0
     for position, character in enumerate(text):
         depth += (character == "[") - (character == "]")
-        if character == "," and depth == 0:
+        if character == separator and depth == 0:
             parts.append(text[start:position])
             start = position + 1
     parts.append(text[start:])

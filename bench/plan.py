@@ -89,9 +89,10 @@ def prepare(study: Study, store: Store) -> Plan:
         BenchError: anything the user must mend first; for data, every faulty file at once.
     """
     hashes = HashBook(store.root / "hashes.json")
-    if study.protocol.name not in PROTOCOLS:
-        raise unknown("protocol", study.protocol.name, PROTOCOLS)
-    protocol_config = build_config(ProtocolConfig, study.protocol, "protocol")
+    for protocol in study.protocols:
+        if protocol.name not in PROTOCOLS:
+            raise unknown("protocol", protocol.name, PROTOCOLS)
+    configs = [build_config(ProtocolConfig, protocol, "protocol") for protocol in study.protocols]
     entries = {str(spec): [_entry(method, spec, study) for method in study.methods] for spec in study.datasets}
     catalogues = [open_catalogue(spec, study.roots.get(spec.name), hashes) for spec in study.datasets]
     source = _source(study, hashes)
@@ -100,12 +101,17 @@ def prepare(study: Study, store: Store) -> Plan:
         notes += _checked(catalogue, store)
     every_entry = list(itertools.chain.from_iterable(entries.values()))
     weights = _weights(study, sorted({name for e in every_entry for name in e.encoders.values()}))
-    expansion = _Expansion(study, protocol_config, weights, str(store.root / "hashes.json"))
     tasks: list[Task] = []
-    for spec, catalogue in zip(study.datasets, catalogues, strict=True):
-        tasks += expansion.tasks(catalogue, source or catalogue, entries[str(spec)])
+    manifests: dict[str, Manifest] = {}
+    for protocol, config in zip(study.protocols, configs, strict=True):
+        elsewhere = source if protocol.name == "transfer" else None
+        part = dataclasses.replace(study, protocols=(protocol,), source=study.source if elsewhere else None)
+        expansion = _Expansion(part, config, weights, str(store.root / "hashes.json"))
+        for spec, catalogue in zip(study.datasets, catalogues, strict=True):
+            tasks += expansion.tasks(catalogue, elsewhere or catalogue, entries[str(spec)])
+        manifests |= expansion.manifests
     unique = tuple({task.key: task for task in tasks}.values())
-    return Plan(study, unique, expansion.manifests, tuple(notes))
+    return Plan(study, unique, manifests, tuple(notes))
 
 
 def _entry(spec: Spec, dataset: Spec, study: Study) -> _Entry:
@@ -123,7 +129,7 @@ def _entry(spec: Spec, dataset: Spec, study: Study) -> _Entry:
 
 
 def _source(study: Study, hashes: HashBook) -> Catalogue | None:
-    if study.protocol.name != "transfer":
+    if all(protocol.name != "transfer" for protocol in study.protocols):
         if study.source is not None:
             raise BenchError("a dataset to learn from goes with --protocol transfer")
         return None

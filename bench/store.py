@@ -19,15 +19,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bench.errors import BenchError
 from bench.files import write_atomically
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
+    from numpy.typing import NDArray
 
+DEFAULT_ROOT = Path("results/runs")
 FORMAT = 1
 FINAL = ("ok", "skipped")  # a failed trial is tried again
 
@@ -93,6 +92,7 @@ class Store:
         key = record["key"]
         try:
             if scores is not None:
+                import numpy as np
                 from safetensors.numpy import save
 
                 contiguous = {name: np.ascontiguousarray(array) for name, array in scores.items()}
@@ -150,6 +150,13 @@ class Store:
     def study(self, name: str) -> dict[str, Any] | None:
         """A study that was run here, by name; None if there is none."""
         return self._json(self.root / "studies" / f"{name}.json")
+
+    def study_records(self, name: str) -> list[dict[str, Any]]:
+        """The records of a study's trials; of those that have not run, their descriptions as ``missing``."""
+        content = self.study(name) or {}
+        found = {key: self.record(key) for key in content.get("keys", [])}
+        missing = [record for record in content.get("missing", []) if found.get(record["key"]) is None]
+        return [record for record in found.values() if record is not None] + missing
 
     def study_names(self) -> list[str]:
         """The studies run here, the latest first."""

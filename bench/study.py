@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import importlib.resources
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ class Study:
         name: under which ``bench table`` finds it again.
         methods: method specs.
         datasets: dataset specs.
-        protocol: protocol spec, ``loo`` or ``transfer`` with options.
+        protocols: protocol specs, ``loo`` or ``transfer`` with options; every trial is run under each.
         source: dataset spec to learn from under ``transfer``.
         shots: labelled anomalies per seen category.
         seeds: seeds, each a repetition.
@@ -34,12 +35,14 @@ class Study:
         weights: encoder name -> local weights file; under the name ``""`` for the only encoder in use.
         prompts: a prompt file that replaces the datasets' own.
         device: torch device, or ``auto``.
+        layout: the rows and columns that its tables have, see :mod:`bench.report.layouts`; empty for the
+            categories and methods.
     """
 
     name: str
     methods: tuple[Spec, ...]
     datasets: tuple[Spec, ...]
-    protocol: Spec = dataclasses.field(default_factory=lambda: Spec("loo"))
+    protocols: tuple[Spec, ...] = (Spec("loo"),)
     source: Spec | None = None
     shots: tuple[int, ...] = (1, 10)
     seeds: tuple[int, ...] = (0,)
@@ -50,18 +53,27 @@ class Study:
     weights: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     prompts: Path | None = None
     device: str = "auto"
+    layout: str = ""
 
     def __post_init__(self) -> None:
         if not self.methods:
             raise BenchError("the study names no method; add --methods NAME")
         if not self.datasets:
             raise BenchError("the study names no dataset; add --dataset NAME")
+        if not self.protocols:
+            raise BenchError("the study names no protocol; leave it out for leave-one-category-out")
         if not self.shots or min(self.shots) < 0:
             raise BenchError("shots must be one or more numbers, none negative: --shots 1,10")
         if not self.seeds or min(self.seeds) < 0:
             raise BenchError("seeds must be one or more numbers, none negative: --seeds 10")
         if len(set(self.seeds)) < len(self.seeds) or len(set(self.shots)) < len(self.shots):
             raise BenchError("a seed or a number of shots stands twice")
+
+    @property
+    def protocol(self) -> Spec:
+        """The protocol, of a study that has one alone."""
+        (only,) = self.protocols
+        return only
 
 
 _FIELDS = {f.name for f in dataclasses.fields(Study)} - {"roots", "weights", "device"}
@@ -112,9 +124,9 @@ def _read_field(study: str, key: str, value: Any) -> Any:
     if value is None:
         raise BenchError(f"{study}: the field {key!r} is empty; leave it out instead")
     try:
-        if key in ("methods", "datasets"):
+        if key in ("methods", "datasets", "protocols"):
             return tuple(parse_spec(str(item)) for item in _items(value))
-        if key in ("protocol", "source"):
+        if key == "source":
             return parse_spec(str(value))
         if key == "shots":
             return tuple(int(item) for item in _items(value))
@@ -124,9 +136,52 @@ def _read_field(study: str, key: str, value: Any) -> Any:
             return tuple(str(item) for item in _items(value))
         if key == "prompts":
             return Path(str(value))
+        if key == "layout":
+            return _layout(str(value))
     except (TypeError, ValueError) as error:
         raise BenchError(f"{study}: the field {key!r} cannot be read: {error}") from None
     return str(value)
+
+
+def set_options(methods: Sequence[Spec], settings: Sequence[str]) -> tuple[Spec, ...]:
+    """The method specs with options set in all of them at once.
+
+    Args:
+        methods: of a study.
+        settings: ``option=value`` for every method that has such an option, ``method.option=value`` for one
+            method and its variants.
+
+    Raises:
+        BenchError: a setting is malformed, or no method of the study has its option.
+    """
+    from bench.registry import METHODS
+
+    known = {spec.name: {f.name for f in dataclasses.fields(METHODS.load(spec.name).Config)} for spec in methods}
+    changed = list(methods)
+    for setting in settings:
+        key, equals, value = (part.strip() for part in setting.partition("="))
+        name, _, option = key.rpartition(".")
+        if not equals or not option or not value:
+            raise BenchError(f"cannot read {setting!r}; write option=value or METHOD.option=value")
+        if name and name not in known:
+            raise unknown("method of the study", name, known)
+        options = set().union(*(own for method, own in known.items() if name in ("", method)))
+        if option not in options:
+            near = difflib.get_close_matches(option, options, n=1)
+            question = f"; did you mean {near[0]!r}?" if near else ""
+            raise BenchError(f"no option {option!r} in {name or ', '.join(known)}{question}")
+        for place, spec in enumerate(changed):
+            if name in ("", spec.name) and option in known[spec.name]:
+                changed[place] = Spec(spec.name, {**spec.options, option: value})
+    return tuple(changed)
+
+
+def _layout(name: str) -> str:
+    from bench.report.layouts import LAYOUTS
+
+    if name not in LAYOUTS:
+        raise unknown("layout", name, LAYOUTS)
+    return name
 
 
 def _list(value: Any) -> list[Any]:

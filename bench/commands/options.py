@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from bench.errors import BenchError, unknown
+from bench.store import DEFAULT_ROOT
 
-DEFAULT_STORE = Path("results/runs")
 METRICS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
 
 
@@ -18,7 +18,7 @@ def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--store",
         type=click.Path(file_okay=False, path_type=Path),
-        default=DEFAULT_STORE,
+        default=DEFAULT_ROOT,
         show_default=True,
         envvar="BENCH_STORE",
         help="Where records and scores are kept.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.commands.options import METRICS, best_option, read_metrics, read_roots, store_option
-from bench.commands.table import chosen_study, load_tables, study_records
+from bench.commands.table import chosen_study, load_tables
 from bench.store import Store
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def command(
     results = Store(store)
     study = chosen_study(results, study_name)
     tables = load_tables(results, study, read_metrics(metrics or ",".join(METRICS)), percent=percent, best=best)
-    content, records = study_records(results, study)
+    content, records = results.study(study) or {}, results.study_records(study)
     labels = dict.fromkeys(record["trial"]["dataset"]["label"] for record in records)
     gallery = Gallery(results, read_roots(roots, tuple(map(parse_spec, labels))), images)
     page = render(make_page(study, content, records, tables, gallery)).encode()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.commands.options import METRICS, best_option, data_options, read_metrics, read_roots, store_option
-from bench.commands.table import print_tables
+from bench.commands.table import PLAIN, print_tables
 from bench.errors import BenchError
 from bench.store import FORMAT, Store
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.command("run")
 @click.option("--study", "study_name", help="A shipped study (bench list studies) or a YAML file.")
 @click.option("--methods", help="Methods with options: promptad[cmi=off],devnet.")
+@click.option("--set", "settings", multiple=True, help="Option of all methods that have it: epochs=2,dra.n_ref=3.")
 @data_options
 @click.option("--categories", help="Target categories, with commas.  [default: all]")
 @click.option("--shots", help="Labelled anomalies per seen category, with commas.  [default: 1,10]")
@@ -67,7 +68,8 @@ def command(
         return
     failures = _execute(plan, results, executor_name, workers, console)
     _remember(plan, results)
-    print_tables(results, plan.study.name, chosen_metrics, best=best)
+    layout = PLAIN if metrics else plan.study.layout or PLAIN
+    print_tables(results, plan.study.name, chosen_metrics, layout=layout, best=best)
     click.echo(f"records: {results.root}   again: bench table --study {plan.study.name}", err=True)
     if failures:
         raise click.exceptions.Exit(1)
@@ -75,19 +77,22 @@ def command(
 
 def _study(study_name: str | None, methods: str | None, options: dict[str, Any]) -> Study:
     """The study that the command line asks for: a named one, changed by whatever else was given."""
-    from bench.config import parse_spec, split_specs
-    from bench.study import Study, load_study
+    from bench.config import parse_spec, split_list, split_specs
+    from bench.study import Study, load_study, set_options
 
     given = {key: value for key, value in options.items() if value not in (None, ())}
     alone = study_name is None and (methods or given.keys() - {"device", "weights"})
     fields: dict[str, Any] = {} if alone else load_study(study_name or "quick")
     own_name = fields.pop("name", "")
+    fields.setdefault("methods", tuple(split_specs("clip,devnet,promptad")))
     if methods:
         fields["methods"] = tuple(split_specs(methods))
+    settings = [part for text in options["settings"] for part in split_list(text)]
+    fields["methods"] = set_options(fields["methods"], settings)
     if options["datasets"]:
         fields["datasets"] = tuple(split_specs(options["datasets"]))
     if options["protocol"]:
-        fields["protocol"] = parse_spec(options["protocol"])
+        fields["protocols"] = tuple(split_specs(options["protocol"]))
     if options["train_dataset"]:
         fields["source"] = parse_spec(options["train_dataset"])
     if options["categories"]:
@@ -100,9 +105,8 @@ def _study(study_name: str | None, methods: str | None, options: dict[str, Any])
     for key in ("encoder", "backbone", "prompts", "device"):
         if options[key]:
             fields[key] = options[key]
-    fields.setdefault("methods", tuple(split_specs("clip,devnet,promptad")))
-    fields.setdefault("datasets", (parse_spec("pocket"),))
-    fields["roots"] = read_roots(options["roots"], fields["datasets"])
+    fields.setdefault("datasets", (parse_spec("pocket"),) if alone else ())
+    fields["roots"] = read_roots(options["roots"], fields["datasets"]) if fields["datasets"] else {}
     if options["train_root"]:
         if fields.get("source") is None:
             raise BenchError("--train-root goes with --train-dataset")
@@ -146,7 +150,8 @@ def _prepare(study: Study, store: Store, console: Any) -> Plan:
         plan = prepare(study, store)
     if not study.name:
         datasets = "+".join(dict.fromkeys(spec.name for spec in study.datasets))
-        plan = dataclasses.replace(plan, study=dataclasses.replace(study, name=f"{datasets}-{plan.hash[:8]}"))
+        name = "-".join(filter(None, [study.layout, datasets, plan.hash[:8]]))
+        plan = dataclasses.replace(plan, study=dataclasses.replace(study, name=name))
     for note in plan.notes:
         click.echo(f"note: {note}", err=True)
     done = sum(store.done(task.key) for task in plan.tasks)
@@ -207,6 +212,7 @@ def _remember(plan: Plan, store: Store) -> None:
         "hash": plan.hash,
         "keys": [task.key for task in plan.tasks],
         "methods": list(dict.fromkeys(task.method for task in plan.tasks)),
+        "layout": plan.study.layout,
         "missing": [
             {"format": FORMAT, "key": task.key, "status": "missing", "reason": None, "trial": describe(task)}
             for task in plan.tasks

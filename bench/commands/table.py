@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
@@ -16,36 +16,65 @@ if TYPE_CHECKING:
 
     from bench.report.formats import Format
     from bench.report.model import Best
-    from bench.report.table import Table
+    from bench.report.table import Style, Table
+
+PLAIN = "plain"  # categories and methods, as opposed to a layout
 
 
 @click.command("table")
-@click.option("--study", "study_name", help="A study that was run here.  [default: the latest]")
-@click.option("--metrics", help=f"One table each: {','.join(METRICS)}.")
+@click.option(
+    "--study", "study_names", multiple=True, help="A study that was run here, or several.  [default: the latest]"
+)
+@click.option(
+    "--layout", help="Rows and columns: table1 to table4 of the paper, or plain.  [default: the study's]"
+)
+@click.option("--metrics", help=f"One plain table each: {','.join(METRICS)}.")
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["terminal", "markdown", "csv", "latex"]),
+    type=click.Choice(["terminal", "markdown", "csv", "latex", "html"]),
     default="terminal",
     show_default=True,
 )
 @click.option("--percent", is_flag=True, help="Percent with one decimal instead of fractions.")
+@click.option(
+    "--deviation/--no-deviation", "deviations", default=True, help="Deviations over seeds.  [default: on]"
+)
 @best_option
+@click.option("--second", is_flag=True, help="Mark the second, too.")
+@click.option("--why", metavar="CELL", help="The trials behind a number, as in promptad/1-shot/wood.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file.")
 @store_option
 def command(
-    study_name: str | None,
+    study_names: tuple[str, ...],
+    layout: str | None,
     metrics: str | None,
     format_: Format,
     percent: bool,
+    deviations: bool,
     best: Best | None,
+    second: bool,
+    why: str | None,
     output: Path | None,
     store: Path,
 ) -> None:
-    """Print the tables of a study that was run: rows per category, mean and deviation over seeds."""
+    """Print the tables of studies that were run, or the trials behind one of their numbers.
+
+    Rows are categories or what the layout has, numbers are means over seeds with their deviations.
+    """
     results = Store(store)
-    study = chosen_study(results, study_name)
-    print_tables(results, study, read_metrics(metrics), format_, percent, output, best)
+    studies = [chosen_study(results, name) for name in study_names or (None,)]
+    chosen = read_metrics(metrics)
+    if metrics and layout not in (None, PLAIN):
+        raise BenchError(
+            f"--layout {layout} has metrics of its own; leave out --metrics, or take --layout {PLAIN}"
+        )
+    layout = PLAIN if metrics else layout
+    style: Style = {"percent": percent, "deviations": deviations, "best": best, "second": second}
+    if why is None:
+        print_tables(results, studies, chosen, format_, output, layout, **style)
+    else:
+        explain(results, studies, why, chosen if metrics else None, layout, **style)
 
 
 def chosen_study(store: Store, name: str | None) -> str:
@@ -62,65 +91,93 @@ def chosen_study(store: Store, name: str | None) -> str:
     return name or names[0]
 
 
-def study_records(store: Store, study: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What the store keeps of a study, and its records; those of trials that have not run yet come last.
-
-    Raises:
-        BenchError: none of its trials has finished.
-    """
-    content = store.study(study) or {}
-    found = {key: store.record(key) for key in content.get("keys", [])}
-    missing = [record for record in content.get("missing", []) if found.get(record["key"]) is None]
-    records = [record for record in found.values() if record is not None]
-    if not records:
-        raise BenchError(f"study {study} has no finished trial yet; run it first")
-    return content, [*records, *missing]
-
-
 def load_tables(
     store: Store,
-    study: str,
+    studies: str | Sequence[str],
     metrics: tuple[str, ...],
     *,
+    layout: str | None = PLAIN,
     methods: Sequence[str] | None = None,
-    percent: bool = False,
-    best: Best | None = None,
+    **style: Unpack[Style],
 ) -> list[Table]:
-    """The tables of a study from its records; see :func:`bench.report.table.build_tables`.
+    """The tables of a study, or of several together, from their records.
+
+    Args:
+        store: where they were run.
+        studies: their names.
+        metrics: of the plain tables; see :func:`bench.report.table.build_tables`.
+        layout: of :data:`bench.report.layouts.LAYOUTS`, ``plain``, or None for the first study's own.
+        methods: of the plain tables.
+        style: see :class:`bench.report.table.Style`.
 
     Raises:
-        BenchError: none of its trials has finished; a method that is not in it.
+        BenchError: none of the trials has finished; an unknown layout; a method that is not in the studies.
     """
+    from bench.report.layouts import build_layout
     from bench.report.table import build_tables
 
-    content, records = study_records(store, study)
-    return build_tables(
-        records,
-        metrics=metrics,
-        methods=methods or content.get("methods"),
-        percent=percent,
-        best=best,
+    names = [studies] if isinstance(studies, str) else studies
+    contents = [store.study(name) or {} for name in names]
+    records = [record for name in names for record in store.study_records(name)]
+    if all(record["status"] == "missing" for record in records):
+        raise BenchError(f"study {', '.join(names)} has no finished trial yet; run it first")
+    hashes = (
+        f"study {name}, SHA-256 of its trials {content.get('hash')}"
+        for name, content in zip(names, contents, strict=True)
     )
+    style = {**style, "study": "; ".join(hashes)}
+    if layout is None:
+        layout = contents[0].get("layout") or PLAIN
+    if layout != PLAIN:
+        return build_layout(layout, records, **style)
+    known = dict.fromkeys(method for content in contents for method in content.get("methods", ()))
+    return build_tables(records, metrics=metrics, methods=methods or list(known) or None, **style)
 
 
 def print_tables(
     store: Store,
-    study: str,
+    studies: str | Sequence[str],
     metrics: tuple[str, ...],
     format_: Format = "terminal",
-    percent: bool = False,
     output: Path | None = None,
-    best: Best | None = None,
+    layout: str | None = PLAIN,
+    **style: Unpack[Style],
 ) -> None:
     from bench.report.formats import print_table, render_all
 
-    tables = load_tables(store, study, metrics, percent=percent, best=best)
+    tables = load_tables(store, studies, metrics, layout=layout, **style)
     if output is not None:
-        output.write_text(render_all(tables, format_), encoding="utf-8")
+        output.write_text(render_all(tables, format_, records=store.record), encoding="utf-8")
         click.echo(f"written: {output}", err=True)
     elif format_ == "terminal":
         for each in tables:
             print_table(each)
             click.echo()
     else:
-        click.echo(render_all(tables, format_), nl=False)
+        click.echo(render_all(tables, format_, records=store.record), nl=False)
+
+
+def explain(
+    store: Store,
+    studies: Sequence[str],
+    address: str,
+    metrics: tuple[str, ...] | None = None,
+    layout: str | None = PLAIN,
+    **style: Unpack[Style],
+) -> None:
+    """Print what is behind a number, of the tables as they are printed or else of any plain one.
+
+    Raises:
+        BenchError: there is no such number, or several.
+    """
+    from bench.report.trace import find, origin, render
+
+    try:
+        found = find(load_tables(store, studies, metrics or METRICS, layout=layout, **style), address)
+    except BenchError as error:
+        try:
+            found = find(load_tables(store, studies, METRICS, **style), address)
+        except BenchError:
+            raise error from None
+    click.echo(render(origin(found, store.record)), nl=False)
+    click.echo(f"  records in {store.root / 'records'}")

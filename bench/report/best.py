@@ -2,73 +2,109 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import get_args
 
 from bench.errors import unknown
-from bench.report.model import Best, Cell, Row, Table
-from bench.report.naming import group
+from bench.report.model import Best, Cell, Table
+from bench.report.naming import K, group
 
-_TESTED = (
-    "not distinguishable from the best of its row and column group (two-sided, 5 %, Holm). Category rows: "
-    "paired t test over seeds, one-sample against a method without seeds. Average: signed-rank test over "
-    "categories (here {}). Without enough seeds or categories for a test: the largest number."
+_TESTED = "not distinguishable from the best {of} (two-sided, 5 %, Holm). "
+_CATEGORIES = (
+    "Category rows: paired t test over seeds, one-sample against a method without seeds. "
+    "Average: signed-rank test over categories (here {}). "
+    "Without enough seeds or categories for a test: the largest number."
 )
+_AVERAGES = "Signed-rank test over categories (here {}); without enough categories for a test: the largest number."
 RULES: tuple[str, ...] = get_args(Best)
 
+Contest = Sequence[tuple[int, int]]  # the places, as row and column, of cells that compete with each other
 
-def mark_best(table: Table, rule: Best | None = None) -> Table:
-    """The table with its best cells marked.
 
-    A cell competes with those of its row and column group that have a rank.
+def by_row(table: Table) -> list[Contest]:
+    """In each row, the cells of each column group."""
+    groups = group(range(len(table.columns)), lambda i: table.columns[i].group).values()
+    return [[(row, column) for column in columns] for row in range(len(table.rows)) for columns in groups]
+
+
+def by_column(table: Table) -> list[Contest]:
+    """The cells of each column."""
+    return [[(row, column) for row in range(len(table.rows))] for column in range(len(table.columns))]
+
+
+def mark_best(table: Table, contests: Iterable[Contest], rule: Best | None, of: str) -> Table:
+    """The table with ranks, and its best cells marked.
+
+    A cell has a rank if it has a number that is no incomplete average, and there is another number in its
+    contest. Equal numbers, as printed, have one rank.
 
     ``maximum``: the best is the largest number as printed; equal ones are all best.
 
     ``tested``: so is every number that no test tells from the largest one, two-sided at 5 %, with Holm's
-    correction over the comparisons of the row and column group.
+    correction over the comparisons of the contest.
 
-    * Category rows: a paired t test over the seeds that both have (``bench.statistics.seeds_p_value``). A
+    * Categories: a paired t test over the seeds that both have (``bench.statistics.seeds_p_value``). A
       method without seeds is a constant: the other's seeds are tested against it, and two constants are
       different if they differ in print.
-    * Average row: Wilcoxon's signed-rank test over the categories, which have one number per method each.
+    * Averages: Wilcoxon's signed-rank test over the categories, which have one number per method each.
     * Where there are too few seeds (fewer than two in common) or too few categories (so few that no outcome
       could be significant) there is no test, and only the largest number is best.
 
     Numbers that are equal as printed are never told apart.
 
     Args:
-        table: with ranks.
+        table: without ranks.
+        contests: what competes with what; a cell belongs to one contest at most.
         rule: by default ``tested`` if any number comes from two seeds or more, else ``maximum``.
+        of: of what the best is, for the footnote: ``of its column``.
 
     Raises:
         BenchError: an unknown rule.
     """
+    cells = [list(row.cells) for row in table.rows]
     if rule is None:
-        rule = "tested" if table.has_deviations else "maximum"
+        spread = any(cell.deviation is not None for row in cells for cell in row)
+        rule = "tested" if spread else "maximum"
     if rule not in RULES:
         raise unknown("rule for the best", rule, RULES)
-    tested = rule == "tested"
-    categories = [row.cells for row in table.rows if not row.average]
-    columns = list(group(range(len(table.columns)), lambda i: table.columns[i].group).values())
-
-    def marked(row: Row) -> Row:
-        best: set[int] = set()
-        for places in columns:
-            ranked = {i: row.cells[i] for i in places if row.cells[i].rank is not None}
-            best |= {i for i, cell in ranked.items() if cell.rank == 1}
-            if tested and ranked:
-                best |= _close(categories, ranked) if row.average else _alike(ranked)
-        return replace(row, cells=tuple(replace(cell, best=i in best) for i, cell in enumerate(row.cells)))
-
-    rows = tuple(marked(row) for row in table.rows)
-    if not tested:
-        return replace(table, rows=rows, best=rule)
-    return replace(table, rows=rows, best=rule, best_note=_TESTED.format(len(categories)))
+    for contest in contests:
+        ranked = _ranked({(row, column): cells[row][column] for row, column in contest})
+        best = {place for place, cell in ranked.items() if cell.rank == 1}
+        if rule == "tested" and ranked:
+            averages = all(cell.average for cell in ranked.values())
+            best |= _close(ranked) if averages else _alike(ranked)
+        for (row, column), cell in ranked.items():
+            cells[row][column] = replace(cell, best=(row, column) in best)
+    rows = tuple(replace(row, cells=tuple(own)) for row, own in zip(table.rows, cells, strict=True))
+    return replace(table, rows=rows, best=rule, best_note=_note(table, rule, of))
 
 
-def _alike(cells: Mapping[int, Cell]) -> set[int]:
-    """The cells of a category row that no test over seeds tells from the largest."""
+def _note(table: Table, rule: Best, of: str) -> str:
+    if rule == "maximum":
+        return f"best {of}."
+    averages = [cell for row in table.rows for cell in row.cells if cell.average]
+    numbers = sorted({cell.categories or 0 for cell in averages})
+    only = len(averages) == sum(len(row.cells) for row in table.rows)
+    told = (_AVERAGES if only else _CATEGORIES).format(" and ".join(map(str, numbers)))
+    return _TESTED.format(of=of) + told
+
+
+def _ranked(cells: Mapping[K, Cell]) -> dict[K, Cell]:
+    """Those of the cells that compete, with their ranks."""
+    numbers = {
+        place: round(cell.mean, 3)
+        for place, cell in cells.items()
+        if cell.mean is not None and not cell.incomplete
+    }
+    if sum(cell.mean is not None for cell in cells.values()) < 2:
+        return {}
+    order = sorted(set(numbers.values()), reverse=True)
+    return {place: replace(cells[place], rank=order.index(number) + 1) for place, number in numbers.items()}
+
+
+def _alike(cells: Mapping[K, Cell]) -> set[K]:
+    """The cells of categories that no test over seeds tells from the largest."""
     from bench.statistics.seeds import seeds_p_value
 
     largest, smaller = _split(cells)
@@ -76,29 +112,29 @@ def _alike(cells: Mapping[int, Cell]) -> set[int]:
     return _not_apart({i: p for i, p in p_values.items() if p is not None})
 
 
-def _close(categories: Sequence[Sequence[Cell]], averages: Mapping[int, Cell]) -> set[int]:
+def _close(averages: Mapping[K, Cell]) -> set[K]:
     """The averages that no test over categories tells from the largest."""
     largest, smaller = _split(averages)
     if not smaller:
         return set()
     from bench.statistics.categories import needed_for_pairs, signed_rank
 
-    if len(categories) < needed_for_pairs(len(smaller)):
-        return set()
     # An average that competes covers all categories, so that none lacks its number here.
-    means = {i: [mean for c in categories if (mean := c[i].mean) is not None] for i in [largest, *smaller]}
+    means = {place: [mean for _, mean in averages[place].by_category] for place in [largest, *smaller]}
     best = means[largest]
+    if len(best) < needed_for_pairs(len(smaller)):
+        return set()
     return _not_apart({i: signed_rank([a - b for a, b in zip(best, means[i], strict=True)]) for i in smaller})
 
 
-def _split(cells: Mapping[int, Cell]) -> tuple[int, list[int]]:
+def _split(cells: Mapping[K, Cell]) -> tuple[K, list[K]]:
     """The place of the largest number, and those that are smaller in print."""
-    means = {i: cell.mean for i, cell in cells.items() if cell.mean is not None}
-    return max(means, key=means.__getitem__), [i for i, cell in cells.items() if cell.rank != 1]
+    means = {place: cell.mean for place, cell in cells.items() if cell.mean is not None}
+    return max(means, key=means.__getitem__), [place for place, cell in cells.items() if cell.rank != 1]
 
 
-def _not_apart(p_values: Mapping[int, float]) -> set[int]:
+def _not_apart(p_values: Mapping[K, float]) -> set[K]:
     from bench.statistics.common import ALPHA, holm
 
     corrected = holm(list(p_values.values()))
-    return {i for i, p in zip(p_values, corrected, strict=True) if p > ALPHA}
+    return {place for place, p in zip(p_values, corrected, strict=True) if p > ALPHA}

@@ -30,26 +30,26 @@ def render(tables: Iterable[Table]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")  # None becomes an empty field
     writer.writerow(FIELDS)
-    for table in tables:
-        for row in table.rows:
-            for column, cell in zip(table.columns, row.cells, strict=True):
-                writer.writerow(
-                    [
-                        table.dataset,
-                        table.metric,
-                        table.protocol,
-                        row.head,
-                        column.shots,
-                        column.method,
-                        cell.mean,
-                        cell.deviation,
-                        None if cell.structural else cell.seeds,
-                        cell.status,
-                        _reason(cell),
-                        table.metric_protocol,
-                        table.eval_size,
-                    ]
-                )
+    for cell in (cell for table in tables for row in table.rows for cell in row.cells):
+        place = cell.place
+        assert place is not None  # every cell of a table has one
+        writer.writerow(
+            [
+                place.dataset,
+                place.metric,
+                place.protocol,
+                place.category,
+                place.shots,
+                place.method,
+                cell.mean,
+                cell.deviation,
+                None if cell.structural else cell.seeds,
+                cell.status,
+                _reason(cell),
+                place.metric_protocol,
+                place.eval_size,
+            ]
+        )
     return stream.getvalue()
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.errors import BenchError, unknown
 from bench.report.table import METRICS
+from bench.store import DEFAULT_ROOT, Store
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -33,6 +37,29 @@ _COLUMNS = (
     "eval_size",
     "problems",
 )
+
+
+def results(study: str | None = None, *, store: str | Path | None = None) -> DataFrame:
+    """The trials of a study, or all that were run, as :func:`frame` gives them.
+
+        >>> bench.results("quick").groupby(["label", "shots"]).image_auroc.mean()    # doctest: +SKIP
+
+    Args:
+        study: the name under which it was run; None for every record in the store.
+        store: where it was run; by default what the environment's BENCH_STORE says, or ``results/runs``.
+
+    Raises:
+        BenchError: there is no such store or study.
+    """
+    root = Path(store or os.environ.get("BENCH_STORE") or DEFAULT_ROOT)
+    if not root.is_dir():
+        raise BenchError(f"there is no store in {root}; bench run makes one, or say where it is: store=...")
+    kept = Store(root)
+    if study is None:
+        return frame(kept.records())
+    if study not in kept.study_names():
+        raise unknown("study", study, kept.study_names())
+    return frame(kept.study_records(study))
 
 
 def frame(records: Iterable[Mapping[str, Any]]) -> DataFrame:

@@ -11,14 +11,23 @@ from bench.report.model import Cell, Table
 
 def render(table: Table) -> str:
     """The heading, the table and its footnotes."""
-    heads = ["Category"]
+    heads = [*map(_escape, table.stub)]
     for column in table.columns:
         shots = f" ({_escape(column.group)})" if column.group else ""
         heads.append(_escape(column.head) + column.mark + shots)
-    lines = [f"**{_escape(table.heading)}**", "", _row(heads), _row([":--"] + ["--:"] * len(table.columns))]
+    lines = [
+        f"**{_escape(table.heading)}**",
+        "",
+        _row(heads),
+        _row([":--"] * len(table.stub) + ["--:"] * len(table.columns)),
+    ]
+    section = ""
     for row in table.rows:
-        head = f"**{_escape(row.head)}**" if row.average else _escape(row.head)
-        lines.append(_row([head, *(_cell(cell, table) for cell in row.cells)]))
+        if row.section not in ("", section):
+            lines.append(_row([f"*{_escape(row.section)}*", *[""] * (len(heads) - 1)]))
+        section = row.section
+        stub = [f"**{_escape(head)}**" if row.average else _escape(head) for head in row.heads]
+        lines.append(_row([*stub, *(_cell(cell, table) for cell in row.cells)]))
     notes = table.footnotes()
     if notes:
         lines.append("")
@@ -29,7 +38,10 @@ def render(table: Table) -> str:
 
 def _cell(cell: Cell, table: Table) -> str:
     number, deviation = text.number(cell, table), text.deviation(cell, table)
-    number = f"**{number}**" if cell.best else number
+    if cell.best:
+        number = f"**{number}**"
+    elif table.is_second(cell):
+        number = f"<ins>{number}</ins>"
     return number + (f" ± {deviation}" if deviation else "") + "".join(map(_mark, cell.marks))
 
 

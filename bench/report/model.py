@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 METRICS = {
@@ -23,10 +23,36 @@ METRICS = {
 }
 INCOMPLETE = "†"  # an average over some of the categories
 NOT_ZERO_SHOT = "‡"
+SECOND = "+"  # in plain text
 NO_SEEDS = "\N{EN DASH}"  # the deviation of a method that has no seeds
 
 Status = Literal["ok", "partial", "failed", "undefined", "skipped", "missing"]
 Best = Literal["tested", "maximum"]
+AVERAGE = "Average"
+CHECK = "✓"  # a component that is on
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a number belongs, whatever table shows it.
+
+    Attributes:
+        dataset, protocol, method: their labels.
+        category: its name, or ``Average``.
+        shots: labelled anomalies per seen category; None if shots mean nothing here.
+        metric, metric_protocol: what was measured, and how.
+        eval_size: the grid of evaluation in words; empty if the metric does not depend on it and records
+            disagree.
+    """
+
+    dataset: str
+    protocol: str
+    method: str
+    category: str
+    shots: int | None
+    metric: str
+    metric_protocol: str
+    eval_size: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,10 +73,12 @@ class Cell:
         categories: in the Average row, the number of categories that there are.
         by_seed: the values behind the number, one per seed, as pairs (seed, value); the seed is None for a
             method without seeds. In the Average row, the per-seed averages over the covered categories.
-        rank: 1 for the largest of its row and column group, 2 for the second; None if it does not compete.
+        by_category: in the Average row, the covered categories' numbers, as pairs (category, number).
+        rank: 1 for the largest of those that it competes with, 2 for the second; None if it does not compete.
         best: whether it stands in bold, see :func:`bench.report.best.mark_best`.
         note: what a reader must know of it; empty if nothing.
         mark: refers to the footnote that says it.
+        place: where the number belongs.
     """
 
     status: Status
@@ -63,10 +91,17 @@ class Cell:
     covered: int | None = None
     categories: int | None = None
     by_seed: tuple[tuple[int | None, float], ...] = ()
+    by_category: tuple[tuple[str, float], ...] = ()
     rank: int | None = None
     best: bool = False
     note: str = ""
     mark: str = ""
+    place: Place | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def average(self) -> bool:
+        """Whether it is an average over categories."""
+        return self.covered is not None
 
     @property
     def incomplete(self) -> bool:
@@ -81,11 +116,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """One method at one number of shots.
+    """One method at one number of shots; in a layout it may be something else, such as a metric.
 
     Attributes:
-        head: as printed; unique among the methods of the table.
-        method: the method's label; unique like the head.
+        head: as printed; unique in its group.
+        method: the method's label, unique like the head; empty if the column is not a method.
         group: the head of the column group, e.g. ``1-shot``; empty if shots mean nothing here.
         shots: labelled anomalies per seen category.
         mark: a sign at the head that a footnote explains.
@@ -100,11 +135,26 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A category, or the average over the categories."""
+    """A category, or the average over the categories; in a layout it may be something else.
+
+    Attributes:
+        head: as printed.
+        cells: one per column.
+        average: stands below the rows that it is the average of.
+        section: rows of one section stand together under its name.
+        stub: what is printed before the cells, one text per head in ``Table.stub``; empty for ``head``.
+    """
 
     head: str
     cells: tuple[Cell, ...]
     average: bool = False
+    section: str = ""
+    stub: tuple[str, ...] = ()
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """What is printed before the cells."""
+        return self.stub or (self.head,)
 
 
 @dataclass(frozen=True)
@@ -132,6 +182,11 @@ class Table:
         notes: footnotes, in order.
         percent: print percentages instead of fractions.
         best: the rule by which cells are marked as the best, and ``best_note``, that rule for a footnote.
+        stub: heads of what is printed before the cells.
+        layout: the layout whose rows and columns these are; empty for categories and methods.
+        deviations: print deviations where there are any.
+        second: mark the second of those that compete.
+        study: the study that it was made from, with its hash; empty if nobody said.
     """
 
     dataset: str
@@ -148,6 +203,11 @@ class Table:
     percent: bool = False
     best: Best = "maximum"
     best_note: str = "best of its row and column group."
+    stub: tuple[str, ...] = ("Category",)
+    layout: str = ""
+    deviations: bool = True
+    second: bool = False
+    study: str = ""
 
     @property
     def metric_name(self) -> str:
@@ -167,7 +227,7 @@ class Table:
     @functools.cached_property
     def has_deviations(self) -> bool:
         """Whether any cell shows a deviation; if none does, its structural absence needs no sign."""
-        return any(cell.deviation is not None for row in self.rows for cell in row.cells)
+        return self.deviations and any(cell.deviation is not None for row in self.rows for cell in row.cells)
 
     @property
     def has_best(self) -> bool:
@@ -179,10 +239,16 @@ class Table:
 
         That the largest number is bold goes without saying.
         """
-        if not self.has_best or (self.best == "maximum" and not star):
-            return self.notes
-        best = Note(self.best_note, "*") if star else Note(f"Bold: {self.best_note}")
-        return best, *self.notes
+        notes = []
+        if self.has_best and (star or self.best == "tested"):
+            notes.append(Note(self.best_note, "*") if star else Note(f"Bold: {self.best_note}"))
+        if any(self.is_second(cell) for row in self.rows for cell in row.cells):
+            notes.append(Note("second.", SECOND) if star else Note("Underlined: second."))
+        return *notes, *self.notes
+
+    def is_second(self, cell: Cell) -> bool:
+        """Whether the cell is to be marked as the second."""
+        return self.second and cell.rank == 2 and not cell.best
 
     @functools.cached_property
     def keys(self) -> tuple[str, ...]:

@@ -2,63 +2,116 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from bench.report.model import INCOMPLETE, NO_SEEDS, NOT_ZERO_SHOT, Note, Table
+from bench.config import parse_spec
+from bench.report.model import AVERAGE, INCOMPLETE, NO_SEEDS, NOT_ZERO_SHOT, Note, Table
 from bench.report.naming import Thing, group
 from bench.report.records import Grid
 
+ENCODER_FIELDS = ("encoder", "backbone")  # options whose values have a note of their own
+_FEW = 3  # so many methods or numbers are told one by one
 
-def footnotes(table: Table, grid: Grid) -> Iterator[Note]:
-    """The footnotes, from what concerns the whole table to what concerns single methods."""
-    methods = {method: own[0].trial["method"] for method, own in grid.of_method.items()}
 
-    def heads(chosen: Iterable[Thing]) -> str:
-        return ", ".join(grid.names[method].head for method in chosen)
-
-    for text in _distinct(e.trial["dataset"].get("note") for e in grid.entries):
+def footnotes(table: Table, grids: Sequence[Grid], own: Iterable[str] = ()) -> Iterator[Note]:
+    """The footnotes, from what concerns the whole table to what concerns single methods; ``own`` are its own."""
+    known = _Methods(grids)
+    for text in _distinct(e.trial["dataset"].get("note") for grid in grids for e in grid.entries):
         yield Note(_sentence(text))
+    yield from (Note(_sentence(text)) for text in own)
     if table.has_deviations:
-        text = "in the Average row the deviation is that of the per-seed average over categories."
-        yield Note(f"Mean ± sample standard deviation over seeds; {text}")
-    if grid.shots != [None]:
+        averages = all(cell.average for row in table.rows for cell in row.cells)
+        text = " of the" if averages else "; in the Average row the deviation is that of the"
+        yield Note(f"Mean ± sample standard deviation over seeds{text} per-seed average over categories.")
+    groups = {column.group for column in table.columns}
+    if any(name.endswith("-shot") for name in groups):
         yield Note("k-shot: k labelled anomalies per seen category.")
-    if seedless := heads(method for method in methods if grid.seedless(method)):
+    alike = [
+        method
+        for method in known.facts
+        if all(e.shots is None for g in grids for e in g.of_method.get(method, ()))
+    ]
+    drawn = [m for m in alike if not all(g.seedless(m) for g in grids if m in g.of_method)]
+    if seedless := known.heads(method for method in alike if method not in drawn):
         text = "no training and no seeds, so one value per category"
-        text += ", the same in every column group" * (len(grid.shots) > 1)
+        text += ", the same in every column group" * (len(groups) > 1)
         text += f"; the missing deviation ({NO_SEEDS}) is structural" * table.has_deviations
         yield Note(f"{seedless}: {text}.")
-    incomplete = ", ".join(
-        f"{column.head}{' at ' * bool(column.group)}{column.group} {cell.covered} of {cell.categories}"
-        for column, cell in zip(table.columns, table.rows[-1].cells, strict=True)
-        if cell.incomplete
-    )
-    if incomplete:
+    if drawn and len(groups) > 1:
+        yield Note(f"{known.heads(drawn)}: no labelled anomalies, so the same in every column group.")
+    if incomplete := _incomplete(table):
         text = f"average over the categories that have a value: {incomplete}; not compared with the others."
         yield Note(text, INCOMPLETE)
-    if foreign := heads(method for method, facts in methods.items() if not facts.get("zero_shot", True)):
+    if any(column.mark == NOT_ZERO_SHOT for column in table.columns):
+        foreign = known.heads(m for m, facts in known.facts.items() if not facts.get("zero_shot", True))
         yield Note(f"not zero-shot, but given images of the target category: {foreign}.", NOT_ZERO_SHOT)
     marked = [cell for row in table.rows for cell in row.cells if cell.mark]
     for text, mark in dict.fromkeys((cell.note, cell.mark) for cell in marked):
         yield Note(_sentence(text), mark)
     if any(cell.status == "missing" and not cell.note for row in table.rows for cell in row.cells):
         yield Note("missing: there is no record of such a trial.")
-    for text, adapted in group(methods, lambda method: methods[method].get("adapted")).items():
+    for text, adapted in group(known.facts, lambda method: known.facts[method].get("adapted")).items():
         if text:
-            yield Note(f"{heads(adapted)}, adapted: {_sentence(text)}")
-    if encoders := _encoders(grid):
+            yield Note(f"{known.heads(adapted)}, adapted: {_sentence(text)}")
+    if options := known.options():
+        yield Note(f"Not as by default: {options}.")
+    if encoders := known.encoders():
         yield Note(f"Encoders: {encoders}.")
-    yield from _unpaired(grid)
+    yield from dict.fromkeys(note for grid in grids for note in _unpaired(grid))
 
 
-def _encoders(grid: Grid) -> str:
-    users: dict[str, list[str]] = {}
-    for method, own in grid.of_method.items():
-        encoders: Mapping[str, Any] = own[0].trial.get("encoders") or {}
-        for name in _distinct((encoder or {}).get("name") for encoder in encoders.values()):
-            users.setdefault(name, []).append(grid.names[method].head)
-    return "; ".join(f"{name} ({', '.join(used)})" for name, used in users.items())
+class _Methods:
+    """The methods of a table: what they are called in it, and what their records say of them.
+
+    Attributes:
+        facts: of each method, what is printed of it.
+    """
+
+    def __init__(self, grids: Sequence[Grid]) -> None:
+        self._own = {method: own for grid in reversed(grids) for method, own in grid.of_method.items()}
+        self._heads = {method: name.head for grid in grids for method, name in grid.names.items()}
+        order = dict.fromkeys(method for grid in grids for method in grid.of_method)
+        self.facts = {method: self._own[method][0].trial["method"] for method in order}
+
+    def heads(self, chosen: Iterable[Thing]) -> str:
+        """What the chosen methods are called."""
+        heads = [self._heads[method] for method in chosen]
+        return "all methods" if len(heads) == len(self.facts) > _FEW else ", ".join(heads)
+
+    def options(self) -> str:
+        """The options that differ from the defaults; without encoders and what stands in the heads."""
+        told: dict[Thing, str] = {}
+        for method in self.facts:
+            options = parse_spec(method.label).options.items()
+            words = [f"{name}={value}" for name, value in options if name not in ENCODER_FIELDS]
+            told[method] = ", ".join(word for word in words if word not in self._heads[method])
+        users = group((method for method in self.facts if told[method]), told.__getitem__)
+        return "; ".join(f"{self.heads(own)} with {text}" for text, own in users.items())
+
+    def encoders(self) -> str:
+        """The encoders with the methods that use them."""
+        users: dict[str, list[Thing]] = {}
+        for method in self.facts:
+            encoders: Mapping[str, Any] = self._own[method][0].trial.get("encoders") or {}
+            for name in _distinct((encoder or {}).get("name") for encoder in encoders.values()):
+                users.setdefault(name, []).append(method)
+        return "; ".join(f"{name} ({self.heads(own)})" for name, own in users.items())
+
+
+def _incomplete(table: Table) -> str:
+    """Which averages cover how many of their categories."""
+    told: dict[str, list[str]] = {}
+    for row in table.rows:
+        for column, cell in zip(table.columns, row.cells, strict=True):
+            if cell.incomplete:
+                names = [row.head] * (row.head != AVERAGE) + [column.head, column.group]
+                where = " at ".join(filter(None, names))
+                told.setdefault(f"{cell.covered} of {cell.categories}", []).append(where)
+    numbers = sum(cell.average and cell.mean is not None for row in table.rows for cell in row.cells)
+    if len(told) == 1 and sum(map(len, told.values())) == numbers > _FEW:
+        return next(iter(told))
+    return ", ".join(f"{where} {count}" for count, places in told.items() for where in places)
 
 
 def _unpaired(grid: Grid) -> Iterator[Note]:

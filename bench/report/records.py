@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.errors import BenchError, unknown
 from bench.report.model import METRICS, Status
-from bench.report.naming import Thing, flat, group, unique_names
+from bench.report.naming import Name, Thing, flat, group, unique_names
 
 _LONGEST_REASON = 200
 
@@ -132,17 +132,25 @@ class Grid:
         entries: the records.
         categories: sorted.
         of_method: the records of each method, in the order of the records.
-        names: label and head of each method.
+        names: label and head of each method; no other method of the grid has either.
         shots: sorted; None alone if no method learns.
         seeds: of each number of shots, sorted.
+
+    Args:
+        entries: the records.
+        categories: that should be there, if there are no records of them, and first, in their order.
+        shots: that should be there.
     """
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(
+        self, entries: Sequence[Entry], categories: Iterable[str] = (), shots: Iterable[int] = ()
+    ) -> None:
         self.entries = _separate_prompts(entries)
-        self.categories = sorted({entry.category for entry in entries})
+        self.categories = list(dict.fromkeys([*categories, *sorted({entry.category for entry in entries})]))
         self.of_method = group(self.entries, lambda e: e.method)
-        self.names = unique_names(self.of_method)
-        self.shots: list[int | None] = [*sorted({e.shots for e in entries if e.shots is not None})] or [None]
+        self.names: Mapping[Thing, Name] = unique_names(self.of_method)
+        learned = {*shots, *(e.shots for e in entries if e.shots is not None)}
+        self.shots: list[int | None] = [*sorted(learned)] or [None]
         self.seeds = {
             shots: sorted({e.seed for e in entries if e.seed is not None and e.shots in (None, shots)})
             for shots in self.shots

@@ -6,29 +6,37 @@
 from __future__ import annotations
 
 import itertools
-import math
-import re
-import statistics
 import string
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypedDict, Unpack
 
-from bench.report.best import mark_best
-from bench.report.model import METRICS, NOT_ZERO_SHOT, Best, Cell, Column, Row, Status, Table
-from bench.report.naming import Name, Thing, group, unique_names
+from bench.report.best import Contest, by_row, mark_best
+from bench.report.cells import Measure, depends_on_size, size_in_words
+from bench.report.model import AVERAGE, METRICS, NOT_ZERO_SHOT, Best, Cell, Column, Row, Table
+from bench.report.naming import Thing, group, unique_names
 from bench.report.notes import footnotes
-from bench.report.records import Entry, Grid, check_names, choose, one_line, read
+from bench.report.records import Entry, Grid, check_names, choose, read
 
-__all__ = ["METRICS", "Cell", "Table", "build_tables"]
+__all__ = ["METRICS", "Cell", "Style", "Table", "build_tables"]
 
-_WORDS: dict[Status, str] = {  # the worst first
-    "failed": "failed",
-    "undefined": "no value",
-    "skipped": "skipped",
-    "missing": "missing",
-}
+
+class Style(TypedDict, total=False):
+    """How tables are shown.
+
+    percent: print percentages with one decimal instead of fractions with three.
+    best: ``tested`` or ``maximum``: what stands in bold. By default ``tested`` if any number comes from two
+        seeds or more.
+    deviations: print them (the default).
+    second: mark the second of those that compete.
+    study: the study that the records are of, for the comment line in LaTeX.
+    """
+
+    percent: bool
+    best: Best | None
+    deviations: bool
+    second: bool
+    study: str
 
 
 def build_tables(
@@ -37,8 +45,7 @@ def build_tables(
     metrics: Sequence[str] = ("image_auroc",),
     protocol: str = "exact",
     methods: Sequence[str] | None = None,
-    percent: bool = False,
-    best: Best | None = None,
+    **style: Unpack[Style],
 ) -> list[Table]:
     """Tables of trial records: one for each dataset, protocol and metric.
 
@@ -68,9 +75,7 @@ def build_tables(
         protocol: which of the records' metric protocols.
         methods: labels, or names for all variants of a method: which ones, and their order. By default
             all, in the order of the records.
-        percent: print percentages with one decimal instead of fractions with three.
-        best: ``tested`` or ``maximum``: what stands in bold. By default ``tested`` if any number comes from
-            two seeds or more.
+        style: see :class:`Style`.
 
     Raises:
         BenchError: an unknown metric, metric protocol or method; records that contradict each other.
@@ -79,222 +84,102 @@ def build_tables(
     check_names(entries, metrics, protocol)
     if methods is not None:
         entries = choose(entries, methods)
+    return [
+        finished(table, [measure.grid], by_row(table), "of its row and column group", style)
+        for measure in measures(entries, metrics, protocol)
+        for table in [_table(measure)]
+    ]
+
+
+def measures(entries: Sequence[Entry], metrics: Sequence[str], protocol: str) -> Iterator[Measure]:
+    """What stands in one table each: every metric of every dataset and protocol, at every grid of evaluation."""
     datasets = unique_names(e.dataset for e in entries)
     protocols = unique_names(e.protocol for e in entries)
-    tables = []
     for (data, rules), own in group(entries, lambda e: (e.dataset, e.protocol)).items():
         grid = Grid(own)
         for metric in metrics:
-            for size in _sizes(own, metric, protocol):
-                builder = _Builder(grid, metric, protocol, size)
-                tables.append(mark_best(builder.table(datasets[data], protocols[rules], percent), best))
-    return tables
+            for size in sizes(own, metric, protocol):
+                yield Measure(datasets[data], protocols[rules], grid, metric, protocol, size)
 
 
-def _size(block: Mapping[str, Any]) -> str:
-    size = block.get("eval_size")
-    if size is None:
-        return "native size"
-    sides = size if isinstance(size, list | tuple) else [size]
-    return "\N{MULTIPLICATION SIGN}".join(map(str, sides)) + " px"
-
-
-def _depends_on_size(metric: str) -> bool:
-    return not metric.startswith("image_")
-
-
-def _sizes(entries: Iterable[Entry], metric: str, protocol: str) -> list[str | None]:
+def sizes(entries: Iterable[Entry], metric: str, protocol: str) -> list[str | None]:
     """The grids of evaluation that need a table each; None where the metric does not depend on it."""
-    if not _depends_on_size(metric):
+    if not depends_on_size(metric):
         return [None]
-    found = {_size(e.metrics[protocol]): None for e in entries if e.status == "ok" and protocol in e.metrics}
-    return list(found) or [None]
+    ok = (e.metrics[protocol] for e in entries if e.status == "ok" and protocol in e.metrics)
+    return list(dict.fromkeys(map(size_in_words, ok))) or [None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What one trial gave for one metric."""
-
-    status: Status
-    value: float | None = None
-    reason: str = ""
-    problems: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Builder:
-    """Makes the table of one metric from a grid of records."""
-
-    grid: Grid
-    metric: str
-    protocol: str
-    size: str | None
-
-    def table(self, dataset: Name, protocol: Name, percent: bool) -> Table:
-        placed = [(shots, method) for shots in self.grid.shots for method in self.grid.of_method]
-        columns = tuple(self._column(shots, method) for shots, method in placed)
-        lines = list(zip(*(self._cells(shots, method) for shots, method in placed), strict=True))
-        marks = _marks(lines)
-        lines = [tuple(replace(c, mark=marks.get(c.note, "")) for c in _ranked(columns, line)) for line in lines]
-        rows = [Row(category, line) for category, line in zip(self.grid.categories, lines[:-1], strict=True)]
-        table = Table(
-            dataset=dataset.label,
-            title=dataset.head,
-            metric=self.metric,
-            metric_protocol=self.protocol,
-            eval_size=self._eval_size(),
-            protocol=protocol.label,
-            protocol_title=protocol.head,
-            seeds=self._seeds(),
-            columns=columns,
-            rows=(*rows, Row("Average", lines[-1], average=True)),
-            percent=percent,
-        )
-        return replace(table, notes=tuple(footnotes(table, self.grid)))
-
-    def _column(self, shots: int | None, method: Thing) -> Column:
-        label, head = self.grid.names[method]
-        zero_shot = self.grid.of_method[method][0].trial["method"].get("zero_shot", True)
-        return Column(
-            head, label, "" if shots is None else f"{shots}-shot", shots, NOT_ZERO_SHOT * (not zero_shot)
-        )
-
-    def _eval_size(self) -> str:
-        if self.size is not None:
-            return self.size
-        blocks = (e.metrics.get(self.protocol) for e in self.grid.entries)
-        sizes = {_size(block) for block in blocks if block}
-        return sizes.pop() if len(sizes) == 1 else ""
-
-    def _seeds(self) -> str:
-        said = {
-            shots: f"{len(seeds) or 'no'} seed{'s' * (len(seeds) != 1)}"
-            for shots, seeds in self.grid.seeds.items()
-        }
-        if len(set(said.values())) == 1:
-            return next(iter(said.values()))
-        return ", ".join(f"{number} at {shots}-shot" for shots, number in said.items())
-
-    def _outcome(self, entry: Entry) -> _Outcome:
-        if entry.status != "ok":
-            return _Outcome(entry.status, reason=entry.reason)
-        block = entry.metrics.get(self.protocol)
-        if block is None:
-            return _Outcome("missing", reason=f"not measured under the metric protocol {self.protocol}")
-        if self.size is not None and _size(block) != self.size:
-            return _Outcome("missing", reason=f"measured at {_size(block)}")
-        value = block.get("values", {}).get(self.metric)
-        if value is None:
-            reason = block.get("reasons", {}).get(self.metric) or "the record gives no reason"
-            return _Outcome("undefined", reason=one_line(reason))
-        if not math.isfinite(value):
-            return _Outcome("undefined", reason="the record holds no finite number")
-        elsewhere = ("image score",) if _depends_on_size(self.metric) else ("pixel", "maps")
-        # without the counts behind the colon, which differ from trial to trial
-        problems = dict.fromkeys(one_line(problem.partition(":")[0]) for problem in block.get("problems", ()))
-        here = tuple(problem for problem in problems if not any(word in problem for word in elsewhere))
-        return _Outcome("ok", float(value), problems=here)
-
-    def _cells(self, shots: int | None, method: Thing) -> list[Cell]:
-        """The cells of one column: the categories', then their average."""
-        seedless = self.grid.seedless(method)
-        expected = [None] if seedless else self.grid.seeds[shots]
-        cells, values = [], []
-        for category in self.grid.categories:
-            entries = self.grid.find(method, category, shots)
-            outcomes = [self._outcome(entries[s]) if s in entries else _Outcome("missing") for s in expected]
-            keys = tuple(e.key for e in entries.values() if e.status != "missing" and e.key)
-            own = {s: o.value for s, o in zip(expected, outcomes, strict=True) if o.value is not None}
-            cells.append(replace(_category_cell(outcomes, keys, seedless), by_seed=tuple(own.items())))
-            values.append(own)
-        return [*cells, _average_cell(cells, values, expected, seedless)]
-
-
-def _category_cell(outcomes: Sequence[_Outcome], keys: tuple[str, ...], seedless: bool) -> Cell:
-    values = [o.value for o in outcomes if o.value is not None]
-    number = len(outcomes)
-    # reasons are alike if they differ in numbers alone, as they do from seed to seed
-    lacking = group(
-        (o for o in outcomes if o.value is None),
-        lambda o: (o.status, re.sub(r"[0-9]+([.][0-9]+)?", "#", o.reason)),
-    )
-    statuses = {status for status, _ in lacking}
-    worst: Status = next((status for status in _WORDS if status in statuses), "missing")
-
-    def count(times: int) -> str:
-        if number == 1:
-            return ""
-        return f" (all {number} seeds)" if times == number else f" ({times} of {number} seeds)"
-
-    said = [f"mean of {len(values)} of {number} seeds"] if values and lacking else []
-    if values or lacking.keys() != {("missing", "")}:  # else nothing was run, and the word alone says it
-        for (status, _), alike in lacking.items():
-            reason = f": {alike[0].reason}" if alike[0].reason else ""
-            reason += " (and alike)" * (len({o.reason for o in alike}) > 1)
-            said.append(_WORDS[status] + count(len(alike)) + reason)
-    problems = Counter(problem for o in outcomes for problem in o.problems)
-    said += [problem + count(times) for problem, times in problems.items()]
-    return Cell(
-        status=("partial" if lacking else "ok") if values else worst,
-        keys=keys,
-        mean=statistics.fmean(values) if values else None,
-        deviation=statistics.stdev(values) if len(values) > 1 else None,
-        structural=seedless,
-        seeds=0 if seedless else len(values),
-        expected=0 if seedless else number,
-        note="; ".join(said),
+def _table(measure: Measure) -> Table:
+    grid = measure.grid
+    placed = [(shots, method) for shots in grid.shots for method in grid.of_method]
+    lines = list(zip(*(measure.cells(method, shots) for shots, method in placed), strict=True))
+    rows = [Row(category, line) for category, line in zip(grid.categories, lines[:-1], strict=True)]
+    return Table(
+        dataset=measure.dataset.label,
+        title=measure.dataset.head,
+        metric=measure.metric,
+        metric_protocol=measure.metric_protocol,
+        eval_size=measure.eval_size,
+        protocol=measure.protocol.label,
+        protocol_title=measure.protocol.head,
+        seeds=seeds_in_words(grid),
+        columns=tuple(column(grid, method, shots) for shots, method in placed),
+        rows=(*rows, Row(AVERAGE, lines[-1], average=True)),
     )
 
 
-def _average_cell(
-    cells: Sequence[Cell],
-    values: Sequence[Mapping[int | None, float]],
-    expected: Sequence[int | None],
-    seedless: bool,
-) -> Cell:
-    """The average of one column; see :func:`build_tables` for what its two numbers are."""
-    means = [cell.mean for cell in cells if cell.mean is not None]
-    covered = [by_seed for by_seed in values if by_seed]
-    whole = [seed for seed in expected if all(seed in by_seed for by_seed in covered)] if covered else []
-    per_seed = [statistics.fmean(by_seed[seed] for by_seed in covered) for seed in whole]
-    status: Status = "ok" if len(means) == len(cells) else "partial"
-    note = ""
-    if not means:
-        alike = len({(cell.status, cell.note) for cell in cells}) == 1
-        status, note = (cells[0].status, cells[0].note) if alike else ("missing", "no category has a value")
-    elif len(whole) < len(expected):
-        status = "partial"
-        note = f"seeds with a value in every averaged category: {len(whole)} of {len(expected)}; "
-        note += "the deviation is theirs" if len(whole) > 1 else "so there is no deviation"
-    return Cell(
-        status=status,
-        keys=tuple(dict.fromkeys(key for cell in cells for key in cell.keys)),
-        mean=statistics.fmean(means) if means else None,
-        deviation=statistics.stdev(per_seed) if len(per_seed) > 1 else None,
-        structural=seedless,
-        seeds=0 if seedless else len(whole),
-        expected=0 if seedless else len(expected),
-        covered=len(covered),
-        categories=len(cells),
-        by_seed=tuple(zip(whole, per_seed, strict=True)),
-        note=note,
+def column(grid: Grid, method: Thing, shots: int | None) -> Column:
+    """The column of a method at a number of shots."""
+    label, head = grid.names[method]
+    zero_shot = grid.of_method[method][0].trial["method"].get("zero_shot", True)
+    return Column(head, label, "" if shots is None else f"{shots}-shot", shots, NOT_ZERO_SHOT * (not zero_shot))
+
+
+def seeds_in_words(grid: Grid) -> str:
+    """How many seeds there are, at each number of shots if they differ."""
+    said = {shots: f"{len(seeds) or 'no'} seed{'s' * (len(seeds) != 1)}" for shots, seeds in grid.seeds.items()}
+    if len(set(said.values())) == 1:
+        return next(iter(said.values()))
+    return ", ".join(f"{number} at {shots}-shot" for shots, number in said.items())
+
+
+def finished(
+    table: Table,
+    grids: Sequence[Grid],
+    contests: Iterable[Contest],
+    of: str,
+    style: Style,
+    notes: Sequence[str] = (),
+) -> Table:
+    """The table with ranks, the best marked, its style and its footnotes.
+
+    Args:
+        table: with cells that have none of that.
+        grids: of the records behind it.
+        contests, of: see :func:`bench.report.best.mark_best`.
+        style: how it is shown.
+        notes: of this table alone.
+    """
+    table = replace(
+        table,
+        percent=style.get("percent", False),
+        deviations=style.get("deviations", True),
+        second=style.get("second", False),
+        study=style.get("study", ""),
     )
+    table = mark_best(table, contests, style.get("best"), of)
+    marks = _marks(table)
+    rows = tuple(
+        replace(row, cells=tuple(replace(cell, mark=marks.get(cell.note, "")) for cell in row.cells))
+        for row in table.rows
+    )
+    table = replace(table, rows=rows)
+    return replace(table, notes=tuple(footnotes(table, grids, notes)))
 
 
-def _ranked(columns: Sequence[Column], cells: Sequence[Cell]) -> list[Cell]:
-    """The cells with their ranks; a number is only compared with others of its group."""
-    ranks: dict[int, int] = {}
-    for places in group(range(len(columns)), lambda i: columns[i].group).values():
-        means = {i: cells[i].mean for i in places if not cells[i].incomplete}
-        numbers = {i: round(mean, 3) for i, mean in means.items() if mean is not None}
-        order = sorted(set(numbers.values()), reverse=True)
-        if len(places) > 1:
-            ranks |= {i: order.index(number) + 1 for i, number in numbers.items()}
-    return [replace(cell, rank=ranks.get(i)) for i, cell in enumerate(cells)]
-
-
-def _marks(lines: Iterable[Iterable[Cell]]) -> dict[str, str]:
+def _marks(table: Table) -> dict[str, str]:
     """Note -> a, b, ..., z, aa, ...; equal notes share one."""
-    notes = dict.fromkeys(cell.note for line in lines for cell in line if cell.note)
+    notes = dict.fromkeys(cell.note for row in table.rows for cell in row.cells if cell.note)
     letters = (itertools.product(string.ascii_lowercase, repeat=n) for n in itertools.count(1))
     return dict(zip(notes, map("".join, itertools.chain.from_iterable(letters)), strict=False))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from bench.report import text
-from bench.report.model import Table
+from bench.report.model import SECOND, Table
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -33,19 +33,36 @@ def render(table: Table, width: int, *, star: bool) -> Text:
 def _lines(table: Table, width: int, star: bool) -> Iterator[_Line]:
     for part in _fill(table.heading, width):
         yield [(part, "bold")]
-    limit = max(12, width // 4)
-    names = [text.wrap(row.head, limit) for row in table.rows]
-    first = max(text.width(part) for name in [*names, ["Category"]] for part in name)
+    stub = _Stub(table, max(12, width // 4))
     columns = [_Column(table, i, star) for i in range(len(table.columns))]
-    for block in _blocks(columns, width - first):
+    for block in _blocks(columns, width - stub.width):
         yield []
-        yield from _block(table, names, block, first)
+        yield from _block(table, stub, block)
     notes = table.footnotes(star=star)
     if notes:
         yield []
     for note in notes:
         for part in _fill(note.text, width, _marks([note.mark]) + " " * bool(note.mark)):
             yield [(part, "dim")]
+
+
+class _Stub:
+    """What stands before the cells: the lines of each row, all but the last of them alone, padded to one width."""
+
+    def __init__(self, table: Table, limit: int) -> None:
+        columns = list(zip(table.stub, *(row.heads for row in table.rows), strict=True))
+        limit = max(12, limit // len(columns))
+        wrapped = [[text.wrap(head, limit) for head in column] for column in columns]
+        widths = [max(text.width(part) for lines in column for part in lines) for column in wrapped]
+        lines = [
+            [
+                (" " * _GAP).join(_pad(part, width) for part, width in zip(parts, widths, strict=True))
+                for parts in itertools.zip_longest(*(reversed(own) for own in cells), fillvalue="")
+            ][::-1]
+            for cells in zip(*wrapped, strict=True)
+        ]
+        self.head, *self.rows = lines
+        self.width = sum(widths) + _GAP * (len(widths) - 1)
 
 
 class _Column:
@@ -61,8 +78,10 @@ class _Column:
                 self.cells.append((number + marks, "", "dim"))
             else:
                 best = cell.best
-                tail = (f" ± {deviation}" if deviation else "") + "*" * (best and star) + marks
-                self.cells.append((number.rjust(before), tail, "bold" if best else ""))
+                second = table.is_second(cell)
+                tail = f" ± {deviation}" if deviation else ""
+                tail += ("*" * best + SECOND * second if star else "") + marks
+                self.cells.append((number.rjust(before), tail, "bold" if best else "underline" * second))
         widest = max(len(number + tail) for number, tail, _ in self.cells)
         self.group = column.group
         self.head = text.wrap(column.head + column.mark, max(widest, 9))
@@ -91,8 +110,8 @@ def _gaps(block: Sequence[_Column]) -> list[int]:
     return [_GAP, *(_GAP if a.group == b.group else _GROUP_GAP for a, b in itertools.pairwise(block))]
 
 
-def _block(table: Table, names: Sequence[list[str]], block: Sequence[_Column], first: int) -> Iterator[_Line]:
-    gaps = _gaps(block)
+def _block(table: Table, stub: _Stub, block: Sequence[_Column]) -> Iterator[_Line]:
+    gaps, first = _gaps(block), stub.width
     rule = [("─" * (first + sum(gaps) + sum(column.width for column in block)), "dim")]
     if any(column.group for column in block):
         titles, rules = [(" " * first, "")], [(" " * first, "")]
@@ -103,20 +122,25 @@ def _block(table: Table, names: Sequence[list[str]], block: Sequence[_Column], f
             rules += [(" " * spaces[0], ""), ("─" * inner, "dim")]
         yield titles
         yield rules
-    height = max(len(column.head) for column in block)
+    height = max(len(stub.head), *(len(column.head) for column in block))
     for level in range(-height, 0):  # heads end on one line
-        line = [(_pad("Category" if level == -1 else "", first), "bold")]
+        line = [(stub.head[level] if -level <= len(stub.head) else " " * first, "bold")]
         for gap, column in zip(gaps, block, strict=True):
             word = column.head[level] if -level <= len(column.head) else ""
             line.append((" " * gap + _pad(word, column.width), "bold"))
         yield line
     yield rule
-    for position, (row, name) in enumerate(zip(table.rows, names, strict=True)):
+    section = ""
+    for position, (row, lines) in enumerate(zip(table.rows, stub.rows, strict=True)):
+        if row.section not in ("", section):
+            yield from [rule] * (position > 0)
+            yield [(text.clean(row.section), "italic")]
+        section = row.section
         if row.average:
             yield rule
-        for part in name[:-1]:
+        for part in lines[:-1]:
             yield [(part, "")]
-        line = [(_pad(name[-1], first), "bold" if row.average else "")]
+        line = [(lines[-1], "bold" if row.average else "")]
         for gap, column in zip(gaps, block, strict=True):
             number, tail, style = column.cells[position]
             rest = column.width - len(number + tail)

@@ -16,9 +16,11 @@ def number(cell: Cell, table: Table) -> str:
 
 def deviation(cell: Cell, table: Table) -> str:
     """The deviation in print; empty where there is none to show."""
+    if not table.has_deviations:
+        return ""
     if cell.deviation is not None:
         return _digits(cell.deviation, table)
-    return NO_SEEDS if cell.mean is not None and cell.structural and table.has_deviations else ""
+    return NO_SEEDS if cell.mean is not None and cell.structural else ""
 
 
 def _digits(value: float, table: Table) -> str:

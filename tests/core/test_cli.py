@@ -129,6 +129,9 @@ def test_a_study_file_with_a_wrong_field_is_refused(tmp_path: Path, store: list[
         ("methods: [clip]\nshots: [few]\n", "'shots' cannot be read"),
         ("methods: [clip]\nseeds: '10'\n", "expected a number or a list"),
         ("methods: [clip]\nencoder:\n", "is empty"),
+        ("methods: [clip]\nlayout: tabel1\n", "Did you mean 'table1'"),
+        ("methods: [clip]\nprotocols: []\ndatasets: [pocket]\n", "names no protocol"),
+        ("methods: [clip]\n", "add --dataset NAME"),
     ):
         file.write_text(text)
         assert message in refused("run", "--study", str(file), *store)

@@ -200,7 +200,7 @@ def test_every_format_marks_and_explains() -> None:
     assert "Bold" not in plain
     markdown, latex = render(made, "markdown"), render(made, "latex")
     assert "**0.920**" in markdown and "**0.915**" in markdown and "**0.820**" not in markdown
-    assert r"\textbf{0.915}" in latex and r"\textbf{0.820}" not in latex
+    assert r"\bfseries 0.915" in latex and r"\bfseries 0.820" not in latex
     for text in (markdown, latex):
         assert text.count("Bold: not distinguishable from the best") == 1
     for text in (plain, markdown, latex):

@@ -4,12 +4,10 @@ import csv
 import hashlib
 import io
 import re
-import shutil
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
+from latex_engine import Latex
 from rich.cells import cell_len
 from rich.console import Console
 from trial_records import record
@@ -21,7 +19,20 @@ from bench.report.table import Table, build_tables
 
 NOTE = "pocket is a rendered smoke-and-regression set; its numbers say nothing about MVTec AD."
 SPECIALS = r"\{}$&#%_~^"
-ODD_NAMES = ["a_b", "50%", "$x$ & y", "#1", "{b}", "~t^h", "back\\slash", "[opt]", "*star", "Größe", "<a|b>"]
+ODD_NAMES = [
+    "a_b",
+    "50%",
+    "$x$ & y",
+    "#1",
+    "{b}",
+    "~t^h",
+    "back\\slash",
+    "[opt]",
+    "*star",
+    "Größe",
+    "<a|b>",
+    "模様",
+]
 
 
 def study(seeds: int = 3, *, broken: bool = False, **options: Any) -> Table:
@@ -196,16 +207,18 @@ def test_latex_has_what_a_paper_needs() -> None:
     text = render(table, "latex")
     keys = sorted({key for row in table.rows for cell in row.cells for key in cell.keys})
     digest = hashlib.sha256("\n".join(keys).encode()).hexdigest()
-    assert re.match(rf"% zsad-bench \S+; 39 records, SHA-256 of their keys {digest}\n", text)
+    assert re.match(rf"% zsad-bench \S+\n% 39 records, SHA-256 of their keys {digest}\n% needs \\usepackage", text)
     for part in (
         r"\toprule",
         r"\cmidrule(lr){2-4}\cmidrule(lr){5-7}",
         r"\multicolumn{3}{c}{10-shot}",
-        r"\textbf{0.931}\,{\tiny$\pm$\,0.010}",
-        r"0.710\,{\tiny$\pm$\,--}",
+        r"{@{}l*{1}{S[table-format=1.3{\,{\tiny$\pm$\,--}}]}*{1}{S[table-format=1.3{\,{\tiny$\pm$\,0.010}}]}",
+        r"*{1}{S[table-format=1.3{\,{\tiny$\pm$\,0.010}\textsuperscript{b}}]}",
+        r"\bfseries 0.931{\mdseries\,{\tiny$\pm$\,0.010}}",
+        r"0.710{\mdseries\,{\tiny$\pm$\,--}}",
         r"metal\_nut & ",
-        r"failed\rlap{\textsuperscript{a}}",
-        r"\rlap{\textsuperscript{\textdagger{}}}",
+        r"{failed\textsuperscript{a}}",
+        r"0.911{\mdseries\,{\tiny$\pm$\,0.010}\textsuperscript{\textdagger{}}}",
         r"\label{tab:pocket-loo-image-auroc}",
         r"\caption{Pocket: image AUROC (protocol loo, metric protocol exact at 64~px, 3~seeds).}",
         r"\par\smallskip\raggedright\footnotesize",
@@ -240,24 +253,35 @@ def test_latex_escape() -> None:
         r"\textasciitilde{}",
         r"\textasciicircum{}",
     ]
-    assert latex_escape("模様") == "模様"
+    assert latex_escape("Čšůž Ångström ßø naïve") == "Čšůž Ångström ßø naïve"
+    for rare, point in (("模", "6A21"), ("Ω", "03A9"), ("ð", "00F0"), ("\N{BUG}", "1F41B")):
+        assert latex_escape(rare) == rf"\ifdefined\Umathchar {rare}\else{{[}}U+{point}{{]}}\fi{{}}"
 
 
-def test_latex_pads_shorter_percentages() -> None:
+def test_latex_aligns_percentages_of_all_lengths() -> None:
     records = [record(category="a", value=1.0), record(category="b", value=0.5)]
     (table,) = build_tables(records, percent=True)
-    assert r"\phantom{0}50.0" in render(table, "latex")
+    assert "S[table-format=3.1]" in render(table, "latex")
 
 
-def has_latex() -> bool:
-    if shutil.which("pdflatex") is None:
-        return False
-    found = subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True, text=True)
-    return bool(found.stdout.strip())
+def test_latex_underlines_the_second_and_names_the_study() -> None:
+    text = render(study(second=True, study="study mine, SHA-256 abc"), "latex")
+    assert r"0.771{\llap{\underline{\phantom{0.771}}}\mdseries" in text
+    assert "Underlined: second." in text
+    assert re.match(r"% zsad-bench \S+; study mine, SHA-256 abc\n", text)
+    assert "underline" not in render(study(), "latex")
 
 
-@pytest.mark.skipif(not has_latex(), reason="pdflatex with booktabs is not installed")
-def test_latex_compiles_and_fits_the_page(tmp_path: Path) -> None:
+@pytest.mark.parametrize("format", FORMATS)
+def test_deviations_can_be_left_out(format: Any) -> None:
+    text = render(study(deviations=False), format)
+    if format != "csv":
+        assert "±" not in text
+        assert "pm" not in text
+        assert "distinguishable" in text  # the tests stay
+
+
+def test_latex_compiles_and_fits_the_page(latex: Latex) -> None:
     odd = [
         record(method, category, shots=1, seed=seed, value=0.5 + seed / 10, zero_shot=method == "clip", note=NOTE)
         for category in ODD_NAMES
@@ -267,17 +291,7 @@ def test_latex_compiles_and_fits_the_page(tmp_path: Path) -> None:
     tables = [study(broken=True), study(1, percent=True), *build_tables(odd, metrics=["aupro"])]
     # the labels of the first two would be the same
     body = render(tables[0], "latex") + render(tables[1], "latex").replace("\\label", "% \\label")
-    body += render(tables[2], "latex")
-    source = (
-        f"\\documentclass{{article}}\n\\usepackage{{booktabs}}\n\\begin{{document}}\n{body}\\end{{document}}\n"
-    )
-    (tmp_path / "tables.tex").write_text(source, encoding="utf-8")
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert "Overfull" not in done.stdout
-    assert "Missing character" not in (tmp_path / "tables.log").read_text(errors="replace")
-    assert (tmp_path / "tables.pdf").stat().st_size > 1000
+    latex(body + render(tables[2], "latex"))
 
 
 # ---------------------------------------------------------------- all formats

@@ -9,6 +9,7 @@ from typing import Any
 from bench.report.table import METRICS
 
 TITLES = {"clip": "CLIP", "devnet": "DevNet", "promptad": "PromptAD"}
+DATASETS = {"aitex": "AITEX"}
 
 
 def record(
@@ -21,6 +22,7 @@ def record(
     status: str = "ok",
     reason: str | None = None,
     name: str | None = None,
+    title: str | None = None,
     version: str = "1",
     zero_shot: bool = True,
     adapted: str = "",
@@ -31,6 +33,7 @@ def record(
     sha256: str = "e" * 64,
     prompts: str | None = None,
     manifest: str | None = None,
+    protocol: str = "loo",
     source: dict[str, Any] | None = None,
     eval_size: int = 64,
     reasons: dict[str, str] | None = None,
@@ -38,7 +41,7 @@ def record(
     values: dict[str, float | None] | None = None,
 ) -> dict[str, Any]:
     """A trial record; every metric is ``value`` unless ``values`` says otherwise."""
-    split = hashlib.sha256(f"{category}/{shots}/{seed}".encode()).hexdigest()
+    split = hashlib.sha256(f"{protocol}/{category}/{shots}/{seed}".encode()).hexdigest()
     name = name or method.partition("[")[0]
     trial = {
         "method": {
@@ -46,22 +49,22 @@ def record(
             "version": version,
             "label": method,
             "config": {},
-            "title": TITLES.get(name, name),
+            "title": title or TITLES.get(name, name),
             "zero_shot": zero_shot,
             "adapted": adapted,
         },
         "dataset": {
-            "name": dataset,
+            "name": dataset.partition("[")[0],
             "label": dataset,
-            "title": dataset.title(),
+            "title": DATASETS.get(dataset.partition("[")[0], dataset.title()),
             "version": "1",
             "fingerprint": fingerprint,
             "note": note,
         },
         "protocol": {
-            "name": "loo",
-            "label": "loo",
-            "config": {},
+            "name": protocol.partition("[")[0],
+            "label": protocol,
+            "config": {"label": protocol},
             "source": source,
             "manifest": manifest or split,
         },
