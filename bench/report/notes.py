@@ -8,6 +8,7 @@ from typing import Any
 from bench.report.model import INCOMPLETE, NO_SEEDS, NOT_ZERO_SHOT, Note, Table
 from bench.report.naming import Thing, group
 from bench.report.records import Grid
+from bench.report.text import sentence
 
 
 def footnotes(table: Table, grid: Grid) -> Iterator[Note]:
@@ -18,7 +19,7 @@ def footnotes(table: Table, grid: Grid) -> Iterator[Note]:
         return ", ".join(grid.names[method].head for method in chosen)
 
     for text in _distinct(e.trial["dataset"].get("note") for e in grid.entries):
-        yield Note(_sentence(text))
+        yield Note(sentence(text))
     if table.has_deviations:
         text = "in the Average row the deviation is that of the per-seed average over categories."
         yield Note(f"Mean ± sample standard deviation over seeds; {text}")
@@ -41,12 +42,12 @@ def footnotes(table: Table, grid: Grid) -> Iterator[Note]:
         yield Note(f"not zero-shot, but given images of the target category: {foreign}.", NOT_ZERO_SHOT)
     marked = [cell for row in table.rows for cell in row.cells if cell.mark]
     for text, mark in dict.fromkeys((cell.note, cell.mark) for cell in marked):
-        yield Note(_sentence(text), mark)
+        yield Note(sentence(text), mark)
     if any(cell.status == "missing" and not cell.note for row in table.rows for cell in row.cells):
         yield Note("missing: there is no record of such a trial.")
     for text, adapted in group(methods, lambda method: methods[method].get("adapted")).items():
         if text:
-            yield Note(f"{heads(adapted)}, adapted: {_sentence(text)}")
+            yield Note(f"{heads(adapted)}, adapted: {sentence(text)}")
     if encoders := _encoders(grid):
         yield Note(f"Encoders: {encoders}.")
     yield from _unpaired(grid)
@@ -73,8 +74,3 @@ def _unpaired(grid: Grid) -> Iterator[Note]:
 
 def _distinct(texts: Iterable[Any]) -> list[str]:
     return list(dict.fromkeys(str(text) for text in texts if text))
-
-
-def _sentence(text: str) -> str:
-    text = " ".join(str(text).split())
-    return text if text.endswith((".", "!", "?", "…")) else text + "."
