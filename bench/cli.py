@@ -21,6 +21,7 @@ COMMANDS = {
     "run": "Run a study and print its table.",
     "table": "Print the tables of a study that was run.",
     "report": "A study as one HTML page.",
+    "figure": "Draw a figure of a study that was run.",
     "compare": "Compare a study's methods: intervals, ranks, tests.",
     "list": "List methods, datasets, encoders, executors, studies.",
     "split": "Print the split of one trial.",

@@ -299,6 +299,21 @@ class Method(Protocol):
         ...
 
 
+@runtime_checkable
+class HasFeatures(Protocol):
+    """What a method may offer beside :class:`Method`, for figures alone: ``bench figure tsne`` draws them.
+
+    The engine asks for features only where a figure needs them, and no metric uses them.
+    """
+
+    def features(self, images: ImageSet, context: Context) -> NDArray[np.float32]:
+        """``(N, F)``: one vector per image in the space from which the method, once fitted, takes its scores.
+
+        Of features that lie on a grid it is the mean over the grid, so that methods can be set side by side.
+        """
+        ...
+
+
 # ---------------------------------------------------------------- encoders
 
 

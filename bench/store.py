@@ -4,6 +4,7 @@ Layout under the store's root::
 
     records/ab/<key>.json           what was run, what came out, how long it took
     scores/ab/<key>.safetensors     image scores and anomaly maps at the method's own grid
+    features/ab/<key>.safetensors   features of the same images, where a figure asked for them
     manifests/<hash>.json           the splits that records refer to
     studies/<name>.json             the trials of each study, for ``bench table``
     locks/                          claims of running processes; they die with their process
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ROOT = Path("results/runs")
 FORMAT = 1
+_RUN_AGAIN = "run the study again"
 FINAL = ("ok", "skipped")  # a failed trial is tried again
 
 
@@ -92,11 +94,7 @@ class Store:
         key = record["key"]
         try:
             if scores is not None:
-                import numpy as np
-                from safetensors.numpy import save
-
-                contiguous = {name: np.ascontiguousarray(array) for name, array in scores.items()}
-                write_atomically(self.scores_path(key), save(contiguous, {"ids": json.dumps(list(ids))}))
+                _save(self.scores_path(key), scores, ids)
             write_atomically(self.record_path(key), _readable_json(record))
         except OSError as error:
             raise self._unwritable(error) from None
@@ -107,20 +105,46 @@ class Store:
         Raises:
             BenchError: there are none, or the file is broken.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        try:
-            return dict(load_file(self.scores_path(key)))
-        except (OSError, SafetensorError) as error:
-            raise BenchError(f"scores of trial {key[:12]} cannot be read: {error}; run the study again") from None
+        return _load(self.scores_path(key), f"scores of trial {key[:12]}", _RUN_AGAIN)
 
     def score_ids(self, key: str) -> tuple[str, ...]:
-        """The images of :meth:`scores`, in its order."""
-        from safetensors import safe_open
+        """The images of :meth:`scores`, in its order.
 
-        with safe_open(self.scores_path(key), "numpy") as stream:
-            return tuple(json.loads(stream.metadata()["ids"]))
+        Raises:
+            BenchError: there are none, or the file is broken.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.scores_path(key), "numpy") as stream:
+                return tuple(json.loads(stream.metadata()["ids"]))
+        except (OSError, SafetensorError) as error:
+            raise _unreadable(f"scores of trial {key[:12]}", error, _RUN_AGAIN) from None
+
+    # ------------------------------------------------------------ features
+
+    def features_path(self, key: str) -> Path:
+        return self.root / "features" / key[:2] / f"{key}.safetensors"
+
+    def write_features(self, key: str, arrays: Mapping[str, NDArray[Any]], ids: Sequence[str]) -> None:
+        """Keep the features of a trial's images: ``features`` (N,F), and ``image`` (N,), the scores with them.
+
+        Raises:
+            BenchError: the store cannot be written.
+        """
+        try:
+            _save(self.features_path(key), arrays, ids)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def features(self, key: str) -> dict[str, NDArray[Any]] | None:
+        """What :meth:`write_features` has kept of a trial; None if there is nothing.
+
+        Raises:
+            BenchError: the file is broken.
+        """
+        path = self.features_path(key)
+        return _load(path, f"features of trial {key[:12]}", f"delete {path}") if path.exists() else None
 
     # ------------------------------------------------------------ manifests and studies
 
@@ -205,6 +229,28 @@ class Store:
             f"cannot write to the store {self.root}: {error.strerror or error}; "
             "make room or choose another folder with --store"
         )
+
+
+def _save(path: Path, arrays: Mapping[str, NDArray[Any]], ids: Sequence[str]) -> None:
+    import numpy as np
+    from safetensors.numpy import save
+
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    write_atomically(path, save(contiguous, {"ids": json.dumps(list(ids))}))
+
+
+def _load(path: Path, what: str, remedy: str) -> dict[str, NDArray[Any]]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(what, error, remedy) from None
+
+
+def _unreadable(what: str, error: Exception, remedy: str) -> BenchError:
+    return BenchError(f"{what} cannot be read: {error}; {remedy}")
 
 
 def _readable_json(content: Any) -> bytes:

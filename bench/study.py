@@ -199,7 +199,8 @@ class Task:
     """One trial, as plain values that travel to any process.
 
     ``identity`` is what makes the trial what it is; its hash is the trial's key. Everything else says how to
-    carry it out here.
+    carry it out here; with ``features`` the method's features come with the scores
+    (:class:`bench.contracts.HasFeatures`).
     """
 
     key: str
@@ -218,6 +219,7 @@ class Task:
     device: str
     hashes: str
     command: str
+    features: bool = False
 
     @property
     def title(self) -> str:

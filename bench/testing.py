@@ -28,6 +28,7 @@ from bench.contracts import (
     Context,
     Dataset,
     DatasetTraits,
+    HasFeatures,
     ImageSet,
     Method,
     Prompts,
@@ -118,7 +119,19 @@ def _run(cls: type[Method], config: Any, traits: Traits, world: _World, test: Im
     method = cls(config)  # type: ignore[call-arg]
     if traits.trained:
         method.fit(world.train, context)
-    return method.score(test, context)
+    scores = method.score(test, context)
+    if isinstance(method, HasFeatures):
+        _check_features(method, test, context)
+    return scores
+
+
+def _check_features(method: HasFeatures, test: ImageSet, context: Context) -> None:
+    found = method.features(test, context)
+    name = type(method).__name__
+    assert found.ndim == 2 and len(found) == len(test), f"{name}: features of shape {found.shape}"
+    assert np.isfinite(found).all(), f"{name}: features are not finite"
+    part = method.features(test.subset([1, 0]), context)
+    assert np.array_equal(part, found[[1, 0]]), f"{name}: the other test images changed an image's features"
 
 
 def _pick(scores: Scores, order: Sequence[int]) -> Scores:

@@ -21,6 +21,7 @@ from bench.config import build_config, parse_spec
 from bench.contracts import (
     Backbone,
     Context,
+    HasFeatures,
     ImageSet,
     Prompts,
     Scores,
@@ -47,7 +48,8 @@ class Outcome:
 
     Attributes:
         record: the JSON record (see :mod:`bench.store`).
-        scores: arrays for the store; None if the trial did not come that far.
+        scores: arrays for the store; None if the trial did not come that far. With ``features`` (N, F) if the
+            task asked for them.
         ids: the test images, in the order of the scores.
     """
 
@@ -64,15 +66,18 @@ def run_trial(task: Task, track: Track | None = None) -> Outcome:
     watch, passes = _Stopwatch(), _encoder_passes()
     notes: list[str] = []
     status, reason, trace = "ok", None, None
-    scores: Scores | None = None
+    scores: dict[str, NDArray[Any]] | None = None
     metrics: dict[str, Any] = {}
     ids: tuple[str, ...] = ()
     try:
         trial = _Trial(task, watch, track, notes)
         ids = trial.test_ids
-        scores = trial.score()
+        answer = trial.score()
+        scores = _arrays(answer)
         with watch("metrics"):
-            metrics, problems = trial.measure(scores)
+            metrics, problems = trial.measure(answer)
+        if task.features:
+            scores["features"] = trial.features()
         if problems:
             status, reason = "failed", "; ".join(problems)
     except NotApplicable as error:
@@ -89,7 +94,7 @@ def run_trial(task: Task, track: Track | None = None) -> Outcome:
         "encoder_passes": _encoder_passes() - passes,
         "traceback": trace,
     }
-    return Outcome(record, None if scores is None else _arrays(scores), ids)
+    return Outcome(record, scores, ids)
 
 
 def failed(task: Task, reason: str) -> Outcome:
@@ -173,7 +178,18 @@ class _Trial:
         with self.watch("score"):
             scores = _checked(method.score(images, context), images)
         self.notes.extend(context.notes)
+        self._fitted = method, images, context
         return scores
+
+    def features(self) -> NDArray[np.float32]:
+        """The test images' features, after :meth:`score`, from a method that has them."""
+        method, images, context = self._fitted
+        if not isinstance(method, HasFeatures):
+            raise BenchError(f"{self.task.method} has no features")
+        features = np.asarray(method.features(images, context), dtype=np.float32)
+        if features.ndim != 2 or len(features) != len(images):
+            raise BenchError(f"the method gave features of shape {features.shape} for {len(images)} images")
+        return features
 
     def _training_set(self) -> TrainingSet:
         with self.watch("data"):

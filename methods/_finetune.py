@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from bench.features import CACHE, FeatureKey, ahead
+from bench.features import CACHE, FeatureKey, ahead, in_fixed_batches
 
 if TYPE_CHECKING:
     from bench.contracts import Backbone, ImageSet
@@ -106,6 +106,27 @@ def rotate(images: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
     theta = torch.stack(rows, dim=1).view(-1, 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+
+
+def mean_features(
+    features: Callable[[torch.Tensor], list[torch.Tensor]], prepare: Preparation, pixels: torch.Tensor, size: int
+) -> NDArray[np.float32]:
+    """``(N, C)``: features averaged over positions and scales.
+
+    Args:
+        features: normalised ``(B, 3, S, S)`` -> per scale ``(B, C, h, w)``, in eval mode.
+        prepare: normalises.
+        pixels: ``(N, 3, S, S)`` uint8.
+        size: images per pass.
+    """
+
+    def pooled(batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            scales = features(prepare(batch))
+            return {"features": torch.stack([f.mean(dim=(2, 3)) for f in scales]).mean(dim=0).cpu()}
+
+    found: NDArray[np.float32] = in_fixed_batches(pooled, pixels, size)["features"].numpy()
+    return found
 
 
 # ---------------------------------------------------------------- sampling

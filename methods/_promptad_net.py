@@ -15,7 +15,7 @@ Shapes: V views, B images, T = 1 + N tokens (CLS first), W encoder width, D deco
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -214,7 +214,12 @@ class Decoder(nn.Module):
             other: ``(V, B, M, E)`` the other view's prompt, or M images in its place, for the prototypes.
             noise: dropout masks; without them nothing is dropped.
         """
-        maps = []
+        return torch.stack([s for _, s in self.passes(tokens, text, other, noise)])
+
+    def passes(
+        self, tokens: Sequence[Tensor], text: Tensor, other: Tensor, noise: list[BlockNoise] | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of every block the tokens ``(V, B, T, D)`` that it gives and the maps ``(V, B, N)``; see ``forward``."""
         q: Tensor | None = None
         for block in range(BLOCKS):
             z = self._input(block, tokens, q)
@@ -227,8 +232,7 @@ class Decoder(nn.Module):
                 q = self._refine(block, q, phi, s)
                 if block == BLOCKS - 1:  # no block follows that could use the refined tokens but the scores
                     s = self._scores(block, q, phi)
-            maps.append(s)
-        return torch.stack(maps)
+            yield q, s
 
     def _input(self, block: int, tokens: Sequence[Tensor], q: Tensor | None) -> Tensor:
         """The encoder's tokens, reduced, plus what the block before made of deeper ones (as in CLIPSeg)."""

@@ -170,6 +170,12 @@ class Clip:
                 image, maps = self._with_support(image, maps, whole, patches, encoder, context)
         return Scores(image.astype(np.float32), maps.reshape(len(images), *grid).astype(np.float32))
 
+    def features(self, images: ImageSet, context: Context) -> NDArray[np.float32]:
+        """``(N, E)`` normalised image embeddings."""
+        encoder = context.encoder(self.config.encoder)
+        embedding = encoder.encode_images(images, image_size=self.config.img_size).embedding
+        return unit(embedding.double().numpy()).astype(np.float32)
+
     def _views(self, images: ImageSet, encoder: TextImageEncoder) -> tuple[Floats, Floats, tuple[int, int]]:
         """Normalised embeddings ``(N, E)`` and projected patch tokens ``(N, h * w, E)``, and the grid."""
         last = encoder.n_blocks - 1

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.contracts import Context, ImageSet, Scores, TrainingSet, Traits
 from bench.errors import NotApplicable
@@ -154,6 +155,16 @@ class DevNet:
         found = in_fixed_batches(function, pixels, _SCORE_BATCH)
         return Scores(found["image"].numpy(), found["maps"].numpy())
 
+    def features(self, images: ImageSet, context: Context) -> NDArray[np.float32]:
+        """``(N, C)``: the fine-tuned backbone's features, averaged over positions and scales."""
+        from bench.methods import _finetune
+
+        network = self._network
+        if network is None:
+            raise RuntimeError("features before fit")
+        pixels = _finetune.load_pixels(images, network.size, context.device)
+        return _finetune.mean_features(network.features, network.prepare, pixels, _SCORE_BATCH)
+
 
 class _Network:
     """Backbone, head and the images' preparation.
@@ -185,10 +196,15 @@ class _Network:
 
         from bench.methods import _finetune
 
-        backbone, head = self.modules["backbone"], self.modules["head"]
-        maps = [head(backbone(scaled)).abs() for scaled in _finetune.pyramid(images, self.config.n_scales)]
+        maps = [self.modules["head"](feature).abs() for feature in self.features(images)]
         scores = [_finetune.top_k_mean(scale.flatten(1), self.config.topk) for scale in maps]
         return torch.stack(scores).mean(dim=0), maps
+
+    def features(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Per scale the backbone's ``(B, C, h, w)`` of normalised ``(B, 3, S, S)``."""
+        from bench.methods import _finetune
+
+        return [self.modules["backbone"](scaled) for scaled in _finetune.pyramid(images, self.config.n_scales)]
 
     def score(self, pixels: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """Scores and maps of one batch, on the CPU."""

@@ -24,7 +24,9 @@ from bench.contracts import Context, ImageSet, Scores, TrainingSet, Traits
 from bench.errors import NotApplicable
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     from bench.methods._dra_net import Network
     from bench.methods._finetune import Preparation
@@ -225,6 +227,16 @@ class DRA:
         function = scorer.with_gradients if self.config.pixel_map == "grad" else scorer.with_heads
         found = in_fixed_batches(function, pixels, _SCORE_BATCH)
         return Scores(found["image"].numpy(), found["maps"].numpy())
+
+    def features(self, images: ImageSet, context: Context) -> NDArray[np.float32]:
+        """``(N, C)``: the fine-tuned backbone's features, averaged over positions and scales."""
+        from bench.methods import _finetune
+
+        scorer = self._scorer
+        if scorer is None:
+            raise RuntimeError("features before fit")
+        pixels = _finetune.load_pixels(images, scorer.size, context.device)
+        return _finetune.mean_features(scorer.network.features, scorer.prepare, pixels, _SCORE_BATCH)
 
 
 class _Scorer:

@@ -22,7 +22,7 @@ rounded to 1/256.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -269,6 +269,34 @@ class PromptAD:
     def score(self, images: ImageSet, context: Context) -> Scores:
         import torch
 
+        passes, grid, side = self._passes(images, context)
+        image_scores, maps = [], []
+        with torch.inference_mode():
+            for i in range(len(images)):
+                blocks = torch.stack([s for _, s in passes(i)])[:, :, 0]
+                image_scores.append(image_score(blocks, self.config).item())
+                maps.append(blocks[-1].cpu())
+        return self._scores(image_scores, torch.stack(maps), grid, side)
+
+    def features(self, images: ImageSet, context: Context) -> NDArray[np.float32]:
+        """``(N, V * D)``: of each branch the last block's patch tokens, whence the map is taken, averaged."""
+        import torch
+
+        passes, _, _ = self._passes(images, context)
+        with torch.inference_mode():
+            last = [list(passes(i))[-1][0] for i in range(len(images))]  # (V, 1, T, D) each
+            return torch.stack([q[:, 0, 1:].mean(1).flatten() for q in last]).cpu().numpy()
+
+    def _passes(
+        self, images: ImageSet, context: Context
+    ) -> tuple[Callable[[int], Iterator[tuple[torch.Tensor, torch.Tensor]]], tuple[int, int], int]:
+        """The network's pass over image *i*, see :meth:`Decoder.passes`; the patch grid; the images' scaled side.
+
+        One image at a time: its score then depends on nothing else, to the last bit. Batches would save little,
+        since the network is small beside the encoder.
+        """
+        import torch
+
         config, decoder = self.config, self._net
         if decoder is None:
             raise RuntimeError("fit PromptAD before scoring")
@@ -281,21 +309,16 @@ class PromptAD:
         if support is not None and not config.ccl and config.few_shot_film == "text":
             context.notes.append("PromptAD without ccl has no normality prototype: the support images went unused")
 
-        # One image at a time: its score then depends on nothing else, to the last bit. Batches would save little,
-        # since the network is small beside the encoder.
-        image_scores, maps = [], []
-        with torch.inference_mode():
-            for i, category in enumerate(images.categories):
-                row = [texts.categories.index(category)]
-                own, other = self._views(texts.normality[row], texts.abnormality[row])
-                prototypes = other.unsqueeze(2)
-                if support is not None:
-                    own, prototypes = self._with_support(own, prototypes, support)
-                tokens = [features.tokens[layer][[i]].to(device) for layer in layers]
-                blocks = decoder(tokens, own.to(device), prototypes.to(device))[:, :, 0]
-                image_scores.append(image_score(blocks, config).item())
-                maps.append(blocks[-1].cpu())
-        return self._scores(image_scores, torch.stack(maps), features.grid, config.img_size or encoder.image_size)
+        def one(i: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            row = [texts.categories.index(images.categories[i])]
+            own, other = self._views(texts.normality[row], texts.abnormality[row])
+            prototypes = other.unsqueeze(2)
+            if support is not None:
+                own, prototypes = self._with_support(own, prototypes, support)
+            tokens = [features.tokens[layer][[i]].to(device) for layer in layers]
+            return decoder.passes(tokens, own.to(device), prototypes.to(device))
+
+        return one, features.grid, config.img_size or encoder.image_size
 
     def _with_support(
         self, own: torch.Tensor, prototypes: torch.Tensor, support: Support

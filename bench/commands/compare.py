@@ -14,6 +14,8 @@ from bench.errors import BenchError
 from bench.store import Store
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from bench.report.comparison import Comparison
 
 
@@ -63,7 +65,7 @@ def command(
     if interval == "images":
         comparisons = _resampled(comparisons, results, roots)
     if figure is not None:
-        _draw(comparisons, figure)
+        _draw(comparisons, results, figure)
     if as_json:
         content = {"study": study, "comparisons": list(map(as_dict, comparisons)), "refused": refused}
         click.echo(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
@@ -110,16 +112,29 @@ def _resampled(comparisons: list[Comparison], store: Store, given: tuple[str, ..
     return [with_image_intervals(comparison, store, roots) for comparison in comparisons]
 
 
-def _draw(comparisons: list[Comparison], path: Path) -> None:
-    from bench.statistics.diagram import draw_critical_differences, save_figure
+def _draw(comparisons: list[Comparison], store: Store, path: Path) -> None:
+    from bench.statistics.diagram import save_figure
 
     if len(comparisons) > 1:
         said = "; ".join(comparison.title for comparison in comparisons)
         raise BenchError(f"--figure draws one comparison; choose with --study and --shots among: {said}")
-    (comparison,) = comparisons
-    if comparison.overall is None:
-        raise BenchError(f"--figure: {comparison.refused[-1]}")
-    heads = [method.head for method in comparison.methods]
-    drawn = draw_critical_differences(comparison.overall, heads, len(comparison.categories), comparison.title)
-    save_figure(drawn, path)
+    save_figure(diagram(comparisons[0], store), path)
     click.echo(f"written: {path}", err=True)
+
+
+def diagram(comparison: Comparison, store: Store) -> Figure:
+    """The critical-difference diagram of a comparison, with the notes of its dataset.
+
+    Raises:
+        BenchError: there is no test of all methods at once.
+    """
+    from bench.figures.trials import dataset_notes
+    from bench.statistics.diagram import draw_critical_differences
+
+    if comparison.overall is None:
+        raise BenchError(f"{comparison.title}: {comparison.refused[-1]}")
+    heads = [method.head for method in comparison.methods]
+    records = (record for key in comparison.table.keys if (record := store.record(key)) is not None)
+    notes = [*dataset_notes(records), *(f"left out: {reason}" for reason in comparison.left_out)]
+    number = len(comparison.categories)
+    return draw_critical_differences(comparison.overall, heads, number, comparison.title, notes)

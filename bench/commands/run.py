@@ -60,7 +60,7 @@ def command(
 
     console = Console(stderr=True, highlight=False)
     chosen_metrics = read_metrics(metrics)
-    study = _study(study_name, methods, options)
+    study = study_of(study_name, methods, options)
     results = Store(store)
     plan = _prepare(study, results, console)
     if dry_run:
@@ -75,7 +75,7 @@ def command(
         raise click.exceptions.Exit(1)
 
 
-def _study(study_name: str | None, methods: str | None, options: dict[str, Any]) -> Study:
+def study_of(study_name: str | None, methods: str | None, options: dict[str, Any]) -> Study:
     """The study that the command line asks for: a named one, changed by whatever else was given."""
     from bench.config import parse_spec, split_list, split_specs
     from bench.study import Study, load_study, set_options
@@ -176,7 +176,7 @@ def _execute(plan: Plan, store: Store, executor_name: str, workers: int | None, 
         return False
     executor_class = EXECUTORS.load(executor_name)
     if workers is None:
-        workers = _default_workers(plan.study.device)
+        workers = default_workers(plan.study.device)
     executor = executor_class(min(workers, len(todo)))
     try:
         with ProgressListener(console, len(plan.tasks), len(plan.tasks) - len(todo)) as listener:
@@ -194,7 +194,7 @@ def _execute(plan: Plan, store: Store, executor_name: str, workers: int | None, 
     return bool(summary.failures)
 
 
-def _default_workers(device: str) -> int:
+def default_workers(device: str) -> int:
     """One process for a GPU, which it fills; on a CPU one for each core, each with one thread."""
     from bench.devices import choose_device
 

@@ -9,6 +9,7 @@ from bench.config import parse_spec
 from bench.report.model import AVERAGE, INCOMPLETE, NO_SEEDS, NOT_ZERO_SHOT, Note, Table
 from bench.report.naming import Thing, group
 from bench.report.records import Grid
+from bench.report.text import sentence
 
 ENCODER_FIELDS = ("encoder", "backbone")  # options whose values have a note of their own
 _FEW = 3  # so many methods or numbers are told one by one
@@ -18,8 +19,8 @@ def footnotes(table: Table, grids: Sequence[Grid], own: Iterable[str] = ()) -> I
     """The footnotes, from what concerns the whole table to what concerns single methods; ``own`` are its own."""
     known = _Methods(grids)
     for text in _distinct(e.trial["dataset"].get("note") for grid in grids for e in grid.entries):
-        yield Note(_sentence(text))
-    yield from (Note(_sentence(text)) for text in own)
+        yield Note(sentence(text))
+    yield from (Note(sentence(text)) for text in own)
     if table.has_deviations:
         averages = all(cell.average for row in table.rows for cell in row.cells)
         text = " of the" if averages else "; in the Average row the deviation is that of the"
@@ -48,12 +49,12 @@ def footnotes(table: Table, grids: Sequence[Grid], own: Iterable[str] = ()) -> I
         yield Note(f"not zero-shot, but given images of the target category: {foreign}.", NOT_ZERO_SHOT)
     marked = [cell for row in table.rows for cell in row.cells if cell.mark]
     for text, mark in dict.fromkeys((cell.note, cell.mark) for cell in marked):
-        yield Note(_sentence(text), mark)
+        yield Note(sentence(text), mark)
     if any(cell.status == "missing" and not cell.note for row in table.rows for cell in row.cells):
         yield Note("missing: there is no record of such a trial.")
     for text, adapted in group(known.facts, lambda method: known.facts[method].get("adapted")).items():
         if text:
-            yield Note(f"{known.heads(adapted)}, adapted: {_sentence(text)}")
+            yield Note(f"{known.heads(adapted)}, adapted: {sentence(text)}")
     if options := known.options():
         yield Note(f"Not as by default: {options}.")
     if encoders := known.encoders():
@@ -126,8 +127,3 @@ def _unpaired(grid: Grid) -> Iterator[Note]:
 
 def _distinct(texts: Iterable[Any]) -> list[str]:
     return list(dict.fromkeys(str(text) for text in texts if text))
-
-
-def _sentence(text: str) -> str:
-    text = " ".join(str(text).split())
-    return text if text.endswith((".", "!", "?", "…")) else text + "."

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.catalogue import Catalogue
 from bench.errors import BenchError
 from bench.report.comparison import Comparison, Standing
+from bench.report.data import Catalogues
 from bench.statistics.images import METRICS, image_interval
 from bench.store import Store
 
@@ -35,41 +35,20 @@ def with_image_intervals(comparison: Comparison, store: Store, roots: Mapping[st
     metric = comparison.table.metric
     if metric not in METRICS:
         raise BenchError(f"images can be resampled for {' and '.join(METRICS)}, not for {metric}")
-    data = _Data(store, roots)
-    return replace(comparison, methods=tuple(_with_interval(m, comparison, data) for m in comparison.methods))
+    catalogues = Catalogues(store, roots)
+    methods = tuple(_with_interval(method, comparison, store, catalogues) for method in comparison.methods)
+    return replace(comparison, methods=methods)
 
 
-class _Data:
-    """Scores and labels of records, read once."""
-
-    def __init__(self, store: Store, roots: Mapping[str, Path]) -> None:
-        self.store, self.roots = store, roots
-        self._catalogues: dict[str, Catalogue] = {}
-
-    def scores(self, key: str) -> tuple[Mapping[str, Any], tuple[str, ...], NDArray[np.float32]] | None:
-        """The trial, its images and their scores; None for a record without."""
-        record = self.store.record(key)
-        if record is None or record["status"] != "ok":
-            return None
-        return record["trial"], self.store.score_ids(key), self.store.scores(key)["image"]
-
-    def labels(self, dataset: Mapping[str, Any], ids: tuple[str, ...]) -> NDArray[np.int8]:
-        from bench.config import parse_spec
-        from bench.hashing import HashBook
-        from bench.plan import open_catalogue
-
-        label = str(dataset["label"])
-        if label not in self._catalogues:
-            spec = parse_spec(label)
-            book = HashBook(self.store.root / "hashes.json")
-            catalogue = open_catalogue(spec, self.roots.get(spec.name), book)
-            if catalogue.fingerprint != dataset["fingerprint"]:
-                raise BenchError(f"{label} is not the data that were scored; give their folder with --data-root")
-            self._catalogues[label] = catalogue
-        return self._catalogues[label].labels(ids)
+def _scored(store: Store, key: str) -> tuple[Mapping[str, Any], tuple[str, ...], NDArray[np.float32]] | None:
+    """The record of a trial, its images and their scores; None for a trial without."""
+    record = store.record(key)
+    if record is None or record["status"] != "ok":
+        return None
+    return record, store.score_ids(key), store.scores(key)["image"]
 
 
-def _with_interval(method: Standing, comparison: Comparison, data: _Data) -> Standing:
+def _with_interval(method: Standing, comparison: Comparison, store: Store, catalogues: Catalogues) -> Standing:
     table = comparison.table
     places = {(column.method, column.group): place for place, column in enumerate(table.columns)}
     place = places[method.method, comparison.group]
@@ -78,20 +57,20 @@ def _with_interval(method: Standing, comparison: Comparison, data: _Data) -> Sta
     for cell in cells:
         of_seed = {}
         for key in cell.keys:
-            scored = data.scores(key)
+            scored = _scored(store, key)
             if scored is not None:
-                of_seed[scored[0]["seed"]] = scored
+                of_seed[scored[0]["trial"]["seed"]] = scored
         found.append(of_seed)
     seeds = [seed for seed in found[0] if all(seed in of_seed for of_seed in found)]
     if not seeds:
         raise BenchError(f"{method.head}: no seed has scores in every category; run the study again")
     parts = []
     for of_seed in found:
-        trial, ids, _ = of_seed[seeds[0]]
+        record, ids, _ = of_seed[seeds[0]]
         if any(of_seed[seed][1] != ids for seed in seeds):
             raise BenchError(
-                f"{method.head} on {trial['category']}: the seeds were tested on different images, "
+                f"{method.head} on {record['trial']['category']}: the seeds were tested on different images, "
                 "so that images cannot be resampled for all of them at once"
             )
-        parts.append((np.stack([of_seed[seed][2] for seed in seeds]), data.labels(trial["dataset"], ids)))
+        parts.append((np.stack([of_seed[seed][2] for seed in seeds]), catalogues.of(record).labels(ids)))
     return replace(method, over_images=image_interval(parts, table.metric))

@@ -32,6 +32,12 @@ def clean(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
+def sentence(text: str) -> str:
+    """The text on one line, with a full stop unless it ends as a sentence does."""
+    text = " ".join(str(text).split())
+    return text if text.endswith((".", "!", "?", "…")) else text + "."
+
+
 def width(text: str) -> int:
     """How many columns of a terminal it takes."""
     from rich.cells import cell_len

@@ -20,7 +20,9 @@ _INK, _SOFT = "#1a1a1a", "#6b6b6b"
 _DPI = 200
 
 
-def draw_critical_differences(result: Friedman, names: Sequence[str], categories: int, title: str = "") -> Figure:
+def draw_critical_differences(
+    result: Friedman, names: Sequence[str], categories: int, title: str = "", notes: Sequence[str] = ()
+) -> Figure:
     """Draw Demšar's diagram of a Friedman–Nemenyi comparison.
 
     The better a method, the farther left it stands. A bar joins methods that do not differ; where Friedman's
@@ -33,6 +35,7 @@ def draw_critical_differences(result: Friedman, names: Sequence[str], categories
         names: of the methods, in the order of its ranks; each once.
         categories: how many categories the ranks are the mean of.
         title: a line above.
+        notes: lines below.
 
     Raises:
         ValueError: not as many names as methods, or a name twice.
@@ -95,9 +98,8 @@ def draw_critical_differences(result: Friedman, names: Sequence[str], categories
         figure.suptitle(_literal(title), fontsize=9.5, color=_INK)
     p = f"= {result.p:.2g}" if result.p >= 0.001 else "< 0.001"
     said = "the methods differ" if result.holds else "no difference holds"
-    figure.supxlabel(
-        f"mean rank over {categories} categories, 1 is best; Friedman p {p}: {said}", fontsize=8, color=_SOFT
-    )
+    ranks = f"mean rank over {categories} categories, 1 is best; Friedman p {p}: {said}"
+    figure.supxlabel("\n".join([ranks, *map(_literal, notes)]), fontsize=8, color=_SOFT)
     return figure
 
 

@@ -14,9 +14,8 @@ from bench.catalogue import Catalogue
 from bench.config import parse_spec
 from bench.contracts import Sample
 from bench.errors import BenchError
-from bench.hashing import HashBook
 from bench.images import read_image, read_mask
-from bench.registry import DATASETS
+from bench.report.data import Catalogues
 from bench.store import Store
 from bench.webpage import pictures
 
@@ -68,18 +67,20 @@ class Gallery:
 
     Args:
         store: holds the scores.
-        roots: name of the dataset -> its folder, for the images and labels, which no store holds.
+        roots: name of the dataset -> its folder, for the images and labels, which no store holds; by default
+            the one where the trial found it.
         count: how many worst and how many best images at most.
     """
 
     def __init__(self, store: Store, roots: Mapping[str, Path], count: int) -> None:
         self.store, self.roots, self.count = store, roots, count
-        self._catalogues: dict[str, Catalogue | str] = {}
+        self._data = Catalogues(store, roots)
+        self._opened: dict[str, Catalogue | str] = {}
 
     @property
     def refused(self) -> list[str]:
         """Why datasets could not be opened."""
-        return [found for found in self._catalogues.values() if isinstance(found, str)]
+        return [found for found in self._opened.values() if isinstance(found, str)]
 
     def show(self, record: Mapping[str, Any]) -> Exhibition:
         """The exhibition of one finished trial.
@@ -94,7 +95,7 @@ class Gallery:
                 scored.
         """
         key = record["key"]
-        catalogue = self._catalogue(record["trial"]["dataset"])
+        catalogue = self._catalogue(record)
         if isinstance(catalogue, str):
             return Exhibition(key, reason=catalogue)
         try:
@@ -122,29 +123,17 @@ class Gallery:
 
         return Exhibition(key, tuple(map(picture, worst)), tuple(map(picture, best)), low, high)
 
-    def _catalogue(self, dataset: Mapping[str, Any]) -> Catalogue | str:
+    def _catalogue(self, record: Mapping[str, Any]) -> Catalogue | str:
         """The dataset of a record, or why it cannot be opened."""
-        label = str(dataset["label"])
-        if label not in self._catalogues:
-            self._catalogues[label] = self._open(label, dataset)
-        return self._catalogues[label]
-
-    def _open(self, label: str, dataset: Mapping[str, Any]) -> Catalogue | str:
-        from bench.plan import open_catalogue
-
-        spec = parse_spec(label)
-        root = self.roots.get(spec.name)
-        try:
-            if root is None and DATASETS.load(spec.name).traits.needs_root:
-                raise BenchError(f"the images of {label} were not given; make the page again with --data-root DIR")
-            catalogue = open_catalogue(spec, root, HashBook(self.store.root / "hashes.json"))
-            if catalogue.fingerprint != dataset["fingerprint"]:
-                raise BenchError(f"{label} is not the data that were scored; give their folder with --data-root")
-        except BenchError as error:
-            if root is not None:
-                raise
-            return str(error)
-        return catalogue
+        label = str(record["trial"]["dataset"]["label"])
+        if label not in self._opened:
+            try:
+                self._opened[label] = self._data.of(record)
+            except BenchError as error:
+                if parse_spec(label).name in self.roots:
+                    raise
+                self._opened[label] = f"no pictures of {label}: {error}"
+        return self._opened[label]
 
 
 def _outranked(scores: NDArray[np.float32], anomalous: NDArray[np.bool_]) -> NDArray[np.intp]:

@@ -277,6 +277,22 @@ def test_neither_number_nor_order_of_images_changes_a_bit(pixel_map: str) -> Non
         assert np.array_equal(some.maps, whole.maps[order])
 
 
+def test_features_are_what_the_head_scores() -> None:
+    """Of averaged features the linear head gives the average of its signed scores, over positions and scales."""
+    method = fitted(tiny.Convolution(4, norm=True))
+    images, _ = blots(20, 1)
+    features = method.features(images, tiny.context())
+    assert method._network is not None
+    net = method._network.modules
+    pixels = method._network.prepare(_finetune.load_pixels(images, SIDE))
+    with torch.no_grad():
+        signed = [
+            net["head"](net["backbone"](scaled)).mean((1, 2, 3)) for scaled in (pixels, pixels[:, :, ::2, ::2])
+        ]
+        whole = net["head"](torch.from_numpy(features)[:, :, None, None])[:, 0, 0, 0]
+    np.testing.assert_allclose(whole, torch.stack(signed).mean(0), rtol=1e-5, atol=1e-6)
+
+
 def test_it_is_repeatable_and_depends_on_its_seed() -> None:
     images, _ = blots(5, 1)
 

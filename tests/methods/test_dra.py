@@ -523,6 +523,21 @@ def test_gradient_maps_are_gradients_of_the_anomaly_score() -> None:
     np.testing.assert_allclose(found[1], expected, rtol=1e-3, atol=1e-5)
 
 
+def test_features_are_what_the_heads_with_positions_score() -> None:
+    """Of averaged features a linear head gives the average of its signed scores, over positions and scales."""
+    method = fitted()
+    images, _ = blots(20, 1)
+    features = method.features(images, tiny.context())
+    assert method._scorer is not None
+    net = method._scorer.network
+    pixels = method._scorer.prepare(_finetune.load_pixels(images, SIDE))
+    with torch.no_grad():
+        scales = [net.backbone(scaled) for scaled in (pixels, pixels[:, :, ::2, ::2])]
+        signed = [net.seen.scoring(scale).mean((1, 2, 3)) for scale in scales]
+        whole = net.seen.scoring(torch.from_numpy(features)[:, :, None, None])[:, 0, 0, 0]
+    np.testing.assert_allclose(whole, torch.stack(signed).mean(0), rtol=1e-5, atol=1e-6)
+
+
 def test_it_is_repeatable_and_depends_on_its_seed() -> None:
     images, _ = blots(5, 1)
 

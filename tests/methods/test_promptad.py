@@ -379,6 +379,21 @@ def test_the_same_seed_gives_the_same_bits_whatever_else_draws(world: World) -> 
     assert not same(first, run(TINY, world, seed=1))
 
 
+def test_features_are_the_tokens_that_the_branches_score(world: World) -> None:
+    """A linear head over averaged tokens is the average of its scores over the patches."""
+    method = PromptAD(replace(TINY, ccl=False))
+    method.fit(world.train, context())
+    scores = method.score(world.test, context())
+    features = method.features(world.test, context())
+    assert features.shape == (len(world.test), 2 * TINY.D)
+    assert method._net is not None
+    head = method._net.head[-1]
+    means = np.einsum("nvd,vd->nv", features.reshape(-1, 2, TINY.D), head.weight[:, :, 0].numpy())
+    means = (means + head.bias[:, 0].numpy()) * [1, -1]
+    for view, name in enumerate(("map_abnormality", "map_normality")):
+        np.testing.assert_allclose(means[:, view], scores.extra[name].mean((1, 2)), rtol=1e-4, atol=1e-6)
+
+
 def test_number_and_order_of_images_change_no_bit(world: World) -> None:
     method = PromptAD(TINY)
     method.fit(world.train, context())

@@ -361,8 +361,8 @@ def test_images_that_are_not_there_are_missed_with_a_reason(tmp_path: Path) -> N
     keep(store, [trial("promptad", "bottle", 1, 0, 0.5, dataset="mvtec")])
     result = report(store, tmp_path / "page.html")
     assert result.exit_code == 0
-    assert "note: the images of mvtec were not given; make the page again with --data-root DIR" in result.stderr
-    assert "No images: the images of mvtec were not given" in read(tmp_path / "page.html").text
+    assert "note: no pictures of mvtec: mvtec needs the folder" in result.stderr
+    assert "No images: no pictures of mvtec" in read(tmp_path / "page.html").text
     keep(store, [trial("promptad", "wood", 1, 0, 0.5)])
     result = report(store, tmp_path / "page.html")
     assert "pocket is not the data that were scored" in result.stderr

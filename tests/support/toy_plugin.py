@@ -64,6 +64,9 @@ class Learner(Brightness):
     def score(self, images, context):
         return Scores(np.array([abs(i.mean() - self.centre) for i in images], np.float32))
 
+    def features(self, images, context):
+        return np.array([[*i.mean((0, 1)) - self.centre, i.std()] for i in images], np.float32)
+
 
 class Faulty(Brightness):
     """Fails in the way its option says."""
