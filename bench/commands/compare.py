@@ -123,18 +123,18 @@ def _draw(comparisons: list[Comparison], store: Store, path: Path) -> None:
 
 
 def diagram(comparison: Comparison, store: Store) -> Figure:
-    """The critical-difference diagram of a comparison, with the notes of its dataset.
+    """The critical-difference diagram of a comparison, with what its records want said.
 
     Raises:
         BenchError: there is no test of all methods at once.
     """
-    from bench.figures.trials import dataset_notes
+    from bench.figures.trials import notes_of
     from bench.statistics.diagram import draw_critical_differences
 
     if comparison.overall is None:
         raise BenchError(f"{comparison.title}: {comparison.refused[-1]}")
     heads = [method.head for method in comparison.methods]
     records = (record for key in comparison.table.keys if (record := store.record(key)) is not None)
-    notes = [*dataset_notes(records), *(f"left out: {reason}" for reason in comparison.left_out)]
+    notes = [*notes_of(records), *(f"left out: {reason}" for reason in comparison.left_out)]
     number = len(comparison.categories)
     return draw_critical_differences(comparison.overall, heads, number, comparison.title, notes)

@@ -65,6 +65,8 @@ def draw_bars(
             if dots:
                 _dots(axes, found, width)
         _crosses(axes, values, head, places, categories)
+    top = axes.get_ylim()[1]
+    axes.set_ylim(0, max(1.0, top) if top > 0.6 else top)
     _finish(axes, categories)
 
 
@@ -192,14 +194,11 @@ def _crosses(axes: Axes, values: Values, head: str, places: Any, categories: Seq
 
 
 def _finish(axes: Axes, categories: Sequence[str]) -> None:
-    from matplotlib.ticker import AutoLocator, MultipleLocator
-
     axes.set_xticks(range(len(categories)), categories)
     axes.set_xlim(-0.55, len(categories) - 0.45)
     axes.tick_params(axis="x", length=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.5)
     axes.set_axisbelow(True)
-    axes.yaxis.set_major_locator(MultipleLocator(0.25) if axes.get_ylim()[0] == 0 else AutoLocator())
     if categories[-1] == "Average":
         axes.axvline(len(categories) - 1.5, color=style.SOFT, linewidth=0.6)

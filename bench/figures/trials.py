@@ -108,14 +108,10 @@ class Trials:
     @property
     def notes(self) -> list[str]:
         """What every figure of these trials says: the datasets' own notes, what was used, and the remarks."""
-        records = self._records.values()
         columns = [column for column in self.table.columns if column.group == self.group]
         foreign = ", ".join(column.head for column in columns if column.mark and column.head in self.heads)
         notes = [f"Not zero-shot, but given images of the target category: {foreign}"] if foreign else []
-        used = (encoder for record in records for encoder in (record["trial"].get("encoders") or {}).values())
-        names = ", ".join(dict.fromkeys(str(encoder["name"]) for encoder in used if encoder))
-        notes += [f"Encoders: {names}"] if names else []
-        return [*dataset_notes(records), *notes, *self.remarks]
+        return [*notes_of(self._records.values()), *notes, *self.remarks]
 
     @property
     def dataset_labels(self) -> tuple[str, ...]:
@@ -149,7 +145,10 @@ class Trials:
         return found[min(k for k in found if k is not None) if seed is None else seed]
 
 
-def dataset_notes(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What the records' datasets want said wherever their numbers are shown."""
-    notes = (record["trial"]["dataset"].get("note") for record in records)
-    return list(dict.fromkeys(str(note) for note in notes if note))
+def notes_of(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What must be said wherever the records' numbers are shown: the datasets' own notes, and the encoders."""
+    trials = [record["trial"] for record in records]
+    notes = dict.fromkeys(str(note) for trial in trials if (note := trial["dataset"].get("note")))
+    used = (encoder for trial in trials for encoder in (trial.get("encoders") or {}).values())
+    encoders = ", ".join(dict.fromkeys(str(encoder["name"]) for encoder in used if encoder))
+    return [*notes, *([f"Encoders: {encoders}"] if encoders else [])]

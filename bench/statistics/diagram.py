@@ -93,7 +93,7 @@ def draw_critical_differences(
         fontsize=8,
         color=_SOFT,
     )
-    figure.set_size_inches(7.0, 0.75 + 0.2 * (2.6 - lowest))
+    figure.set_size_inches(7.0, 0.75 + 0.14 * len(notes) + 0.2 * (2.6 - lowest))
     if title:
         figure.suptitle(_literal(title), fontsize=9.5, color=_INK)
     p = f"= {result.p:.2g}" if result.p >= 0.001 else "< 0.001"

@@ -259,7 +259,7 @@ def test_the_diagram_is_that_of_compare(study: Study) -> None:
     assert "PromptAD  1.00" in texts and "3.00  CLIP" in texts
     below = figure.get_supxlabel().splitlines()
     assert below[0].startswith("mean rank over 8 categories")
-    assert below[1:] == [NOTE, "left out: c8: no value for DevNet, PromptAD"]
+    assert below[1:] == [NOTE, "Encoders: pocket/clip", "left out: c8: no value for DevNet, PromptAD"]
     assert study.call("compare", "--figure", "b.svg").exit_code == 0
     assert Path("b.svg").read_bytes() == (study.folder / "a.svg").read_bytes()
 
