@@ -157,11 +157,12 @@ def _heads(table: Table) -> Iterator[str]:
     if any(column.group for column in table.columns):
         yield _row(names)
         yield rules
-    yield _row([*map(escape, table.stub), *map(_head, table.columns)])
+    width = 18 if len(table.columns) <= 4 else 10
+    yield _row([*map(escape, table.stub), *(_head(column, width) for column in table.columns)])
 
 
-def _head(column: Column) -> str:
-    parts = [escape(part) for part in text.wrap(column.head, 18)]
+def _head(column: Column, width: int) -> str:
+    parts = [escape(part) for part in text.wrap(column.head, width)]
     parts[-1] += _superscript(column.mark)
     stack = parts[0] if len(parts) == 1 else "\\shortstack{" + r"\\".join(parts) + "}"
     return f"\\multicolumn{{1}}{{c}}{{{stack}}}"

@@ -85,14 +85,15 @@ class _Column:
         widest = max(len(number + tail) for number, tail, _ in self.cells)
         self.group = column.group
         self.head = text.wrap(column.head + column.mark, max(widest, 9))
-        self.width = max(widest, len(column.group), *map(text.width, self.head))
+        self.width = max(widest, *map(text.width, self.head))
 
 
 def _blocks(columns: list[_Column], room: int) -> list[list[_Column]]:
     """The columns side by side as far as they fit: all of them, else group by group."""
 
     def fit(block: list[_Column]) -> bool:
-        return sum(_gaps(block)) + sum(column.width for column in block) <= room
+        lacking = sum(lack for _, lack in _lacks(block))
+        return sum(_gaps(block)) + sum(column.width for column in block) + lacking <= room
 
     if fit(columns):
         return [columns]
@@ -105,6 +106,14 @@ def _blocks(columns: list[_Column], room: int) -> list[list[_Column]]:
     return blocks
 
 
+def _lacks(block: Sequence[_Column]) -> Iterator[tuple[_Column, int]]:
+    """The last column of each group, and by how much the group is narrower than its title."""
+    for group, run in itertools.groupby(block, lambda column: column.group):
+        columns = list(run)
+        inner = sum(column.width for column in columns) + _GAP * (len(columns) - 1)
+        yield columns[-1], max(0, len(group) - inner)
+
+
 def _gaps(block: Sequence[_Column]) -> list[int]:
     """The spaces before each column."""
     return [_GAP, *(_GAP if a.group == b.group else _GROUP_GAP for a, b in itertools.pairwise(block))]
@@ -112,6 +121,8 @@ def _gaps(block: Sequence[_Column]) -> list[int]:
 
 def _block(table: Table, stub: _Stub, block: Sequence[_Column]) -> Iterator[_Line]:
     gaps, first = _gaps(block), stub.width
+    for column, lack in _lacks(block):
+        column.width += lack
     rule = [("─" * (first + sum(gaps) + sum(column.width for column in block)), "dim")]
     if any(column.group for column in block):
         titles, rules = [(" " * first, "")], [(" " * first, "")]
