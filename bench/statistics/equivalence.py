@@ -10,7 +10,6 @@ Pharmacokinetics and Biopharmaceutics 15, 1987.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -78,20 +77,18 @@ def equivalence(
         raise ValueError("the margin must be above 0")
     from scipy import stats
 
+    known = deviation is not None and runs is not None and runs >= 2
+
     def p(bound: float, side: str) -> float:
         """The p-value of "the mean is on that side of the bound"."""
         bound = round(bound, DECIMALS)
-        with warnings.catch_warnings():
-            # Equal values have no spread: t is infinite, and p is 0 or 1; at the bound itself it is undefined.
-            warnings.simplefilter("ignore", RuntimeWarning)
-            if deviation is None or runs is None or runs < 2:
-                found = stats.ttest_1samp(array, bound, alternative=side).pvalue
-            else:
-                own = (array.mean(), array.std(ddof=1), len(array))
-                found = stats.ttest_ind_from_stats(
-                    *own, bound, deviation, runs, equal_var=False, alternative=side
-                ).pvalue
-        return 1.0 if np.isnan(found) else float(found)
+        if not known:
+            if not np.ptp(array):  # without any spread there is nothing to test: the mean is there or it is not
+                return float(not (array[0] > bound if side == "greater" else array[0] < bound))
+            return float(stats.ttest_1samp(array, bound, alternative=side).pvalue)
+        own = (array.mean(), array.std(ddof=1), len(array))
+        found = stats.ttest_ind_from_stats(*own, bound, deviation, runs, equal_var=False, alternative=side)
+        return float(np.nan_to_num(found.pvalue, nan=1.0))  # neither has a spread, and they are equal
 
     difference = float(array.mean()) - reference
     return Equivalence(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 from studies import keep, write_splits
 from trial_records import record
@@ -64,17 +66,17 @@ def test_pin_then_check(call: Call, store: Store, tmp_path: Path) -> None:
 def test_a_drift_fails_and_pin_shows_it(call: Call, store: Store) -> None:
     keep(store, study())
     call("pin")
-    keep(store, study(-0.05))
+    keep(store, study(-0.08))
     result = call("check", "--metrics", "image_auroc")
     assert result.exit_code == 1
     assert "1 of 10 fail:" in result.stdout
     line = next(line for line in result.stdout.splitlines() if line.startswith("  worse"))
     assert line.startswith(
-        "  worse: pinned: promptad, pocket, all trials: image_auroc: 0.6000 expected 0.5500 measured"
+        "  worse: pinned: promptad, pocket, all trials: image_auroc: 0.6000 expected 0.5200 measured"
     )
     assert result.stdout.splitlines()[-1] == "failed: 9 reproduced, 1 worse"
     result = call("pin")
-    assert "~ promptad, pocket, bolt, 1-shot, seed 0 (exact): aupro 0.600000 -> 0.550000" in result.stdout
+    assert "~ promptad, pocket, bolt, 1-shot, seed 0 (exact): aupro 0.600000 -> 0.520000" in result.stdout
     assert call("check").exit_code == 0
 
 
@@ -172,6 +174,24 @@ def test_names_with_signs_do_not_break_the_files(call: Call, store: Store, tmp_p
     assert call("check", "--junit", "check.xml", "--markdown", "summary.md").exit_code == 1
     ElementTree.parse(tmp_path / "check.xml")
     assert "b\\|o<l>" in (tmp_path / "summary.md").read_text()
+
+
+def test_the_job_in_the_readme_does_what_it_says(call: Call, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    block = text.partition("whole GitHub Actions job is")[2].partition("```yaml\n")[2].partition("```")[0]
+    assert len(block.splitlines()) == 10
+    steps = yaml.safe_load(block)["jobs"]["numbers"]["steps"]
+    commands = [shlex.split(step["run"]) for step in steps if step.get("run", "").startswith("bench ")]
+    assert [command[1] for command in commands] == ["run", "check"]
+    run, check = ([word.replace("$GITHUB_STEP_SUMMARY", "summary.md") for word in words[1:]] for words in commands)
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench/mine.yaml").write_text("methods: [clip]\ndatasets: [pocket]\ncategories: [wood]\n")
+    assert call(*run, "--workers", "0").exit_code == 0
+    assert call(*check).exit_code == 3  # nothing is pinned yet, and that is said
+    assert call("pin", "--study", "mine").exit_code == 0
+    assert call(*check).exit_code == 0
+    assert (tmp_path / "check.xml").is_file()
+    assert (tmp_path / "summary.md").read_text().count("### bench check: mine") == 2
 
 
 def test_nothing_was_run(call: Call) -> None:
