@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.commands.options import METRICS, store_option
-from bench.commands.table import chosen_study
+from bench.commands.options import METRICS, read_metrics, store_option
+from bench.commands.table import chosen_study, study_records
 from bench.errors import BenchError, unknown
 from bench.store import Store
 
@@ -80,7 +80,7 @@ def command(
 
     results = Store(store)
     study = chosen_study(results, study_name)
-    chosen = _metrics(metrics)
+    chosen = read_metrics(metrics) if metrics else METRICS
     check = _check(results, study, against, pins / f"{study}.json", folder, papers, chosen, margin, exact)
     if junit is not None:
         junit.write_bytes(junit_xml.render(check))
@@ -93,20 +93,6 @@ def command(
         click.echo(output.render(check), nl=False)
     if check.exit_code:
         raise click.exceptions.Exit(check.exit_code)
-
-
-def study_records(store: Store, study: str) -> list[dict[str, Any]]:
-    """The records of a study's trials; those that were planned and not run stand with status ``missing``."""
-    content = store.study(study) or {}
-    found = {key: store.record(key) for key in content.get("keys", [])}
-    missing = [record for record in content.get("missing", []) if found.get(record["key"]) is None]
-    return [*(record for record in found.values() if record is not None), *missing]
-
-
-def _metrics(text: str | None) -> tuple[str, ...]:
-    from bench.commands.options import read_metrics
-
-    return read_metrics(text) if text else METRICS
 
 
 def _check(

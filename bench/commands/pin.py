@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from bench.commands.check import DEFAULT_PINS, study_records
+from bench.commands.check import DEFAULT_PINS
 from bench.commands.options import store_option
-from bench.commands.table import chosen_study
+from bench.commands.table import chosen_study, study_records
 from bench.store import Store
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -62,6 +62,14 @@ def chosen_study(store: Store, name: str | None) -> str:
     return name or names[0]
 
 
+def study_records(store: Store, study: str) -> list[dict[str, Any]]:
+    """The records of a study's trials; those that were planned and not run stand with status ``missing``."""
+    content = store.study(study) or {}
+    found = {key: store.record(key) for key in content.get("keys", [])}
+    missing = [record for record in content.get("missing", []) if found.get(record["key"]) is None]
+    return [*(record for record in found.values() if record is not None), *missing]
+
+
 def load_tables(
     store: Store,
     study: str,
@@ -78,16 +86,13 @@ def load_tables(
     """
     from bench.report.table import build_tables
 
-    content = store.study(study) or {}
-    found = {key: store.record(key) for key in content.get("keys", [])}
-    missing = [record for record in content.get("missing", []) if found.get(record["key"]) is None]
-    records = [record for record in found.values() if record is not None]
-    if not records:
+    records = study_records(store, study)
+    if all(record["status"] == "missing" for record in records):
         raise BenchError(f"study {study} has no finished trial yet; run it first")
     return build_tables(
-        [*records, *missing],
+        records,
         metrics=metrics,
-        methods=methods or content.get("methods"),
+        methods=methods or (store.study(study) or {}).get("methods"),
         percent=percent,
         best=best,
     )
