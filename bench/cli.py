@@ -29,6 +29,9 @@ COMMANDS = {
     "prompts": "Print a dataset's prompts as a file to edit.",
     "evaluate": "Metrics of anybody's anomaly maps and masks.",
     "explain-gap": "The same scores under all metric protocols.",
+    "check": "Compare numbers with pinned and reported ones.",
+    "pin": "Keep numbers to be checked against.",
+    "audit": "Check numbers that papers report against each other.",
 }
 
 

@@ -1,4 +1,4 @@
-"""The first command of the README, as typed: no data, no network, a table within minutes."""
+"""The first command of the README, as typed: no data, no network, a table within minutes, the pinned numbers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import textwrap
 import time
 from pathlib import Path
 
+PINNED = Path(__file__).parents[1] / "results" / "pinned"
 NO_NETWORK = """
 import socket
 
@@ -47,3 +48,9 @@ def test_bench_run_ends_in_a_table_without_network(tmp_path: Path) -> None:
     assert second.returncode == 0
     assert "nothing to do" in second.stderr
     assert second.stdout == first.stdout
+
+    # If a change of the numbers is meant: bench run && bench pin, in the repository's root.
+    words = ["check", "--against", "pinned", "--pins", str(PINNED)]
+    check = subprocess.run([*command[:-1], *words], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert check.returncode == 0, check.stdout + check.stderr
+    print(check.stdout)

@@ -4,6 +4,7 @@
 * :mod:`~bench.statistics.images`: intervals from resampled test images, and from seeds and images together.
 * :mod:`~bench.statistics.categories`: methods over categories, in pairs and all at once.
 * :mod:`~bench.statistics.diagram`: the critical-difference diagram.
+* :mod:`~bench.statistics.equivalence`: whether a mean over seeds is the same as a reported one.
 
 Importing this package imports NumPy only.
 """
@@ -21,18 +22,21 @@ from bench.statistics.categories import (
 )
 from bench.statistics.common import ALPHA, LEVEL, holm
 from bench.statistics.diagram import draw_critical_differences
+from bench.statistics.equivalence import Equivalence, equivalence
 from bench.statistics.images import Interval, image_interval
 from bench.statistics.seeds import Summary, seeds_p_value, summarise
 
 __all__ = [
     "ALPHA",
     "LEVEL",
+    "Equivalence",
     "Friedman",
     "Interval",
     "Pair",
     "Summary",
     "compare_pairs",
     "draw_critical_differences",
+    "equivalence",
     "friedman",
     "holm",
     "image_interval",

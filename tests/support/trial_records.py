@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from typing import Any
 
+from bench.config import build_config, parse_spec
+from bench.protocols import ProtocolConfig
 from bench.report.table import METRICS
 
 TITLES = {"clip": "CLIP", "devnet": "DevNet", "promptad": "PromptAD"}
@@ -42,6 +45,7 @@ def record(
 ) -> dict[str, Any]:
     """A trial record; every metric is ``value`` unless ``values`` says otherwise."""
     split = hashlib.sha256(f"{protocol}/{category}/{shots}/{seed}".encode()).hexdigest()
+    rules = build_config(ProtocolConfig, parse_spec(protocol), "protocol")
     name = name or method.partition("[")[0]
     trial = {
         "method": {
@@ -64,7 +68,7 @@ def record(
         "protocol": {
             "name": protocol.partition("[")[0],
             "label": protocol,
-            "config": {"label": protocol},
+            "config": dataclasses.asdict(rules),
             "source": source,
             "manifest": manifest or split,
         },

@@ -1,0 +1,89 @@
+"""What a comparison says of one number, and when that fails a check."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Verdict = Literal["reproduced", "better", "worse", "undecided", "missing", "not comparable"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One expected number, and what was measured.
+
+    Attributes:
+        against: ``pinned``, or the paper and the place in it.
+        dataset, method: labels.
+        category, shots, seed: of the cell or the trial; None where there is none.
+        metric, metric_protocol: what is compared.
+        verdict: how it came out.
+        fails: whether it fails the check.
+        expected, measured: the two numbers, fractions; None if there is none.
+        reason: how they were compared, or why they were not.
+    """
+
+    against: str
+    dataset: str
+    method: str
+    category: str
+    shots: int | None
+    seed: int | None
+    metric: str
+    metric_protocol: str
+    verdict: Verdict
+    fails: bool
+    expected: float | None = None
+    measured: float | None = None
+    reason: str = ""
+
+    @property
+    def difference(self) -> float | None:
+        """Measured less expected."""
+        if self.expected is None or self.measured is None:
+            return None
+        return self.measured - self.expected
+
+    @property
+    def title(self) -> str:
+        """Which number it is, in words."""
+        parts = [self.method, self.dataset, self.category]
+        parts += [f"{self.shots}-shot"] if self.shots is not None else []
+        parts += [f"seed {self.seed}"] if self.seed is not None else []
+        return f"{', '.join(parts)}: {self.metric}"
+
+
+@dataclass(frozen=True)
+class Check:
+    """All results of one check.
+
+    Attributes:
+        study: what was checked.
+        results: in the order of their references.
+        notes: what a reader must know of the whole.
+    """
+
+    study: str
+    results: tuple[Result, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def failures(self) -> tuple[Result, ...]:
+        return tuple(result for result in self.results if result.fails)
+
+    @property
+    def exit_code(self) -> int:
+        """0: all is as expected; 1: something is not; 3: not one number could be compared."""
+        if self.failures:
+            return 1
+        compared = {"reproduced", "better", "worse", "undecided"}
+        return 0 if any(result.verdict in compared for result in self.results) else 3
+
+
+def counts(results: Iterable[Result]) -> str:
+    """How many there are of each verdict, in words: ``12 reproduced, 1 worse``."""
+    found = Counter(result.verdict for result in results)
+    return ", ".join(f"{found[verdict]} {verdict}" for verdict in VERDICTS if found[verdict]) or "nothing"

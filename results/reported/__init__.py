@@ -1,0 +1,1 @@
+"""Numbers from papers, as CSV; :mod:`bench.reported` reads them."""
