@@ -27,6 +27,7 @@ COMMANDS = {
     "prompts": "Print a dataset's prompts as a file to edit.",
     "evaluate": "Metrics of anybody's anomaly maps and masks.",
     "explain-gap": "The same scores under all metric protocols.",
+    "cache": "What frozen features are kept on disk.",
 }
 
 
