@@ -32,6 +32,7 @@ COMMANDS = {
     "check": "Compare numbers with pinned and reported ones.",
     "pin": "Keep numbers to be checked against.",
     "audit": "Check numbers that papers report against each other.",
+    "cache": "What frozen features are kept on disk.",
 }
 
 

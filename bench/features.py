@@ -1,8 +1,9 @@
-"""Frozen features, computed once per image and shared by every method, seed and fold of one process.
+"""Frozen features, computed once per image and shared by every method, seed, fold and run.
 
-A feature is found by what it was made from: the weights' hash, the preprocessing, which part of the encoder it
-is, its number format, and the hash of the image's content. Never by a path or a position, so two copies of one
-image share their features, and a renamed file keeps them.
+They are kept on disk (:mod:`bench.feature_store`), where every process of this machine finds them again, or in
+this process's memory where that is turned off. A feature is found by what it was made from: the weights' hash,
+the preprocessing, which part of the encoder it is, its number format, and the hash of the image's content. Never
+by a path or a position, so two copies of one image share their features, and a renamed file keeps them.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import itertools
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from bench.feature_store import FeatureStore, Rows, default_limit, default_root
 
 if TYPE_CHECKING:
     from bench.contracts import ImageSet
@@ -53,10 +56,10 @@ class FeatureCache:
     since :meth:`begin` is not thrown out for more of the same job. So every fold of a large dataset finds
     most of it here, where a plain LRU would always have just dropped what comes next.
 
-    A store on disk can stand behind this one: :meth:`get` and :meth:`put` are all that the rest uses.
-
     Args:
         limit: bytes that may be held.
+        store: where encoders' features are kept on disk. They are then not held in memory as well: what is
+            read from disk again and again the system holds already, once for all processes.
         dtype: number format of cached features. With ``torch.float16`` twice as many images fit; what is
             returned went through that format even the first time, so a hit and a miss give the same numbers.
 
@@ -64,9 +67,12 @@ class FeatureCache:
         passes: images put through an encoder so far.
     """
 
-    def __init__(self, limit: int = 6 * GIB, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, limit: int = 6 * GIB, dtype: torch.dtype = torch.float32, store: FeatureStore | None = None
+    ) -> None:
         self.limit = limit
         self.dtype = dtype
+        self.store = store
         self.passes = 0
         self._held: OrderedDict[FeatureKey, tuple[torch.Tensor, int]] = OrderedDict()
         self._bytes = 0
@@ -128,6 +134,7 @@ class FeatureCache:
         prepare: Callable[[NDArray[np.uint8]], torch.Tensor],
         forward: Callable[[torch.Tensor], Mapping[str, torch.Tensor]],
         batch_size: int,
+        also: Collection[str] = (),
     ) -> dict[str, torch.Tensor]:
         """Features of all ``images``: those held, and the rest computed.
 
@@ -140,6 +147,7 @@ class FeatureCache:
             prepare: one ``(H, W, 3)`` uint8 image -> the encoder's input.
             forward: ``(b, ...)`` stacked inputs, b <= ``batch_size`` -> part -> ``(b, *shape)``.
             batch_size: how many images go through ``forward`` at once.
+            also: further parts that ``forward`` gives, kept for whoever asks for them next.
 
         Returns:
             part -> ``(N, *shape)`` float32 on the CPU, the caller's own.
@@ -150,29 +158,50 @@ class FeatureCache:
             places.setdefault(image, []).append(position)
         result = {part: torch.empty((len(images), *shape)) for part, shape in shapes.items()}
 
+        def compute(missing: list[str]) -> Rows:
+            ready = ahead(lambda image: prepare(images[places[image][0]]), missing, 3 * batch_size)
+            for batch in batches(zip(missing, ready, strict=True), batch_size):
+                outputs = forward(torch.stack([tensor for _, tensor in batch]))
+                self.passes += len(batch)
+                kept = {part: outputs[part].to("cpu", self.dtype) for part in {*shapes, *also}}
+                for row, (image, _) in enumerate(batch):
+                    yield image, {part: tensor[row] for part, tensor in kept.items()}
+
+        if self.store is None:
+            rows = self._share(list(places), weights, preprocessing, list(shapes), compute)
+        else:
+            space = self.store.space(weights, preprocessing, str(self.dtype))
+            rows = space.share(places, shapes, compute)
+        for image, row in rows:
+            for part, rows_of in result.items():
+                for position in places[image]:
+                    rows_of[position] = row[part]
+        return result
+
+    def _share(
+        self,
+        images: list[str],
+        weights: str,
+        preprocessing: str,
+        parts: list[str],
+        compute: Callable[[list[str]], Rows],
+    ) -> Rows:
+        """As :meth:`bench.feature_store.Space.share`, in memory."""
+
         def key(part: str, image: str) -> FeatureKey:
             return FeatureKey(weights, preprocessing, part, str(self.dtype), image)
 
         missing = []
-        for image, positions in places.items():
-            held = {part: self.get(key(part, image)) for part in shapes}
-            for part, tensor in held.items():
-                if tensor is None:
-                    missing.append(image)
-                    break
-                for position in positions:
-                    result[part][position] = tensor
-
-        ready = ahead(lambda image: prepare(images[places[image][0]]), missing, 3 * batch_size)
-        for batch in batches(zip(missing, ready, strict=True), batch_size):
-            outputs = forward(torch.stack([tensor for _, tensor in batch]))
-            self.passes += len(batch)
-            for part in shapes:
-                for (image, _), row in zip(batch, outputs[part].to("cpu", self.dtype), strict=True):
-                    self.put(key(part, image), row)
-                    for position in places[image]:
-                        result[part][position] = row
-        return result
+        for image in images:
+            held = {part: tensor for part in parts if (tensor := self.get(key(part, image))) is not None}
+            if len(held) == len(parts):
+                yield image, held
+            else:
+                missing.append(image)
+        for image, row in compute(missing):
+            for part, value in row.items():
+                self.put(key(part, image), value)
+            yield image, row
 
 
 def ahead(function: Callable[[A], B], items: Iterable[A], window: int) -> Iterator[B]:
@@ -228,5 +257,10 @@ def in_fixed_batches(
     return {name: outputs[0] if len(outputs) == 1 else torch.cat(outputs) for name, outputs in parts.items()}
 
 
-CACHE = FeatureCache()
+def _default_store() -> FeatureStore | None:
+    root = default_root()
+    return None if root is None else FeatureStore(root, default_limit())
+
+
+CACHE = FeatureCache(store=_default_store())
 """The process's own cache; its ``passes`` go into every record."""

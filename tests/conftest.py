@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
 # One thread per process, as trials run: on a busy machine more of them mostly wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The user's own features are neither read nor written.
+os.environ["BENCH_CACHE"] = tempfile.mkdtemp(prefix="zsad-bench-features-")
+atexit.register(shutil.rmtree, os.environ["BENCH_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

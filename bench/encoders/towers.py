@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from bench.features import CACHE, FeatureCache, in_fixed_batches
 
 _TEXT_BATCH = 8  # sentences per pass; usually two are asked for, and a larger batch would be mostly padding
 _ROWS = 1024  # tokens per product in `project`
+_KEEP_ALL = 2**20  # bytes per image up to which all blocks are kept, for methods that will ask for others
 
 
 class FrozenClip:
@@ -108,8 +109,12 @@ class FrozenClip:
         for block in blocks.values():
             shapes[f"block{block}"] = (1 + grid * grid, self.width)
 
+        every = [f"block{block}" for block in range(self.n_blocks)]
+        small = self.n_blocks * (1 + grid * grid) * self.width * 4 <= _KEEP_ALL
+        also = every if small else []
+
         def forward(pixels: torch.Tensor) -> Mapping[str, torch.Tensor]:
-            return in_fixed_batches(lambda batch: self._forward(batch, shapes), pixels, self.batch_size)
+            return in_fixed_batches(lambda batch: self._forward(batch, {*shapes, *also}), pixels, self.batch_size)
 
         found = self._cache.encode(
             images,
@@ -119,6 +124,7 @@ class FrozenClip:
             prepare=lambda image: self.preprocess(image, size),
             forward=forward,
             batch_size=self.batch_size,
+            also=also,
         )
         tokens = {layer: found[f"block{block}"] for layer, block in blocks.items()}
         return ImageFeatures(found["embedding"], tokens, (grid, grid))
@@ -150,7 +156,7 @@ class FrozenClip:
             projected = in_fixed_batches(function, rows, _ROWS)["projected"]
         return projected.reshape(*tokens.shape[:-1], self.embed_dim)
 
-    def _forward(self, pixels: torch.Tensor, parts: Mapping[str, object]) -> dict[str, torch.Tensor]:
+    def _forward(self, pixels: torch.Tensor, parts: Collection[str]) -> dict[str, torch.Tensor]:
         """One batch through the image tower: the embedding, and the outputs of the blocks named in ``parts``."""
         outputs: dict[str, torch.Tensor] = {}
         transformer = self._visual.transformer

@@ -1,0 +1,163 @@
+"""Features on disk: computed once by whichever process, the same numbers, and no harm from a bad disk."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from click.testing import CliRunner
+from numpy.typing import NDArray
+
+from bench.cli import main
+from bench.contracts import ImageSet
+from bench.feature_store import FeatureStore, default_limit, default_root
+from bench.features import FeatureCache
+
+IMAGES = 40
+
+
+def encode(cache: FeatureCache, images: ImageSet, **options: Any) -> dict[str, torch.Tensor]:
+    def prepare(image: NDArray[np.uint8]) -> torch.Tensor:
+        return torch.from_numpy(image.astype(np.float32))
+
+    def forward(batch: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        return {"sum": batch.sum(dim=(1, 2, 3))[:, None] / 7, "corner": batch[:, 0, 0] / 7}
+
+    fields = {"weights": "w", "preprocessing": "none", "shapes": {"sum": (1,)}, "batch_size": 4, **options}
+    return cache.encode(images, prepare=prepare, forward=forward, **fields)
+
+
+def on_disk(root: Path, **options: Any) -> FeatureCache:
+    return FeatureCache(store=FeatureStore(root, **options))
+
+
+def test_what_one_run_computed_the_next_one_finds(tmp_path: Path) -> None:
+    images = tiny.image_set(tiny.noise(IMAGES))
+    expected = encode(FeatureCache(), images)["sum"]
+    first, second = on_disk(tmp_path), on_disk(tmp_path)
+    assert torch.equal(encode(first, images)["sum"], expected)
+    assert torch.equal(encode(second, images.subset([7, 3, 3]))["sum"], expected[[7, 3, 3]])
+    assert (first.passes, second.passes) == (IMAGES, 0)
+    assert second.bytes == 0  # nothing is held twice
+    for other in ({"weights": "v"}, {"preprocessing": "other"}, {"shapes": {"corner": (3,)}}):
+        third = on_disk(tmp_path)
+        encode(third, images, **other)
+        assert third.passes == IMAGES
+
+
+def test_parts_computed_beside_are_found_by_who_asks_next(tmp_path: Path) -> None:
+    images = tiny.image_set(tiny.noise(IMAGES))
+    for cache in (FeatureCache(), on_disk(tmp_path)):
+        encode(cache, images, also=["corner"])
+        corner = encode(cache, images, shapes={"corner": (3,)})["corner"]
+        assert cache.passes == IMAGES
+        assert torch.equal(corner, encode(FeatureCache(), images, shapes={"corner": (3,)})["corner"])
+
+
+def test_a_second_method_with_other_blocks_costs_a_small_encoder_no_pass(tmp_path: Path) -> None:
+    images = tiny.image_set(tiny.noise(5))
+    expected = tiny.frozen_clip(cache=FeatureCache()).encode_images(images, layers=(0, 1))
+    cache = on_disk(tmp_path)
+    tiny.frozen_clip(cache=cache).encode_images(images, layers=(2,))
+    again = tiny.frozen_clip(cache=cache).encode_images(images, layers=(0, 1))
+    assert cache.passes == 5
+    assert all(torch.equal(again.tokens[block], expected.tokens[block]) for block in (0, 1))
+
+
+def test_processes_share_the_work(tmp_path: Path) -> None:
+    path = os.pathsep.join(str(Path(__file__).parents[1] / folder) for folder in ("support", "encoders"))
+    code = """if True:
+        import sys, tiny
+        from test_feature_store import IMAGES, Path, encode, on_disk
+        cache = on_disk(Path(sys.argv[1]))
+        found = encode(cache, tiny.image_set(tiny.noise(IMAGES)))["sum"]
+        print(cache.passes, found.double().sum().item())
+    """
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)],
+            env={**os.environ, "PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    said = [worker.communicate(timeout=120)[0].split() for worker in workers]
+    assert sum(int(passes) for passes, _ in said) == IMAGES, said
+    assert len({total for _, total in said}) == 1
+
+
+@pytest.mark.parametrize("harm", ["truncate", "flip", "empty", "remove"])
+def test_a_broken_shard_is_removed_and_made_again(tmp_path: Path, harm: str) -> None:
+    images = tiny.image_set(tiny.noise(IMAGES))
+    expected = encode(on_disk(tmp_path), images)["sum"]
+    reader = on_disk(tmp_path)
+    if harm == "remove":
+        encode(reader, images.subset([0]))  # it has learned of the shards
+    shard = max(tmp_path.glob("*/*.safetensors"), key=lambda path: path.stat().st_size)
+    content = bytearray(shard.read_bytes())
+    if harm == "truncate":
+        shard.write_bytes(content[:-3])
+    elif harm == "flip":
+        content[-2] ^= 1
+        shard.write_bytes(content)
+    elif harm == "empty":
+        shard.write_bytes(b"")
+    else:
+        shard.unlink()
+    assert torch.equal(encode(reader, images)["sum"], expected)
+    assert harm == "remove" or 0 < reader.passes < IMAGES
+    assert torch.equal(encode(last := on_disk(tmp_path), images)["sum"], expected)
+    assert last.passes == 0
+
+
+def test_a_disk_that_cannot_be_written_costs_a_warning(tmp_path: Path) -> None:
+    (blocked := tmp_path / "file").write_text("not a folder")
+    images = tiny.image_set(tiny.noise(3))
+    cache = on_disk(blocked)
+    with pytest.warns(UserWarning, match="BENCH_CACHE"):
+        found = encode(cache, images)["sum"]
+    assert torch.equal(found, encode(FeatureCache(), images)["sum"])
+
+
+def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
+    one, two = tiny.image_set(tiny.noise(5, seed=1)), tiny.image_set(tiny.noise(5, seed=2))
+    encode(on_disk(tmp_path), one)
+    for path in tmp_path.glob("*/*.safetensors"):
+        os.utime(path, (1, 1))
+    size = sum(path.stat().st_size for path in tmp_path.glob("*/*.safetensors"))
+    limited = on_disk(tmp_path, limit=size)
+    encode(limited, two)
+    kept = sum(path.stat().st_size for path in tmp_path.glob("*/*.safetensors"))
+    assert 0 < kept <= size
+    last = on_disk(tmp_path)
+    encode(last, one)
+    assert last.passes > 0
+
+
+def test_where_and_how_much_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BENCH_CACHE", "off")
+    assert default_root() is None
+    refused = CliRunner().invoke(main, ["cache"])
+    assert refused.exit_code != 0 and "BENCH_CACHE is off" in str(refused.output) + str(refused.exception)
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    monkeypatch.setenv("BENCH_CACHE_GIB", "2.5")
+    assert default_root() == tmp_path and default_limit() == 2.5 * 2**30
+    encode(on_disk(tmp_path), tiny.image_set(tiny.noise(4)))
+    shown = CliRunner().invoke(main, ["cache"]).output
+    assert "weights w: none" in shown and "of 2.50 GiB" in shown
+    assert "removed" in CliRunner().invoke(main, ["cache", "--clear"]).output
+    assert not list(tmp_path.glob("*/*.safetensors"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encode(cache := on_disk(tmp_path), tiny.image_set(tiny.noise(4)))
+    assert cache.passes == 4
