@@ -23,7 +23,7 @@ class Study:
         name: under which ``bench table`` finds it again.
         methods: method specs.
         datasets: dataset specs.
-        protocol: protocol spec, ``loo`` or ``transfer`` with options.
+        protocol: protocol spec, ``loo``, ``transfer`` or ``oneclass``, with options.
         source: dataset spec to learn from under ``transfer``.
         shots: labelled anomalies per seen category.
         seeds: seeds, each a repetition.
@@ -144,7 +144,7 @@ class Task:
     """One trial, as plain values that travel to any process.
 
     ``identity`` is what makes the trial what it is; its hash is the trial's key. Everything else says how to
-    carry it out here.
+    carry it out here. ``source_prompts`` are those of the dataset learned from, where it is not the target's.
     """
 
     key: str
@@ -163,6 +163,7 @@ class Task:
     device: str
     hashes: str
     command: str
+    source_prompts: Mapping[str, Any] | None = None
 
     @property
     def title(self) -> str:

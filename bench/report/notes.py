@@ -29,6 +29,11 @@ def footnotes(table: Table, grid: Grid) -> Iterator[Note]:
         text += ", the same in every column group" * (len(grid.shots) > 1)
         text += f"; the missing deviation ({NO_SEEDS}) is structural" * table.has_deviations
         yield Note(f"{seedless}: {text}.")
+    none_labelled = [
+        m for m, own in grid.of_method.items() if all(e.shots is None for e in own) and not grid.seedless(m)
+    ]
+    if len(grid.shots) > 1 and none_labelled:
+        yield Note(f"{heads(none_labelled)}: no labelled anomalies, so the same in every column group.")
     incomplete = ", ".join(
         f"{column.head}{' at ' * bool(column.group)}{column.group} {cell.covered} of {cell.categories}"
         for column, cell in zip(table.columns, table.rows[-1].cells, strict=True)
@@ -63,7 +68,8 @@ def _encoders(grid: Grid) -> str:
 
 def _unpaired(grid: Grid) -> Iterator[Note]:
     """A warning if methods that stand side by side were not given the same splits."""
-    same = group(grid.entries, lambda e: (e.category, e.shots, e.seed)).values()
+    # A method that learns from nothing has no training images, so its split is another one.
+    same = group(grid.entries, lambda e: (e.category, e.shots, e.seed, e.trial["method"].get("trained"))).values()
     mixed = [own for own in same if len(set(_distinct(e.trial["protocol"].get("manifest") for e in own))) > 1]
     if mixed:
         names = ", ".join(_distinct(grid.names[e.method].head for own in mixed for e in own))
