@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, run
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.errors import BenchError
+
 if TYPE_CHECKING:
     import torch
 
@@ -247,13 +249,15 @@ class Traits:
     Attributes:
         title: as printed, e.g. ``PromptAD``.
         source: paper section or repository that it implements.
-        trained: whether ``fit`` learns from the training set.
+        trained: whether ``fit`` learns from the training set, which is of seen categories.
+        anomalies: whether it learns from the labelled anomalies among them. A trained method that does not runs
+            once for all numbers of shots, on a training set without any.
         seeded: whether its scores depend on the seed (through training, sampling or a draw of its own).
             A method that is neither trained nor seeded runs once per category.
         zero_shot: False for methods that need images of the target category.
         text: whether it needs the prompts and a text-image encoder, named by its config's ``encoder``.
-        backbone: whether it trains a backbone, named by its config's ``backbone``.
-        support: whether it needs K normal images of the target category (``context.support``).
+        backbone: whether it needs a backbone, to train or as it is, named by its config's ``backbone``.
+        support: whether it needs normal images of the target category (``context.support``).
         maps: whether it gives anomaly maps.
         adapted: how it departs from its source, in one sentence; empty if it does not.
     """
@@ -261,6 +265,7 @@ class Traits:
     title: str
     source: str
     trained: bool = True
+    anomalies: bool = True
     seeded: bool = True
     zero_shot: bool = True
     text: bool = False
@@ -268,6 +273,29 @@ class Traits:
     support: bool = False
     maps: bool = True
     adapted: str = ""
+
+
+@runtime_checkable
+class MethodSource(Protocol):
+    """A method plugin that stands for many, called ``NAME/MODEL``: a class built without arguments.
+
+    Attributes:
+        description: what they are, for ``bench list``.
+    """
+
+    description: ClassVar[str]
+
+    def models(self) -> list[str]:
+        """What may stand behind the slash, sorted. Cheap: ``bench list`` asks."""
+        ...
+
+    def method(self, model: str) -> type[Method]:
+        """The method ``NAME/MODEL``, which is also what it calls itself.
+
+        Raises:
+            BenchError: there is no such model, or it cannot be run here; the message says why.
+        """
+        ...
 
 
 @runtime_checkable
@@ -400,6 +428,26 @@ class Backbone:
 
 
 @dataclass(frozen=True)
+class Network:
+    """A network and its weights, for a library that builds its networks with ``timm.create_model``.
+
+    Attributes:
+        name: e.g. ``timm/resnet18``.
+        architecture: timm's name of it, or of what it passes for.
+        create: builds it anew, on the CPU: ``create(pretrained, **options)`` with the options of
+            ``timm.create_model``; with its weights, or without them as they are drawn.
+        image_size, mean, std: as of a :class:`Backbone`.
+    """
+
+    name: str
+    architecture: str
+    create: Callable[..., torch.nn.Module]
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
 class Weights:
     """Which encoder a trial uses: its name and where its weights come from, resolved before anything runs."""
 
@@ -411,6 +459,10 @@ class Weights:
 # ---------------------------------------------------------------- the context of one trial
 
 
+def _no_network(name: str) -> Network:
+    raise BenchError(f"no network {name} here")
+
+
 @dataclass
 class Context:
     """What one trial may use beside its data.
@@ -419,12 +471,13 @@ class Context:
         device: torch device string.
         seed: seeds this trial's generators (already applied to the global ones).
         category: the target category.
-        support: K normal images of the target category in few-shot protocols, else None.
+        support: normal images of the target category in few-shot and one-class protocols, else None.
         encoder: loads (once per process) the frozen text-image encoder of that name.
         backbone: loads a fresh trainable backbone of that name.
         track: wraps an iterable of training steps so that progress can be shown: ``for step in
             context.track(range(n), "train")``.
         notes: a method may append sentences that belong into the record.
+        network: the backbone of that name for a library that builds its networks itself.
     """
 
     device: str
@@ -435,3 +488,4 @@ class Context:
     support: ImageSet | None = None
     track: Callable[[Iterable[T], str], Iterable[T]] = lambda steps, _: steps
     notes: list[str] = field(default_factory=list)
+    network: Callable[[str], Network] = _no_network

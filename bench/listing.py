@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
+from bench.contracts import MethodSource
 from bench.errors import BenchError
 from bench.registry import DATASETS, ENCODERS, EXECUTORS, METHODS
 
@@ -23,8 +24,12 @@ def section(what: str) -> list[str]:
 def _methods() -> Iterator[str]:
     for name in METHODS.names():
         try:
-            cls = METHODS.load(name)
-            traits = cls.traits(cls.Config())
+            plugin = METHODS.plugin(name)
+            if isinstance(plugin, MethodSource):
+                yield f"  {name}/MODEL: {plugin.description}"
+                yield from _wrapped(", ".join(plugin.models()))
+                continue
+            traits = plugin.traits(plugin.Config())
         except BenchError as error:
             yield f"  {name}: {error}"
             continue

@@ -100,6 +100,7 @@ def prepare(study: Study, store: Store) -> Plan:
     for catalogue in [*catalogues, *([source] if source else [])]:
         notes += _checked(catalogue, store)
     every_entry = list(itertools.chain.from_iterable(entries.values()))
+    _check_used(study, every_entry)
     weights = _weights(study, sorted({name for e in every_entry for name in e.encoders.values()}))
     tasks: list[Task] = []
     manifests: dict[str, Manifest] = {}
@@ -126,6 +127,16 @@ def _entry(spec: Spec, dataset: Spec, study: Study) -> _Entry:
     traits = cls.traits(config)
     used = {name: getattr(config, name) for name, trait in ENCODER_FIELDS.items() if getattr(traits, trait)}
     return _Entry(cls, config, traits, used)
+
+
+def _check_used(study: Study, entries: list[_Entry]) -> None:
+    """Refuse what was chosen for all methods if none of them uses it."""
+    for name in ENCODER_FIELDS:
+        chosen = getattr(study, name)
+        if chosen and not any(entry.encoders.get(name) == chosen for entry in entries):
+            raise BenchError(f"none of the methods uses the {name} {chosen}; leave --{name} out")
+    if study.prompts is not None and not any(entry.traits.text for entry in entries):
+        raise BenchError(f"none of the methods uses prompts; leave --prompts {study.prompts} out")
 
 
 def _source(study: Study, hashes: HashBook) -> Catalogue | None:
@@ -190,7 +201,7 @@ class _Expansion:
         self.manifests: dict[str, Manifest] = {}
 
     def tasks(self, target: Catalogue, source: Catalogue, entries: list[_Entry]) -> Iterator[Task]:
-        prompts = self._prompts(target, source)
+        prompts = self._prompts(target, is_target=True), self._prompts(source, is_target=source is target)
         for entry, category in itertools.product(entries, self._categories(target)):
             for shots, seed in self._repetitions(entry):
                 yield self._task(target, source, entry, category, shots, seed, prompts)
@@ -204,25 +215,21 @@ class _Expansion:
     def _repetitions(self, entry: _Entry) -> Iterable[tuple[int | None, int | None]]:
         if entry.once:
             return [(None, None)]
-        if not entry.traits.trained:
+        if not (entry.traits.trained and entry.traits.anomalies):
             return [(None, seed) for seed in self.study.seeds]
         return itertools.product(self.study.shots, self.study.seeds)
 
-    def _prompts(self, target: Catalogue, source: Catalogue) -> dict[str, Prompts]:
-        prompts: dict[str, Prompts] = {}
-        for catalogue in dict.fromkeys((source, target)):
-            known = dict(catalogue.dataset.prompts())
-            if self.study.prompts is not None:
-                name, sections = catalogue.dataset.name, read_prompt_file(self.study.prompts)
-                if catalogue is target or name in sections:  # the dataset learned from may keep its own
-                    given = load_prompts(self.study.prompts, name)
-                    for category in given:
-                        if category not in {*known, *catalogue.categories, *source.categories}:
-                            raise unknown(f"category in {self.study.prompts}:", category, catalogue.categories)
-                    known.update(given)
-            for category in catalogue.categories:
-                prompts[category] = known.get(category) or default_prompts(category)
-        return prompts
+    def _prompts(self, catalogue: Catalogue, *, is_target: bool) -> dict[str, Prompts]:
+        """The prompts of a dataset's categories; the one learned from may keep its own."""
+        known = dict(catalogue.dataset.prompts())
+        name = catalogue.dataset.name
+        if self.study.prompts is not None and (is_target or name in read_prompt_file(self.study.prompts)):
+            given = load_prompts(self.study.prompts, name)
+            for category in given:
+                if category not in {*known, *catalogue.categories}:
+                    raise unknown(f"category in {self.study.prompts}:", category, catalogue.categories)
+            known.update(given)
+        return {category: known.get(category) or default_prompts(category) for category in catalogue.categories}
 
     def _task(
         self,
@@ -232,10 +239,12 @@ class _Expansion:
         category: str,
         shots: int | None,
         seed: int | None,
-        prompts: Mapping[str, Prompts],
+        prompts: tuple[dict[str, Prompts], dict[str, Prompts]],
     ) -> Task:
-        manifest = self._manifest(target, source, category, shots, seed)
+        manifest = self._manifest(target, source, entry, category, shots, seed)
         transfer = self.study.protocol.name == "transfer"
+        own, learned = prompts if entry.traits.text else ({}, {})
+        words = [prompt_hash(own), prompt_hash(learned)]
         identity = {
             "method": {
                 "name": entry.cls.name,
@@ -252,7 +261,7 @@ class _Expansion:
             "category": category,
             "shots": shots,
             "seed": seed,
-            "prompts": prompt_hash(prompts) if entry.traits.text else None,
+            "prompts": (hash_json(words) if transfer else words[0]) if entry.traits.text else None,
             "encoders": {
                 name: {"name": encoder, "sha256": self.weights[encoder].sha256}
                 for name, encoder in entry.encoders.items()
@@ -270,15 +279,22 @@ class _Expansion:
             category=category,
             shots=shots,
             seed=seed,
-            prompts={c: dataclasses.asdict(p) for c, p in prompts.items()} if entry.traits.text else {},
+            prompts={c: dataclasses.asdict(p) for c, p in own.items()},
             weights={name: self.weights[name] for name in entry.encoders.values()},
             device=self.study.device,
             hashes=self.hashes,
             command=self._command(target, entry, category, shots, seed),
+            source_prompts={c: dataclasses.asdict(p) for c, p in learned.items()} if transfer else None,
         )
 
     def _manifest(
-        self, target: Catalogue, source: Catalogue, category: str, shots: int | None, seed: int | None
+        self,
+        target: Catalogue,
+        source: Catalogue,
+        entry: _Entry,
+        category: str,
+        shots: int | None,
+        seed: int | None,
     ) -> Manifest:
         manifest = split(
             self.study.protocol.name,
@@ -288,6 +304,7 @@ class _Expansion:
             category=category,
             shots=shots,
             seed=seed,
+            normals=entry.traits.trained,
         )
         return self.manifests.setdefault(manifest.hash, manifest)
 

@@ -3,7 +3,9 @@
 The rules are those of PromptAD (section 4.1) with the choices it leaves open as options:
 
 * leave one category out (``loo``): learn from every other category of the same dataset;
-* transfer (``transfer``): learn from all categories of another dataset.
+* transfer (``transfer``): learn from all categories of another dataset;
+* one class (``oneclass``): the ordinary unsupervised setting, with which the field began and which is not
+  zero-shot: all training normals of the target category are support images, and there is nothing else.
 
 Draws are seeded per trial and seen category, never by the target, so that all targets and methods share
 them; the ten labelled anomalies of a seed contain its one.
@@ -55,7 +57,7 @@ class ProtocolConfig:
             raise ValueError("k must not be negative")
 
 
-PROTOCOLS = ("loo", "transfer")
+PROTOCOLS = ("loo", "transfer", "oneclass")
 
 
 @dataclass(frozen=True)
@@ -72,15 +74,15 @@ class Manifest:
     """One split: everything a trial sees, by sample id.
 
     Attributes:
-        protocol: ``loo`` or ``transfer``.
+        protocol: its name, one of :data:`PROTOCOLS`.
         options: the protocol's options.
         source: dataset learned from; ``target``: dataset tested on.
         category: the target category.
-        shots: labelled anomalies per seen category; None for methods that do not learn.
+        shots: labelled anomalies per seen category; None for methods that do not learn from any.
         seed: seed of the draws; None where nothing is drawn.
         normal: training normals of the seen categories.
         anomalous: seen category -> its drawn anomalies.
-        support: normal images of the target category (few-shot protocols).
+        support: normal images of the target category (few-shot and one-class protocols).
         test: the images to score.
         notes: departures from the rules that the data forced.
     """
@@ -122,32 +124,38 @@ def split(
     category: str,
     shots: int | None,
     seed: int | None,
+    normals: bool = False,
 ) -> Manifest:
     """The split of one trial.
 
     Args:
-        protocol: ``loo`` or ``transfer``.
+        protocol: one of :data:`PROTOCOLS`.
         config: its options.
         target: the dataset tested on.
-        source: the dataset learned from; for ``loo`` the same object.
+        source: the dataset learned from; the same object but for ``transfer``.
         category: the target category.
-        shots: labelled anomalies per seen category, or None for a method that does not learn.
+        shots: labelled anomalies per seen category, or None for a method that learns from none.
         seed: seed of the draws; may be None only if nothing is drawn.
+        normals: give the seen categories' normal images even so, for a method that learns from those alone.
 
     Raises:
-        BenchError: unknown protocol or category, nothing to learn from, or nothing to test.
+        BenchError: unknown protocol or category, options that the protocol does not have, or nothing to learn
+            from.
     """
     if protocol not in PROTOCOLS:
         raise unknown("protocol", protocol, PROTOCOLS)
     if category not in target.categories:
         raise unknown(f"category of {target.label}", category, target.categories)
+    if protocol == "oneclass" and config != ProtocolConfig():
+        raise BenchError("oneclass has no options: it gives every training normal of the target and nothing else")
     notes: list[str] = []
-    seen = () if shots is None else _seen(protocol, config, target, source, category, seed)
+    learned = normals or shots is not None
+    seen = _seen(protocol, config, target, source, category, seed) if learned else ()
     normal = [s.id for c in seen for s in source.select(c, "train", anomalous=False)]
-    draws = {c: draw(source, c, shots or 0, seed or 0, config) for c in seen}
+    draws = {} if shots is None else {c: draw(source, c, shots, seed or 0, config) for c in seen}
     notes += [d.note for d in draws.values() if d.note]
     test = [s.id for s in target.select(category, "test")]
-    support = _support(config, target, category, seed or 0)
+    support = _support(protocol, config, target, category, seed or 0)
     if config.k_source == "test_good":
         test = [id_ for id_ in test if id_ not in support]
     return Manifest(
@@ -174,6 +182,8 @@ def _seen(
     category: str,
     seed: int | None,
 ) -> tuple[str, ...]:
+    if protocol == "oneclass":
+        return ()
     seen = tuple(c for c in source.categories if protocol == "transfer" or c != category)
     if not seen:
         raise BenchError(
@@ -229,7 +239,11 @@ def _take(generator: np.random.RandomState, samples: Sequence[Sample], number: i
     return [samples[i] for i in order]
 
 
-def _support(config: ProtocolConfig, target: Catalogue, category: str, seed: int) -> tuple[str, ...]:
+def _support(
+    protocol: str, config: ProtocolConfig, target: Catalogue, category: str, seed: int
+) -> tuple[str, ...]:
+    if protocol == "oneclass":
+        return tuple(s.id for s in target.select(category, "train", anomalous=False))
     if not config.k:
         return ()
     part = "train" if config.k_source == "train_good" else "test"

@@ -12,7 +12,7 @@ from typing import Any
 
 import bench
 
-PACKAGES = ("numpy", "torch", "torchvision", "open_clip_torch", "timm", "scipy", "pillow")
+PACKAGES = ("numpy", "torch", "torchvision", "open_clip_torch", "timm", "anomalib", "scipy", "pillow")
 
 
 @functools.lru_cache(maxsize=4)

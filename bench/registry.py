@@ -11,6 +11,7 @@ import functools
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from bench.contracts import MethodSource
 from bench.errors import BenchError, unknown
 
 
@@ -70,7 +71,29 @@ class Registry:
         return claims[0]
 
 
-METHODS = Registry("bench.methods", "method")
+class MethodRegistry(Registry):
+    """Methods; an entry may be a :class:`~bench.contracts.MethodSource`, whose methods are ``NAME/MODEL``."""
+
+    def load(self, name: str) -> Any:
+        """The method's class called ``name``; errors as for any plugin, and those of its source."""
+        own, slash, model = name.partition("/")
+        plugin = self.plugin(own)
+        if not isinstance(plugin, MethodSource):
+            if slash:
+                raise unknown(self.kind, name, self.names())
+            return plugin
+        if not model:
+            raise BenchError(f"{own} stands for many methods; write {own}/MODEL (bench list methods names them)")
+        return plugin.method(model)
+
+    def plugin(self, name: str) -> Any:
+        """What is registered under ``name``: a method, or a source of methods, built."""
+        plugin = super().load(name)
+        many = isinstance(plugin, MethodSource)
+        return plugin() if many else plugin
+
+
+METHODS = MethodRegistry("bench.methods", "method")
 DATASETS = Registry("bench.datasets", "dataset")
 ENCODERS = Registry("bench.encoders", "encoder")
 EXECUTORS = Registry("bench.executors", "executor")

@@ -24,7 +24,8 @@ class Study:
         name: under which ``bench table`` finds it again.
         methods: method specs.
         datasets: dataset specs.
-        protocols: protocol specs, ``loo`` or ``transfer`` with options; every trial is run under each.
+        protocols: protocol specs, ``loo``, ``transfer`` or ``oneclass``, with options; every trial is run under
+            each.
         source: dataset spec to learn from under ``transfer``.
         shots: labelled anomalies per seen category.
         seeds: seeds, each a repetition.
@@ -200,7 +201,8 @@ class Task:
 
     ``identity`` is what makes the trial what it is; its hash is the trial's key. Everything else says how to
     carry it out here; with ``features`` the method's features come with the scores
-    (:class:`bench.contracts.HasFeatures`).
+    (:class:`bench.contracts.HasFeatures`). ``source_prompts`` are those of the dataset learned from, where it is
+    not the target's.
     """
 
     key: str
@@ -220,6 +222,7 @@ class Task:
     hashes: str
     command: str
     features: bool = False
+    source_prompts: Mapping[str, Any] | None = None
 
     @property
     def title(self) -> str:

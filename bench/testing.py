@@ -100,7 +100,7 @@ def _check_scores(spec: str, traits: Traits, scores: Scores, count: int) -> None
 
 def _run(cls: type[Method], config: Any, traits: Traits, world: _World, test: ImageSet) -> Scores:
     from bench.devices import limit_threads, seed_everything
-    from bench.encoders import identify, load_backbone, load_text_image
+    from bench.encoders import identify, load_backbone, load_network, load_text_image
 
     limit_threads()
     seed_everything(3)
@@ -115,6 +115,7 @@ def _run(cls: type[Method], config: Any, traits: Traits, world: _World, test: Im
         encoder=lambda name: load_text_image(weights[name], "cpu"),
         backbone=lambda name: load_backbone(weights[name]),
         support=world.support if traits.support else None,
+        network=lambda name: load_network(weights[name]),
     )
     method = cls(config)  # type: ignore[call-arg]
     if traits.trained:

@@ -23,10 +23,12 @@ from bench.contracts import (
     Context,
     HasFeatures,
     ImageSet,
+    Network,
     Prompts,
     Scores,
     TextImageEncoder,
     TrainingSet,
+    Traits,
     Weights,
 )
 from bench.errors import BenchError, NotApplicable
@@ -124,6 +126,10 @@ class _Trial:
 
     def __init__(self, task: Task, watch: _Stopwatch, track: Track | None, notes: list[str]) -> None:
         self.task, self.watch, self.track, self.notes = task, watch, track, notes
+        spec = parse_spec(task.method)
+        self.method = METHODS.load(spec.name)
+        self.config = build_config(self.method.Config, spec)
+        self.traits: Traits = self.method.traits(self.config)
         with watch("data"):
             wanted = task.identity["dataset"]["fingerprint"]
             self.target = self.source = _catalogue(task.dataset, task.root, task.hashes, wanted)
@@ -132,7 +138,9 @@ class _Trial:
                 self.source = _catalogue(task.source, task.source_root, task.hashes, wanted)
             self.manifest = self._split()
             self.test_ids = self.target.in_neutral_order(self.manifest.test)
-            self.prompts = {category: Prompts(**fields) for category, fields in task.prompts.items()}
+            self.prompts = self.source_prompts = _prompts(task.prompts)
+            if task.source_prompts is not None:
+                self.source_prompts = _prompts(task.source_prompts)
 
     def _split(self) -> Manifest:
         protocol = parse_spec(self.task.protocol)
@@ -144,6 +152,7 @@ class _Trial:
             category=self.task.category,
             shots=self.task.shots,
             seed=self.task.seed,
+            normals=self.traits.trained,
         )
         if manifest.hash != self.task.identity["protocol"]["manifest"]:
             raise RuntimeError("the split came out differently than planned")
@@ -159,19 +168,19 @@ class _Trial:
         """Seed, build, fit, score; check what comes back."""
         from bench.devices import choose_device, seed_everything
 
-        spec = parse_spec(self.task.method)
-        cls = METHODS.load(spec.name)
-        config = build_config(cls.Config, spec)
-        traits = cls.traits(config)
+        title = self.traits.title
         device = choose_device(self.task.device)
         seed = self.task.seed or 0
         seed_everything(seed)
         images = self.target.image_set(self.test_ids, self.prompts)
         context = self._context(device, seed)
-        if traits.support and context.support is None:
-            raise NotApplicable(f"{traits.title} needs K normal images of the target; use --protocol loo[k=4]")
-        method = cls(config)
-        if traits.trained:
+        if self.traits.support and context.support is None:
+            others = "" if self.traits.trained else ", or oneclass"
+            raise NotApplicable(f"{title} needs K normal images of the target; use --protocol loo[k=4]{others}")
+        if self.traits.trained and not self.manifest.train:
+            raise NotApplicable(f"{title} learns from seen categories, and {self.task.protocol} has none")
+        method = self.method(self.config)
+        if self.traits.trained:
             train = self._training_set()
             with self.watch("fit"):
                 method.fit(train, context)
@@ -194,7 +203,7 @@ class _Trial:
     def _training_set(self) -> TrainingSet:
         with self.watch("data"):
             ids = self.source.in_neutral_order(self.manifest.train)
-            return self.source.training_set(ids, self.prompts, self.task.shots or 0)
+            return self.source.training_set(ids, self.source_prompts, self.task.shots or 0)
 
     def _context(self, device: str, seed: int) -> Context:
         support = self.manifest.support
@@ -205,6 +214,7 @@ class _Trial:
             encoder=lambda name: _text_image(self.task.weights[name], device),
             backbone=lambda name: _backbone(self.task.weights[name]),
             support=self.target.image_set(support, self.prompts) if support else None,
+            network=lambda name: _network(self.task.weights[name]),
         )
         if self.track is not None:
             context.track = self.track
@@ -227,6 +237,10 @@ class _Trial:
             "problems": list(evaluation.problems),
         }
         return {"exact": result}, list(evaluation.problems)
+
+
+def _prompts(plain: Mapping[str, Any]) -> dict[str, Prompts]:
+    return {category: Prompts(**fields) for category, fields in plain.items()}
 
 
 def _checked(scores: Scores, images: ImageSet) -> Scores:
@@ -262,7 +276,12 @@ def describe(task: Task) -> dict[str, Any]:
     with contextlib.suppress(BenchError):
         cls = METHODS.load(spec.name)
         traits = cls.traits(build_config(cls.Config, spec))
-        method |= {"title": traits.title, "zero_shot": traits.zero_shot, "adapted": traits.adapted}
+        method |= {
+            "title": traits.title,
+            "trained": traits.trained,
+            "zero_shot": traits.zero_shot,
+            "adapted": traits.adapted,
+        }
     with contextlib.suppress(BenchError):
         from bench.registry import DATASETS
 
@@ -302,6 +321,12 @@ def _backbone(weights: Weights) -> Backbone:
     from bench.encoders import load_backbone
 
     return load_backbone(weights)
+
+
+def _network(weights: Weights) -> Network:
+    from bench.encoders import load_network
+
+    return load_network(weights)
 
 
 # ------------------------------------------------------------ provenance of one trial

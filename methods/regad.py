@@ -124,6 +124,7 @@ class RegAD:
         return Traits(
             title="RegAD",
             source="Huang et al., ECCV 2022; MediaBrain-SJTU/RegAD",
+            anomalies=False,
             zero_shot=False,
             backbone=True,
             support=True,

@@ -38,7 +38,7 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
         [
             click.option("--dataset", "--datasets", "datasets", help="Dataset, or several with commas."),
             click.option("--data-root", "roots", multiple=True, help="Its folder: DIR, or DATASET=DIR."),
-            click.option("--protocol", help="loo or transfer, with options: loo[types=all]."),
+            click.option("--protocol", help="loo, transfer or oneclass, with options: loo[k=4]."),
             click.option("--train-dataset", help="With --protocol transfer: the dataset to learn from."),
             click.option("--train-root", type=click.Path(path_type=Path), help="Its folder."),
         ]
@@ -49,15 +49,16 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def read_roots(given: tuple[str, ...], datasets: tuple[Any, ...]) -> dict[str, Path]:
     names = [spec.name for spec in datasets]
-    roots = {}
+    roots: dict[str, Path] = {}
     for text in given:
         name, equals, folder = text.partition("=")
-        if equals and name in names:
-            roots[name] = Path(folder).expanduser()
-        elif len(set(names)) == 1:
-            roots[names[0]] = Path(text).expanduser()
-        else:
-            raise BenchError(f"--data-root {text}: say of which dataset, {names[0]}=DIR")
+        if not (equals and name in names):
+            if len(set(names)) > 1:
+                raise BenchError(f"--data-root {text}: say of which dataset, {names[0]}=DIR")
+            name, folder = names[0], text
+        if name in roots:
+            raise BenchError(f"--data-root {text}: the folder of {name} is given already, {roots[name]}")
+        roots[name] = Path(folder).expanduser()
     return roots
 
 

@@ -128,11 +128,14 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 
 
 def _weights(given: tuple[str, ...]) -> dict[str, Path]:
-    weights = {}
+    weights: dict[str, Path] = {}
     for text in given:
         name, equals, file = text.rpartition("=")
         if not equals or Path(text).exists():
             name, file = "", text
+        if name in weights:
+            which = f"those of {name} are given already" if name else "a file without a name is given already"
+            raise BenchError(f"--weights {text}: {which}, {weights[name]}")
         weights[name] = Path(file).expanduser()
     return weights
 

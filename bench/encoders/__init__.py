@@ -9,10 +9,11 @@ point of the group ``bench.encoders``, or open_clip where no entry point has tha
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from bench.config import Spec, parse_spec
-from bench.contracts import Backbone, TextImageEncoder, Weights
+from bench.contracts import Backbone, Network, TextImageEncoder, Weights
+from bench.errors import BenchError
 from bench.registry import ENCODERS
 
 
@@ -36,6 +37,15 @@ class Provider(Protocol):
         ...
 
 
+@runtime_checkable
+class NetworkProvider(Protocol):
+    """An encoder plugin whose backbones a library that builds its networks through timm can use too."""
+
+    def network(self, spec: Spec, weights: Weights) -> Network:
+        """The backbone of ``weights``, to be built."""
+        ...
+
+
 def identify(name: str, file: Path | None = None) -> Weights:
     """Which weights ``name`` stands for; see :meth:`Provider.identify`."""
     spec = parse_spec(name)
@@ -52,6 +62,22 @@ def load_backbone(weights: Weights) -> Backbone:
     """A fresh trainable backbone of ``weights``; see :meth:`Provider.backbone`."""
     spec = parse_spec(weights.name)
     return _provider(spec).backbone(spec, weights)
+
+
+def load_network(weights: Weights) -> Network:
+    """The network of ``weights``, for a library that builds it through timm.
+
+    Raises:
+        BenchError: its provider has no such networks.
+    """
+    spec = parse_spec(weights.name)
+    provider = _provider(spec)
+    if not isinstance(provider, NetworkProvider):
+        raise BenchError(
+            f"{spec} cannot be built through timm, which this method needs; choose timm/MODEL "
+            "(torchvision's weights are timm/MODEL.tv_in1k)"
+        )
+    return provider.network(spec, weights)
 
 
 def _provider(spec: Spec) -> Provider:

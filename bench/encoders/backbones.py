@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.config import Spec, build_config
-from bench.contracts import Backbone, TextImageEncoder, Weights
+from bench.contracts import Backbone, Network, TextImageEncoder, Weights
 from bench.encoders.weights import check_state, find_by_url, find_on_hub, read_state, require_file, sha256
 from bench.errors import BenchError, unknown
 
@@ -127,19 +127,37 @@ class Timm:
         Raises:
             BenchError: the file does not hold this model's weights, or an option does not fit it.
         """
+        name, options = self._parse(spec)
+        arguments = name, options.layer, options.pad_type
+        return _backbone(spec, weights, _timm_network, arguments, options, *self._normalisation(name, options))
+
+    def network(self, spec: Spec, weights: Weights) -> Network:
+        """The whole model, transformers too; the option ``layer`` does not matter.
+
+        Raises:
+            BenchError: the file does not hold this model's weights, or an option does not fit it.
+        """
+        name, options = self._parse(spec)
+        extra, loading = _timm_arguments(str(spec), weights.file, name, options.pad_type)
+
+        def create(pretrained: bool = True, **given: Any) -> torch.nn.Module:
+            from timm.models import create_model  # not timm.create_model, for which this function may stand
+
+            with _quiet("timm"):
+                module: torch.nn.Module = create_model(
+                    name, **(loading if pretrained else {"pretrained": False}), **extra, **given
+                )
+            return module
+
+        mean, std = self._normalisation(name, options)
+        return Network(str(spec), name, create, options.image_size, _three(mean), _three(std))
+
+    def _normalisation(self, name: str, options: TimmOptions) -> tuple[tuple[float, ...], tuple[float, ...]]:
         import timm
 
-        name, options = self._parse(spec)
         config = timm.get_pretrained_cfg(name, allow_unregistered=True)
-        return _backbone(
-            spec,
-            weights,
-            _timm_network,
-            (name, options.layer, options.pad_type),
-            options,
-            tuple(options.mean or (config.mean if config else None) or _IMAGENET_MEAN),
-            tuple(options.std or (config.std if config else None) or _IMAGENET_STD),
-        )
+        mean = options.mean or (config.mean if config else None) or _IMAGENET_MEAN
+        return tuple(mean), tuple(options.std or (config.std if config else None) or _IMAGENET_STD)
 
     def _parse(self, spec: Spec) -> tuple[str, TimmOptions]:
         import timm
@@ -240,10 +258,15 @@ def _backbone(
         channels=channels,
         stride=stride,
         image_size=options.image_size,
-        mean=(float(mean[0]), float(mean[1]), float(mean[2])),
-        std=(float(std[0]), float(std[1]), float(std[2])),
+        mean=_three(mean),
+        std=_three(std),
         frozen_norm=options.frozen_norm,
     )
+
+
+def _three(values: tuple[float, ...]) -> tuple[float, float, float]:
+    red, green, blue = map(float, values)
+    return red, green, blue
 
 
 # Every trial starts from the same weights: reading and checking them once is enough. The random start that
@@ -272,6 +295,23 @@ def _measured(module: torch.nn.Module, name: str) -> tuple[torch.nn.Module, int,
 def _timm_network(name: str, file: Path | None, model: str, layer: int, pad_type: str) -> torch.nn.Module:
     """timm's ``features_only`` network, cut to one feature map."""
     import timm
+
+    extra, loading = _timm_arguments(name, file, model, pad_type)
+    try:
+        with _quiet("timm"):
+            network = timm.create_model(model, features_only=True, out_indices=(layer,), **loading, **extra)
+    except (IndexError, AssertionError):
+        raise BenchError(f"{name}: {model} has no feature map {layer}") from None
+    except (RuntimeError, AttributeError) as error:
+        raise BenchError(f"{name}: timm gives no feature maps of {model} ({error})") from None
+    return _only(network)
+
+
+def _timm_arguments(
+    name: str, file: Path | None, model: str, pad_type: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What ``timm.create_model`` takes beside the model's name: for the architecture, and for its weights."""
+    import timm
     import torch
 
     extra: dict[str, Any] = {"pad_type": pad_type} if pad_type else {}
@@ -283,22 +323,15 @@ def _timm_network(name: str, file: Path | None, model: str, layer: int, pad_type
         if pad_type and "pad_type" in str(error):
             raise BenchError(f"{name}: {model} has no option pad_type") from None
         raise
-    pretrained: dict[str, Any] = {"pretrained": False}
+    loading: dict[str, Any] = {"pretrained": False}
     if file is not None:
         state = read_state(file, name)
         heads = whole.default_cfg.get("classifier") or ()
         free = (heads,) if isinstance(heads, str) else tuple(heads)
         check_state(state, whole.state_dict(), name, file, free=tuple(f"{head}." for head in free))
         # Handed over as a "state dict" of timm's configuration, it goes the way of downloaded weights.
-        pretrained = {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
-    try:
-        with _quiet("timm"):
-            network = timm.create_model(model, features_only=True, out_indices=(layer,), **pretrained, **extra)
-    except (IndexError, AssertionError):
-        raise BenchError(f"{name}: {model} has no feature map {layer}") from None
-    except (RuntimeError, AttributeError) as error:
-        raise BenchError(f"{name}: timm gives no feature maps of {model} ({error})") from None
-    return _only(network)
+        loading = {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
+    return extra, loading
 
 
 def _torchvision_network(name: str, file: Path | None, model: str, layer: int) -> torch.nn.Module:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import copy
 import functools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.config import Spec, build_config
-from bench.contracts import Backbone, TextImageEncoder, Weights
+from bench.contracts import Backbone, Network, TextImageEncoder, Weights
 from bench.encoders.weights import check_state, read_state, require_file, sha256
 from bench.errors import BenchError, unknown
 
@@ -104,6 +105,37 @@ class PocketEncoders:
             std=BACKBONE_STD,
             frozen_norm=options.frozen_norm,
         )
+
+    def network(self, spec: Spec, weights: Weights) -> Network:
+        """``pocket/resnet``, which passes for a resnet18: its layers have the same names and are narrower.
+
+        Raises:
+            BenchError: the weights do not fit, or ``pocket/clip`` was asked for.
+        """
+        from bench.encoders.pocket import BACKBONE_MEAN, BACKBONE_STD
+
+        options = _options(spec)
+        if not isinstance(options, ResNetOptions):
+            raise BenchError(f"{spec} is a frozen text-image encoder; the backbone is {RESNET}")
+
+        def create(
+            pretrained: bool = True,
+            features_only: bool = False,
+            out_indices: Sequence[int] | None = None,
+            **_: Any,
+        ) -> torch.nn.Module:
+            from timm.models import FeatureListNet
+
+            from bench.encoders.pocket import build_backbone
+
+            model: Any = build_backbone()
+            if pretrained:
+                _load(model, weights, weights.name)
+            chosen = tuple(range(5)) if out_indices is None else tuple(out_indices)
+            network: torch.nn.Module = FeatureListNet(model.trunk, chosen) if features_only else model.trunk
+            return network
+
+        return Network(str(spec), "resnet18", create, options.image_size, BACKBONE_MEAN, BACKBONE_STD)
 
 
 def _options(spec: Spec) -> Any:

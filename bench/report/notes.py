@@ -117,7 +117,8 @@ def _incomplete(table: Table) -> str:
 
 def _unpaired(grid: Grid) -> Iterator[Note]:
     """A warning if methods that stand side by side were not given the same splits."""
-    same = group(grid.entries, lambda e: (e.category, e.shots, e.seed)).values()
+    # A method that learns from nothing has no training images, so its split is another one.
+    same = group(grid.entries, lambda e: (e.category, e.shots, e.seed, e.trial["method"].get("trained"))).values()
     mixed = [own for own in same if len(set(_distinct(e.trial["protocol"].get("manifest") for e in own))) > 1]
     if mixed:
         names = ", ".join(_distinct(grid.names[e.method].head for own in mixed for e in own))

@@ -165,7 +165,7 @@ class Grid:
                 raise _contradiction(known, entry)
 
     def find(self, method: Thing, category: str, shots: int | None) -> dict[int | None, Entry]:
-        """Seed -> record; a method that does not learn has its records at every number of shots."""
+        """Seed -> record; a method without labelled anomalies has its records at every number of shots."""
         return {**self._at.get((method, category, None), {}), **self._at.get((method, category, shots), {})}
 
     def seedless(self, method: Thing) -> bool:

@@ -54,6 +54,18 @@ def test_unknown_names_suggest_the_nearest(store: list[str]) -> None:
         (["--device", "tpu"], "unknown device"),
         (["--seeds", " "], "expected whole numbers"),
         (["--methods", "promptad[lr=nan]"], "not a finite number"),
+        (["--methods", "devnet", "--encoder", "pocket/clip"], "none of the methods uses the encoder pocket/clip"),
+        (
+            ["--methods", "clip", "--backbone", "pocket/resnet"],
+            "uses the backbone pocket/resnet; leave --backbone",
+        ),
+        (["--methods", "clip[encoder=pocket/clip]", "--encoder", "openai/ViT-B-16"], "leave --encoder out"),
+        (["--methods", "devnet", "--prompts", str(Path(__file__))], "none of the methods uses prompts"),
+        (["--data-root", "a", "--data-root", "b"], "the folder of pocket is given already, a"),
+        (["--data-root", "a", "--data-root", "pocket=b"], "--data-root pocket=b: the folder of pocket is given"),
+        (["--weights", "x/y=a", "--weights", "x/y=b"], "--weights x/y=b: those of x/y are given already, a"),
+        (["--weights", "a", "--weights", "b"], "--weights b: a file without a name is given already, a"),
+        (["--protocol", "oneclass[k=4]", "--methods", "clip"], "oneclass has no options"),
     ],
 )
 def test_mistakes_get_one_clear_line(words: list[str], message: str, store: list[str]) -> None:

@@ -19,16 +19,24 @@ def catalogue(root: Path) -> Catalogue:
 
 
 def make(
-    target: Catalogue, category: str = "bolt", shots: int | None = 1, seed: int = 0, **options: Any
+    target: Catalogue,
+    category: str = "bolt",
+    shots: int | None = 1,
+    seed: int = 0,
+    *,
+    normals: bool = False,
+    protocol: str = "loo",
+    **options: Any,
 ) -> Manifest:
     return split(
-        "loo",
+        protocol,
         ProtocolConfig(**options),
         target=target,
         source=target,
         category=category,
         shots=shots,
         seed=seed,
+        normals=normals,
     )
 
 
@@ -130,6 +138,29 @@ def test_transfer_learns_from_every_category_of_the_other_dataset(toy_root: Path
     for each in leaky:  # this "bolt" is a copy, and its labelled anomaly is among the test images
         with pytest.raises(BenchError, match="leakage"):
             check_leakage(each, target=target, source=source)
+
+
+def test_normals_without_labelled_anomalies(toy_root: Path) -> None:
+    data = catalogue(toy_root)
+    manifest = make(data, shots=None, normals=True)
+    assert manifest.normal == make(data, shots=1).normal
+    assert manifest.anomalous == {}
+    assert (manifest.shots, manifest.seed) == (None, 0)
+
+
+def test_one_class_gives_all_training_normals_of_the_target_and_nothing_else(toy_root: Path) -> None:
+    data = catalogue(toy_root)
+    for shots, normals in ((None, False), (10, True)):
+        manifest = make(data, shots=shots, normals=normals, protocol="oneclass")
+        assert manifest.support == tuple(f"bolt/train/good/{number:03}" for number in range(4))
+        assert manifest.train == ()
+        assert len(manifest.test) == 18
+    with pytest.raises(BenchError, match="oneclass has no options"):
+        make(data, protocol="oneclass", k=2)
+    shutil.copy(toy_root / "bolt/test/good/000.png", toy_root / "bolt/train/good/900.png")
+    leaky = catalogue(toy_root)
+    with pytest.raises(BenchError, match=r"leakage.*bolt/test/good/000"):
+        check_leakage(make(leaky, shots=None, protocol="oneclass"), target=leaky, source=leaky)
 
 
 def test_leakage_by_a_byte_identical_copy_is_found(toy_root: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BenchError
+from bench.listing import section
 from bench.registry import METHODS
 
 
@@ -23,6 +24,16 @@ def test_a_broken_plugin_is_named_and_breaks_nothing_else() -> None:
     with pytest.raises(BenchError, match=r"toy-broken.*zsad-toy 1.0.*ModuleNotFoundError.*uninstall"):
         METHODS.load("toy-broken")
     assert METHODS.load("clip").name == "clip"
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_source_stands_for_many_methods() -> None:
+    assert METHODS.load("toy-source/red").name == "toy-source/red"
+    assert "  toy-source/MODEL: toys of all colours" in section("methods")
+    with pytest.raises(BenchError, match="toy-source stands for many methods; write toy-source/MODEL"):
+        METHODS.load("toy-source")
+    with pytest.raises(BenchError, match="unknown method 'toy-brightness/red'"):
+        METHODS.load("toy-brightness/red")
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torchvision import models
 
 from bench.contracts import Backbone
-from bench.encoders import identify, load_backbone, load_text_image, weights
+from bench.encoders import identify, load_backbone, load_network, load_text_image, weights
 from bench.errors import BenchError
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -65,6 +66,28 @@ def test_torchvision_from_a_file(tmp_path: Path) -> None:
     torch.testing.assert_close(features(found), expected[0])
     second = load("torchvision/resnet18[layer=1]", file)
     assert (second.channels, second.stride) == (128, 8)
+
+
+def test_a_network_for_libraries_that_build_theirs_through_timm(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    whole = timm.create_model("mobilenetv2_050", pretrained=False, pad_type="same").eval()
+    file = tmp_path / "mobilenet.safetensors"
+    save_file(whole.state_dict(), file)
+    found = identify("timm/mobilenetv2_050[pad_type=same,mean=0.5+0.5+0.5,std=0.1+0.2+0.3]", file)
+    network = load_network(found)
+    assert (network.name, network.architecture) == (found.name, "mobilenetv2_050")
+    assert (network.mean, network.std, network.image_size) == ((0.5,) * 3, (0.1, 0.2, 0.3), 448)
+    maps: Any = network.create(pretrained=True, features_only=True, out_indices=[1, 4]).eval()
+    with torch.no_grad():
+        assert torch.equal(maps(IMAGES)[-1], features(load_backbone(found)))
+        assert torch.equal(network.create(pretrained=True, num_classes=0).eval().forward_features(IMAGES),
+                           whole.forward_features(IMAGES))  # fmt: skip
+        assert not torch.equal(network.create(pretrained=False).eval()(IMAGES), whole(IMAGES))
+    with pytest.raises(BenchError, match="does not hold weights of timm/resnet18"):
+        load_network(identify("timm/resnet18", file))
+    for other in ("torchvision/resnet18[weights=random]", "random/ViT-B-32"):
+        with pytest.raises(BenchError, match="cannot be built through timm"):
+            load_network(identify(other))
 
 
 def test_each_trial_gets_a_copy_and_no_draw_is_spent(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 import torch
 from safetensors.torch import save_file
 
-from bench.encoders import identify, load_backbone, load_text_image, weights
+from bench.encoders import identify, load_backbone, load_network, load_text_image, weights
 from bench.errors import BenchError
 
 
@@ -69,3 +70,22 @@ def test_mistakes() -> None:
         load_backbone(identify("pocket/clip"))
     with pytest.raises(BenchError, match="unknown option"):
         identify("pocket/clip[image_size=32]")
+
+
+def test_its_network_for_other_libraries_is_the_same() -> None:
+    """With timm's interface and a resnet18's names, with its weights or without them."""
+    weights = identify("pocket/resnet")
+    network = load_network(weights)
+    assert (network.architecture, network.image_size) == ("resnet18", 64)
+    images = torch.rand(2, 3, 64, 64)
+    features: Any = network.create(pretrained=True, features_only=True, out_indices=[1, 4], exportable=True)
+    assert features.feature_info.module_name() == ["layer1", "layer4"]
+    backbone = load_backbone(weights).module
+    with torch.no_grad():
+        first, last = features.eval()(images)
+        assert torch.equal(last, backbone.eval()(images))
+        assert features.feature_info.channels() == [first.shape[1], last.shape[1]]
+        drawn: Any = network.create(pretrained=False)
+        assert not torch.equal(drawn.eval().forward_features(images), last)
+    with pytest.raises(BenchError, match="pocket/clip is a frozen text-image encoder"):
+        load_network(identify("pocket/clip"))

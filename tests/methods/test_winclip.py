@@ -5,11 +5,10 @@ Largest differences that were reached are printed (``pytest -rP``).
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import itertools
 from collections.abc import Iterator
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,10 @@ import open_clip
 import pytest
 import tiny
 import torch
-from anomalib.models.image.winclip import torch_model
 from anomalib.models.image.winclip.prompting import create_prompt_ensemble
 from anomalib.models.image.winclip.torch_model import WinClipModel
 from numpy.typing import NDArray
 from torch.nn import functional as F
-from torchvision.transforms import Compose
 
 from bench.config import build_config, parse_spec
 from bench.contracts import ImageSet, Prompts, Scores
@@ -30,6 +27,7 @@ from bench.encoders import identify, load_text_image
 from bench.encoders.towers import FrozenClip
 from bench.errors import BenchError, NotApplicable
 from bench.features import CACHE, FeatureCache
+from bench.methods._anomalib_winclip import Mended
 from bench.methods._prompts import ensemble
 from bench.methods.clip import Clip, ClipConfig
 from bench.methods.winclip import (
@@ -42,6 +40,10 @@ from bench.methods.winclip import (
     window_patches,
     zero_shot_map,
 )
+from bench.plan import prepare
+from bench.store import Store
+from bench.study import Study
+from bench.trial import run_trial
 
 LIMIT = 1e-5
 PROMPTS = {
@@ -74,39 +76,10 @@ def score(config: WinClipConfig, encoder: FrozenClip, images: ImageSet, **contex
 # ---------------------------------------------------------------- anomalib
 
 
-class Mended(WinClipModel):
-    """anomalib's model for an open_clip whose transformer takes the batch first.
+class AsItComes(Mended):
+    """anomalib's own windows."""
 
-    anomalib hands its windows over with the sequence first, as open_clip before 2.26.1 wanted them. Since then
-    attention runs over the second axis, which here are the windows: the CLS tokens of all windows, equal at the
-    start, attend to each other and stay equal. Here the transformer gets windows in the order it takes.
-    """
-
-    def _get_window_embeddings(self, feature_map: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        visual = self.clip.visual
-        inner = visual.transformer
-
-        class SequenceFirst(torch.nn.Module):
-            def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-                result: torch.Tensor = inner(tokens.transpose(0, 1)).transpose(0, 1)
-                return result
-
-        visual.transformer = SequenceFirst()
-        try:
-            return super()._get_window_embeddings(feature_map, masks)
-        finally:
-            visual.transformer = inner
-
-
-def anomalib(
-    encoder: FrozenClip, label: str, monkeypatch: pytest.MonkeyPatch, *, mended: bool = True
-) -> WinClipModel:
-    """anomalib's model around a copy of the encoder's weights, with its tokenizer."""
-    model = copy.deepcopy(encoder.model)
-    created = SimpleNamespace(create_model_and_transforms=lambda *_, **__: (model, None, Compose([])))
-    monkeypatch.setattr(torch_model, "open_clip", created)
-    monkeypatch.setattr(torch_model, "tokenize", encoder._tokenizer)
-    return (Mended if mended else WinClipModel)(label).eval()
+    _get_window_embeddings = WinClipModel._get_window_embeddings
 
 
 def pixels_of(encoder: FrozenClip, images: ImageSet) -> torch.Tensor:
@@ -150,12 +123,12 @@ def pocket() -> FrozenClip:
 
 @pytest.mark.parametrize("name", ["tiny", "pocket"])
 @pytest.mark.parametrize("shots", [0, 3])
-def test_equals_anomalibs(name: str, shots: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equals_anomalibs(name: str, shots: int) -> None:
     encoder = tiny_clip() if name == "tiny" else pocket()
     images = images_of(4, category="metal_nut")
     support = images_of(shots, seed=1, category="metal_nut") if shots else None
     config = dataclasses.replace(AS_ANOMALIB, k=shots)
-    theirs = anomalib(encoder, "metal nut", monkeypatch)
+    theirs = Mended(encoder, "metal nut")
     if support is not None:
         theirs.setup(reference_images=pixels_of(encoder, support))
     expected = theirs(pixels_of(encoder, images))
@@ -169,10 +142,10 @@ def test_equals_anomalibs(name: str, shots: int, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
-def test_equals_anomalibs_on_vit_b_16_plus_240(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equals_anomalibs_on_vit_b_16_plus_240() -> None:
     encoder = plus_240()
     images = images_of(1)
-    theirs = anomalib(encoder, "thing", monkeypatch)
+    theirs = Mended(encoder, "thing")
     expected = theirs(pixels_of(encoder, images))
     ours = score(AS_ANOMALIB, encoder, images)
     assert ours.maps is not None
@@ -183,18 +156,41 @@ def test_equals_anomalibs_on_vit_b_16_plus_240(monkeypatch: pytest.MonkeyPatch) 
     assert max(image, maps) < LIMIT
 
 
-def test_without_the_mend_anomalibs_map_is_constant(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_mend_anomalibs_map_is_constant() -> None:
     """The comparison above would then be with nothing. Should this fail, anomalib was mended; ours can go."""
     encoder, images = pocket(), images_of(2)
     ours = score(AS_ANOMALIB, encoder, images)
-    broken = anomalib(encoder, "thing", monkeypatch, mended=False)(pixels_of(encoder, images))
-    mended = anomalib(encoder, "thing", monkeypatch)(pixels_of(encoder, images))
+    broken = AsItComes(encoder, "thing")(pixels_of(encoder, images))
+    mended = Mended(encoder, "thing")(pixels_of(encoder, images))
     flat, alive = (np.ptp(each.anomaly_map.numpy(), axis=(1, 2)).max() for each in (broken, mended))
     print(f"anomalib's maps range over {flat:.1e} as they come, over {alive:.1e} mended")
     assert flat < 1e-6 < 1e-3 < alive
     image, maps = largest_differences(ours, broken)
     assert image < LIMIT
     assert maps > 1e-3
+
+
+@pytest.mark.parametrize("shots", [0, 2])
+def test_the_second_opinion_agrees_in_the_harness(shots: int, tmp_path: Path) -> None:
+    """On pocket with pocket/clip, as records keep the scores."""
+    options = "averaging=raw,templates=typo" + f",k={shots}" * bool(shots)
+    specs = [f"winclip[{options}]", "anomalib/winclip" + f"[k_shot={shots}]" * bool(shots)]
+    study = Study(
+        "s", tuple(map(parse_spec, specs)), (parse_spec("pocket"),), (parse_spec(f"loo[k={shots}]"),),
+        categories=("wood",),
+    )  # fmt: skip
+    ours, theirs = (run_trial(task) for task in prepare(study, Store(tmp_path)).tasks)
+    assert ours.record["trial"]["method"]["zero_shot"] == theirs.record["trial"]["method"]["zero_shot"]
+    assert ours.record["trial"]["encoders"] == theirs.record["trial"]["encoders"]
+    assert ours.ids == theirs.ids
+    assert ours.scores is not None
+    assert theirs.scores is not None, theirs.record["reason"]
+    image = np.abs(ours.scores["image"] - theirs.scores["image"]).max()
+    up = F.interpolate(torch.from_numpy(ours.scores["maps"])[:, None], 64, mode="bilinear")[:, 0].numpy()
+    maps = np.abs(up - theirs.scores["maps"]).max()
+    print(f"pocket, {shots} normal images: image scores differ by {image:.1e}, maps by {maps:.1e}")
+    assert max(image, maps) < LIMIT
+    assert np.ptp(theirs.scores["maps"]) > 100 * LIMIT
 
 
 def test_sentences() -> None:

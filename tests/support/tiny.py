@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from open_clip.model import CLIP
 
-from bench.contracts import Backbone, Context, ImageSet, Prompts, TextImageEncoder, TrainingSet
+from bench.contracts import Backbone, Context, ImageSet, Network, Prompts, TextImageEncoder, TrainingSet
 from bench.encoders.towers import FrozenClip
 from bench.features import FeatureCache
 
@@ -86,7 +86,11 @@ def backbone(module: torch.nn.Module | None = None, channels: int = 3, **options
 
 
 def context(
-    encoder: TextImageEncoder | None = None, network: Backbone | None = None, seed: int = 1, **options: Any
+    encoder: TextImageEncoder | None = None,
+    network: Backbone | None = None,
+    seed: int = 1,
+    network_of: Callable[[str], Network] | None = None,
+    **options: Any,
 ) -> Context:
     def encoder_of(name: str) -> TextImageEncoder:
         assert encoder is not None
@@ -96,4 +100,6 @@ def context(
         assert network is not None
         return network
 
+    if network_of is not None:
+        options["network"] = network_of
     return Context("cpu", seed, "thing", encoder_of, backbone_of, **options)

@@ -97,6 +97,56 @@ class Faulty(Brightness):
         raise ValueError(how)
 
 
+class Normals(Learner):
+    """Trained on normal images alone; writes down what it was given."""
+
+    name = "toy-normals"
+
+    @classmethod
+    def traits(cls, config):
+        return Traits("Normals", "this test", anomalies=False, maps=False)
+
+    def fit(self, train, context):
+        context.notes.append(f"{len(train)} images, {int(train.labels.sum())} anomalous, {train.shots} shots")
+        super().fit(train, context)
+
+
+class Reader(Learner):
+    """Writes down the prompts of its training and test images."""
+
+    name = "toy-reader"
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        encoder: str = "pocket/clip"
+        pause: float = 0.0
+        steps: int = 1
+
+    @classmethod
+    def traits(cls, config):
+        return Traits("Reader", "this test", text=True, maps=False)
+
+    def fit(self, train, context):
+        context.notes.append({name: p.normality for name, p in sorted(train.images.prompts.items())})
+        super().fit(train, context)
+
+    def score(self, images, context):
+        context.notes.append({name: p.normality for name, p in sorted(images.prompts.items())})
+        return super().score(images, context)
+
+
+class Source:
+    """Stands for many methods."""
+
+    description = "toys of all colours"
+
+    def models(self):
+        return ["blue", "red"]
+
+    def method(self, model):
+        return type("Colour", (Brightness,), {"name": f"toy-source/{model}"})
+
+
 class Curious(Brightness):
     """Writes down everything that it can reach of a test image set."""
 
@@ -114,6 +164,9 @@ toy-brightness = zsad_toy:Brightness
 toy-learner = zsad_toy:Learner
 toy-faulty = zsad_toy:Faulty
 toy-curious = zsad_toy:Curious
+toy-normals = zsad_toy:Normals
+toy-reader = zsad_toy:Reader
+toy-source = zsad_toy:Source
 toy-broken = zsad_toy_missing:Nothing
 """
 
