@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bench.metrics import guards
-from bench.metrics.exact import Pixels, PixelTally, as_labels, as_scores, binary_metrics, gather, rank
+from bench.metrics.exact import PixelTally, as_labels, as_scores, binary_metrics, rank
+from bench.metrics.pixels import Pixels, gather
 
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1max")
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")

@@ -18,7 +18,8 @@ from bench.metrics.evaluate import (
     image_metrics,
     refused,
 )
-from bench.metrics.exact import as_labels, gather, pixel_metrics
+from bench.metrics.exact import as_labels, pixel_metrics
+from bench.metrics.pixels import gather
 from bench.metrics.prepare import Lazy, image_score, prepare
 from bench.metrics.protocols import MetricProtocol
 

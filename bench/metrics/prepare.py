@@ -8,8 +8,9 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bench.metrics.pixels import as_map, as_mask
 from bench.metrics.protocols import MaskRule, MetricProtocol
-from bench.metrics.resize import Size, resize_bilinear, resize_nearest
+from bench.metrics.resize import Size, as_size, resize_bilinear, resize_nearest
 
 Mask = NDArray[np.bool_]
 
@@ -49,21 +50,14 @@ def prepare(
     if len(maps) != len(masks) or not len(maps):
         raise ValueError(f"{len(maps)} maps and {len(masks)} masks: there must be as many, and at least one")
 
-    def size_of(mask: Mask) -> Size:
-        return mask.shape if protocol.eval_size is None else (protocol.eval_size, protocol.eval_size)
-
     def mask_at(index: int) -> Mask:
-        mask = _mask(masks[index], index)
-        return resize_mask(mask, size_of(mask), protocol.mask_resize)
+        mask = as_mask(masks[index], index)
+        return resize_mask(mask, as_size(protocol.eval_size or mask.shape), protocol.mask_resize)
 
     def map_at(index: int) -> NDArray[np.float32]:
-        # A score beyond float32 becomes infinite, and is reported as such.
+        scores = as_map(maps[index], index)
         with np.errstate(invalid="ignore", over="ignore"):
-            scores = np.asarray(maps[index], dtype=np.float32)
-            if scores.ndim != 2 or scores.size == 0:
-                raise ValueError(f"map {index} must be two-dimensional and not empty, not {scores.shape}")
-            size = size_of(_mask(masks[index], index)) if protocol.eval_size is None else size_of(_NO_MASK)
-            scores = resize_bilinear(scores, size)
+            scores = resize_bilinear(scores, protocol.eval_size or as_mask(masks[index], index).shape)
             if protocol.sigma:
                 from scipy.ndimage import gaussian_filter
 
@@ -71,16 +65,6 @@ def prepare(
         return scores
 
     return Lazy(map_at, len(maps)), Lazy(mask_at, len(maps))
-
-
-_NO_MASK = np.zeros((1, 1), dtype=np.bool_)
-
-
-def _mask(mask: ArrayLike, index: int) -> Mask:
-    array = np.asarray(mask)
-    if array.ndim != 2 or array.size == 0:
-        raise ValueError(f"mask {index} must be two-dimensional and not empty, not {array.shape}")
-    return array if array.dtype == np.bool_ else array > 0
 
 
 def resize_mask(mask: Mask, size: Size, rule: MaskRule) -> Mask:

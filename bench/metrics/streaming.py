@@ -33,9 +33,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from bench.metrics.bounds import intervals
 from bench.metrics.buckets import Buckets, Sorted, coarsen, refine
-from bench.metrics.exact import gather
 from bench.metrics.packing import LOW_WORD, pack, unpack
 from bench.metrics.parallel import each, threads_for
+from bench.metrics.pixels import gather
 
 NAMES = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
 # Scores of each class that are kept as they are, the highest.
