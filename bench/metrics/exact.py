@@ -24,12 +24,12 @@ limit, divided by it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bench.metrics.guards import Counts
 from bench.metrics.packing import LOW_WORD, pack, unpack
 from bench.metrics.parallel import each
 from bench.metrics.pixels import Pixels, gather
@@ -44,6 +44,7 @@ from bench.metrics.ranks import (
     threshold_metrics,
 )
 
+PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
 # Positives handled at a time: large enough to hide Python's cost, small enough that temporaries stay small.
 _CHUNK = 1 << 16
 
@@ -109,25 +110,6 @@ def binary_metrics(scores: ArrayLike, labels: ArrayLike) -> dict[str, float | No
     return {"auroc": auroc, "ap": ap, "f1max": f1max}
 
 
-@dataclass(frozen=True)
-class PixelTally:
-    """The metrics of ranked pixels, and how many of them tie at the largest score.
-
-    Attributes:
-        metrics: ``pixel_auroc``, ``pixel_ap``, ``pixel_f1max``, ``aupro``.
-        positives: anomalous pixels.
-        negatives: normal pixels.
-        positives_at_top: anomalous pixels whose score is the largest of all.
-        negatives_at_top: normal pixels, likewise.
-    """
-
-    metrics: dict[str, float | None]
-    positives: int
-    negatives: int
-    positives_at_top: int
-    negatives_at_top: int
-
-
 def pixel_metrics(
     maps: NDArray[Any] | Sequence[ArrayLike],
     masks: NDArray[Any] | Sequence[ArrayLike],
@@ -162,10 +144,12 @@ def pixel_metrics(
     pixels = gather(maps, masks, eval_size=eval_size)
     if not np.all(pixels.finite):
         raise ValueError(f"map {int(np.argmin(pixels.finite))} holds scores that are not finite in float32")
-    return rank(pixels, fpr_limit=fpr_limit, device=device).metrics
+    return rank(pixels, fpr_limit=fpr_limit, device=device)[0]
 
 
-def rank(pixels: Pixels, *, fpr_limit: float = 0.3, device: str | None = None) -> PixelTally:
+def rank(
+    pixels: Pixels, *, fpr_limit: float = 0.3, device: str | None = None
+) -> tuple[dict[str, float | None], Counts]:
     """Rank gathered pixels, whose scores must be finite, and read the metrics off the ranks.
 
     May sort the arrays of ``pixels`` in place.
@@ -176,6 +160,9 @@ def rank(pixels: Pixels, *, fpr_limit: float = 0.3, device: str | None = None) -
         device: torch device to sort and search on (``cuda``); None does it with NumPy. The answer is the
             same to the last bit.
 
+    Returns:
+        The metrics of ``pixel_metrics``, and how many pixels there are and tie at the largest score.
+
     Raises:
         ValueError: ``fpr_limit`` is not in (0, 1].
     """
@@ -183,8 +170,8 @@ def rank(pixels: Pixels, *, fpr_limit: float = 0.3, device: str | None = None) -
         raise ValueError(f"the false positive rate's limit must lie in (0, 1], not {fpr_limit}")
     positive, positives, negatives = pixels.positive, len(pixels.positive), len(pixels.negative)
     if not (positives and negatives):
-        nothing = dict.fromkeys(("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro"))
-        return PixelTally({**nothing}, positives, negatives, 0, 0)
+        nothing: dict[str, float | None] = dict.fromkeys(PIXEL_METRICS)
+        return nothing, Counts(positives, negatives)
 
     ordered: Negatives
     if device is None:
@@ -223,10 +210,6 @@ def rank(pixels: Pixels, *, fpr_limit: float = 0.3, device: str | None = None) -
     }
     top = max(unpack(positive[-1:])[0], ordered.largest)
     top_packed = pack(np.full(1, top), np.zeros(1, dtype=np.uint64))
-    return PixelTally(
-        metrics,
-        positives,
-        negatives,
-        positives_at_top=positives - int(np.searchsorted(positive, top_packed[0])),
-        negatives_at_top=negatives - int(ordered.count(np.full(1, top))[0][0]),
-    )
+    positives_at_top = positives - int(np.searchsorted(positive, top_packed[0]))
+    negatives_at_top = negatives - int(ordered.count(np.full(1, top))[0][0])
+    return metrics, Counts(positives, negatives, positives_at_top, negatives_at_top)

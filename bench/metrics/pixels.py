@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bench.metrics.guards import Extent
 from bench.metrics.packing import pack
 from bench.metrics.parallel import each, threads_for
 from bench.metrics.regions import count_runs, find_runs, run_weights
@@ -77,6 +78,12 @@ class Pixels:
         with np.errstate(invalid="ignore", over="ignore"):
             result: NDArray[np.bool_] = np.isfinite(self.highest - self.lowest)
         return result
+
+    @property
+    def extent(self) -> Extent:
+        """How far the maps' scores reach, if they are finite."""
+        flat = int(np.count_nonzero(self.lowest == self.highest))
+        return Extent(len(self.lowest), flat, float(self.lowest.min()), float(self.highest.max()))
 
 
 def gather(
