@@ -20,6 +20,7 @@ from bench.errors import BenchError, unknown
 COMMANDS = {
     "run": "Run a study and print its table.",
     "table": "Print the tables of a study that was run.",
+    "rescore": "Measure stored scores again: other metrics, no training.",
     "compare": "Compare a study's methods: intervals, ranks, tests.",
     "list": "List methods, datasets, encoders, executors, studies.",
     "split": "Print the split of one trial.",

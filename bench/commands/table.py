@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.commands.options import METRICS, best_option, read_metrics, store_option
+from bench.commands.options import METRICS, best_option, metric_protocol_option, read_metrics, store_option
 from bench.errors import BenchError, unknown
+from bench.measured import DEFAULT
 from bench.store import Store
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 @click.command("table")
 @click.option("--study", "study_name", help="A study that was run here.  [default: the latest]")
 @click.option("--metrics", help=f"One table each: {','.join(METRICS)}.")
+@metric_protocol_option
 @click.option(
     "--format",
     "format_",
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 def command(
     study_name: str | None,
     metrics: str | None,
+    metric_protocol: str,
     format_: Format,
     percent: bool,
     best: Best | None,
@@ -45,7 +48,7 @@ def command(
     """Print the tables of a study that was run: rows per category, mean and deviation over seeds."""
     results = Store(store)
     study = chosen_study(results, study_name)
-    print_tables(results, study, read_metrics(metrics), format_, percent, output, best)
+    print_tables(results, study, read_metrics(metrics), format_, percent, output, best, metric_protocol)
 
 
 def chosen_study(store: Store, name: str | None) -> str:
@@ -70,6 +73,7 @@ def load_tables(
     methods: Sequence[str] | None = None,
     percent: bool = False,
     best: Best | None = None,
+    metric_protocol: str = DEFAULT,
 ) -> list[Table]:
     """The tables of a study from its records; see :func:`bench.report.table.build_tables`.
 
@@ -87,6 +91,7 @@ def load_tables(
     return build_tables(
         [*records, *missing],
         metrics=metrics,
+        protocol=metric_protocol,
         methods=methods or content.get("methods"),
         percent=percent,
         best=best,
@@ -101,10 +106,11 @@ def print_tables(
     percent: bool = False,
     output: Path | None = None,
     best: Best | None = None,
+    metric_protocol: str = DEFAULT,
 ) -> None:
     from bench.report.formats import print_table, render_all
 
-    tables = load_tables(store, study, metrics, percent=percent, best=best)
+    tables = load_tables(store, study, metrics, percent=percent, best=best, metric_protocol=metric_protocol)
     if output is not None:
         output.write_text(render_all(tables, format_), encoding="utf-8")
         click.echo(f"written: {output}", err=True)

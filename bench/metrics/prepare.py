@@ -36,6 +36,37 @@ class Lazy(Sequence[NDArray[Any]]):
         return self._make(places[index])
 
 
+class Kept(Lazy):
+    """Masks that are read once and from then on kept as bits, as far as there is room.
+
+    Args:
+        read: reads the mask of an index.
+        number: how many there are.
+        room: bytes that may be kept; the rest is read each time. 256 MiB hold a thousand masks of two megapixels.
+
+    Attributes:
+        sizes: of the masks that were read so far.
+    """
+
+    def __init__(self, read: Callable[[int], Mask], number: int, room: int = 1 << 28) -> None:
+        super().__init__(self._mask, number)
+        self.sizes: set[Size] = set()
+        self._read, self._room = read, room
+        self._bits: dict[int, tuple[Size, NDArray[np.uint8]]] = {}
+
+    def _mask(self, index: int) -> Mask:
+        if index in self._bits:
+            size, bits = self._bits[index]
+            return np.unpackbits(bits, count=size[0] * size[1]).reshape(size).astype(np.bool_)
+        mask = self._read(index)
+        self.sizes.add(mask.shape)
+        bits = np.packbits(mask)
+        if bits.nbytes <= self._room:
+            self._room -= bits.nbytes
+            self._bits[index] = mask.shape, bits
+        return mask
+
+
 def prepare(
     maps: NDArray[Any] | Sequence[ArrayLike],
     masks: NDArray[Any] | Sequence[ArrayLike],

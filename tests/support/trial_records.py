@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import Any
 
+from bench.measured import METRICS_VERSION
 from bench.report.table import METRICS
 
 TITLES = {"clip": "CLIP", "devnet": "DevNet", "promptad": "PromptAD"}
@@ -76,6 +77,7 @@ def record(
         numbers = {**dict.fromkeys(METRICS, value), **(values or {})}
         metrics = {
             "exact": {
+                "version": METRICS_VERSION,
                 "eval_size": eval_size,
                 "values": numbers,
                 "reasons": reasons or {},
