@@ -22,6 +22,7 @@ COMMANDS = {
     "table": "Print the tables of a study that was run.",
     "report": "A study as one HTML page.",
     "figure": "Draw a figure of a study that was run.",
+    "rescore": "Measure stored scores again: other metrics, no training.",
     "compare": "Compare a study's methods: intervals, ranks, tests.",
     "list": "List methods, datasets, encoders, executors, studies.",
     "split": "Print the split of one trial.",

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bench.metrics import Evaluation
-from bench.metrics.evaluate import IMAGE_METRICS, image_metrics
+from bench.metrics import Evaluation, guards
+from bench.metrics.evaluate import IMAGE_METRICS, image_metrics, refused
+from bench.metrics.exact import PIXEL_METRICS
 from bench.metrics.named import evaluate_named
 from bench.metrics.protocols import MetricProtocol, resolve
 
@@ -86,19 +87,29 @@ def measure(
     device: str | None = None,
     aupimo: bool = False,
 ) -> Evaluation:
-    """The metrics of one category under a protocol, with what is wrong; see ``evaluate_named``."""
+    """The metrics of one category under a protocol, with what is wrong; see ``evaluate_named``.
+
+    A metric that comes out as no finite number is None, and the reason says so.
+    """
     found = evaluate_named(
         protocol, labels=labels, image_scores=image_scores, maps=maps, masks=masks, device=device
     )
-    if not aupimo:
-        return found
-    value, reason = None, found.reasons.get("pixel_auroc")
-    if maps is not None and masks is not None and reason is None:
-        from bench.metrics.pimo import aupimo as measure_aupimo
+    if aupimo:
+        value, reason = None, found.reasons.get("pixel_auroc")
+        if maps is not None and masks is not None and reason is None:
+            from bench.metrics.pimo import aupimo as measure_aupimo
 
-        value, reason = measure_aupimo(maps, masks, protocol)
-    reasons = found.reasons if reason is None else {**found.reasons, "aupimo": reason}
-    return replace(found, metrics={**found.metrics, "aupimo": value}, reasons=reasons)
+            value, reason = measure_aupimo(maps, masks, protocol)
+        reasons = found.reasons if reason is None else {**found.reasons, "aupimo": reason}
+        found = replace(found, metrics={**found.metrics, "aupimo": value}, reasons=reasons)
+    return _finite(found)
+
+
+def _finite(found: Evaluation) -> Evaluation:
+    bad = {name: value for name, value in found.metrics.items() if value is not None and not np.isfinite(value)}
+    reasons = {name: f"the metric came out as {value:g}" for name, value in bad.items()}
+    metrics = {**found.metrics, **dict.fromkeys(bad)}
+    return replace(found, metrics=metrics, reasons={**found.reasons, **reasons})
 
 
 def measure_streaming(
@@ -119,16 +130,20 @@ def measure_streaming(
     if protocol.thresholds != "all":
         raise ValueError(f"streaming approximates the exact protocol, not {protocol.name}")
     problems: list[str] = []
-    values, reason = image_metrics(np.asarray(labels, dtype=np.bool_), image_scores, problems)
+    image, image_reason = image_metrics(np.asarray(labels, dtype=np.bool_), image_scores, problems)
     streamed = PixelAccumulator(protocol.eval_size)
     streamed.add(maps, masks)
     result = streamed.metrics(protocol.fpr_limit)
-    metrics = {name: values.get(name) for name in IMAGE_METRICS} | result.values
-    reasons = {}
-    for name, value in metrics.items():
-        if value is None:
-            reasons[name] = (reason or "undefined") if name.startswith("image") else "one class only"
-    return Evaluation(metrics, reasons, problems), {k: v for k, v in result.bounds.items() if v is not None}
+    reason = refused(None, streamed.extent, result.counts.positives, result.counts.negatives, problems)
+    if reason is None and streamed.extent.flat < streamed.extent.maps:
+        problems.extend(filter(None, [guards.saturated_pixels(result.counts, protocol.fpr_limit)]))
+    metrics: dict[str, float | None] = dict.fromkeys(IMAGE_METRICS + PIXEL_METRICS)
+    metrics |= image
+    reasons = {} if image_reason is None else dict.fromkeys(IMAGE_METRICS, image_reason)
+    if reason is not None:
+        return Evaluation(metrics, {**reasons, **dict.fromkeys(PIXEL_METRICS, reason)}, problems), {}
+    bounds = {name: bound for name, bound in result.bounds.items() if bound is not None}
+    return _finite(Evaluation({**metrics, **result.values}, reasons, problems)), bounds
 
 
 def maxima(maps: NDArray[Any] | Sequence[ArrayLike]) -> NDArray[np.float64]:

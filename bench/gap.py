@@ -1,27 +1,16 @@
-"""Stored scores under any metric protocol: what ``bench explain-gap`` computes for a study."""
+"""Which stored trials ``bench explain-gap`` averages, and under which metric protocols."""
 
 from __future__ import annotations
 
-import functools
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.catalogue import Catalogue
 from bench.config import parse_spec
-from bench.errors import BenchError
-from bench.evaluation import measure
-from bench.hashing import HashBook
-from bench.images import read_mask
-from bench.metrics import Evaluation
-from bench.metrics.prepare import Lazy
+from bench.measured import DEFAULT
 from bench.metrics.protocols import MetricProtocol, resolve
-from bench.plan import open_catalogue
-from bench.store import Store
 
 
 @dataclass(frozen=True)
@@ -44,71 +33,20 @@ def group_of(record: Mapping[str, Any]) -> Group:
     return Group(trial["dataset"]["label"], trial["method"]["label"], trial["shots"])
 
 
-class StoredScores:
-    """Re-evaluates the trials of a store.
+def protocol_of(record: Mapping[str, Any], text: str, eval_size: str | None) -> MetricProtocol:
+    """The metric protocol that ``text`` names, with ``exact`` on the grid on which the trial was measured.
 
     Args:
-        store: holds records and scores.
-        roots: dataset name -> its folder, where it is not the one that the trial was run on.
+        record: of the trial.
+        text: a metric protocol with options.
+        eval_size: the grid of all protocols; None for each one's own.
+
+    Raises:
+        BenchError: no such protocol.
     """
-
-    def __init__(self, store: Store, roots: Mapping[str, Path]) -> None:
-        self.store = store
-        self.roots = roots
-        self._hashes = HashBook(store.root / "hashes.json")
-        self._catalogue = functools.lru_cache(maxsize=4)(self._open)
-
-    def evaluate(
-        self, record: Mapping[str, Any], protocols: Sequence[str], eval_size: str | None, aupimo: bool
-    ) -> dict[str, tuple[MetricProtocol, Evaluation]]:
-        """A trial's metrics under each protocol, as it is written in ``protocols``.
-
-        ``exact`` is taken on the grid on which the trial was measured, unless ``eval_size`` says otherwise.
-
-        Raises:
-            BenchError: its dataset is not there or has changed, or its scores cannot be read.
-        """
-        trial, key = record["trial"], record["key"]
-        arrays, ids = self.store.scores(key), self.store.score_ids(key)
-        catalogue = self._catalogue(trial["dataset"]["label"], self._root(record))
-        if catalogue.fingerprint != trial["dataset"]["fingerprint"]:
-            raise BenchError(
-                f"{catalogue.label} at {catalogue.dataset.root} is not what trial {key[:12]} was run on; "
-                "give the folder it saw with --data-root, or run the study again"
-            )
-        samples = [catalogue.samples[id_] for id_ in ids]
-        maps = arrays.get("maps")
-        masks = Lazy(lambda index: read_mask(samples[index]), len(samples))
-        measured = record["metrics"].get("exact", {}).get("eval_size")
-        found = {}
-        for text in protocols:
-            exact = parse_spec(text).name == "exact"
-            protocol = resolve(text, eval_size or (measured if exact and measured != 256 else None))
-            found[text] = (
-                protocol,
-                measure(
-                    protocol,
-                    labels=catalogue.labels(ids),
-                    image_scores=arrays["image"],
-                    maps=maps,
-                    masks=None if maps is None else masks,
-                    aupimo=aupimo,
-                ),
-            )
-        return found
-
-    def _root(self, record: Mapping[str, Any]) -> Path | None:
-        """The dataset's folder: the one given, or the one in the command that ran the trial."""
-        name = record["trial"]["dataset"]["name"]
-        if name in self.roots:
-            return self.roots[name]
-        words = shlex.split(record["provenance"].get("command") or "")
-        if "--data-root" not in words[:-1]:
-            return None
-        return Path(words[words.index("--data-root") + 1]).expanduser()
-
-    def _open(self, label: str, root: Path | None) -> Catalogue:
-        return open_catalogue(parse_spec(label), root, self._hashes)
+    measured = record["metrics"].get(DEFAULT, {}).get("eval_size")
+    own = measured if parse_spec(text).name == DEFAULT and measured != resolve(DEFAULT).eval_size else None
+    return resolve(text, eval_size or own)
 
 
 def average(trials: Iterable[tuple[str, Mapping[str, float | None]]]) -> dict[str, float | None]:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from bench.arrayfiles import ARRAYS, PICTURES, load_archive, load_array, read_map, read_mask_file
 from bench.errors import BenchError
-from bench.metrics.prepare import Lazy
+from bench.metrics.prepare import Kept, Lazy
 
 MASK_PICTURES = (*PICTURES, ".bmp", ".jpg", ".jpeg")
 # The array that holds all maps, where a file has others besides, and the one that names them.
@@ -94,18 +94,14 @@ def load_images(maps: Path, masks: Path, scores: Path | None = None) -> Images:
         names = map_source.names
         places, notes = _match(map_source, mask_source)
 
-    # Masks are asked for several times by each protocol: kept as bits, a category's take little room.
-    kept: dict[int, tuple[tuple[int, ...], NDArray[np.uint8]]] = {}
+    # Masks are asked for several times by each protocol.
+    kept = Kept(lambda place: mask_source.read(place) > 0, mask_source.number)
 
     def mask_at(index: int) -> NDArray[np.bool_]:
         place = places[index]
         if place is None:
             return np.zeros(common or map_source.read(index).shape, dtype=np.bool_)
-        if index not in kept:
-            mask = mask_source.read(place) > 0
-            kept[index] = mask.shape, np.packbits(mask)
-        shape, bits = kept[index]
-        return np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(np.bool_)
+        return kept[place]
 
     found, labels = _scores(scores, names) if scores is not None else (None, None)
     if found is None and map_source.image_scores is not None:
@@ -114,8 +110,7 @@ def load_images(maps: Path, masks: Path, scores: Path | None = None) -> Images:
     common: tuple[int, ...] | None = None
     lazy = Lazy(mask_at, len(names))
     shown = np.array([places[i] is not None and bool(lazy[i].any()) for i in range(len(names))])
-    sizes = {shape for shape, _ in kept.values()}
-    common = sizes.pop() if len(sizes) == 1 else None
+    common = next(iter(kept.sizes)) if len(kept.sizes) == 1 else None
     if labels is not None:
         _check_labels(names, labels, shown, masks)
         shown = labels

@@ -32,8 +32,10 @@ from bench.contracts import (
     Weights,
 )
 from bench.errors import BenchError, NotApplicable
+from bench.evaluation import measure
 from bench.hashing import HashBook
-from bench.metrics import evaluate
+from bench.measured import DEFAULT, block, verdict
+from bench.metrics.protocols import resolve
 from bench.plan import open_catalogue
 from bench.protocols import Manifest, ProtocolConfig, check_leakage, split
 from bench.provenance import environment
@@ -77,11 +79,10 @@ def run_trial(task: Task, track: Track | None = None) -> Outcome:
         answer = trial.score()
         scores = _arrays(answer)
         with watch("metrics"):
-            metrics, problems = trial.measure(answer)
+            metrics = {DEFAULT: trial.measure(answer)}
         if task.features:
             scores["features"] = trial.features()
-        if problems:
-            status, reason = "failed", "; ".join(problems)
+        status, reason = verdict(metrics[DEFAULT])
     except NotApplicable as error:
         status, reason = "skipped", str(error)
     except BenchError as error:
@@ -89,7 +90,7 @@ def run_trial(task: Task, track: Track | None = None) -> Outcome:
     except (Exception, SystemExit) as error:
         status, reason, trace = "failed", _explain(error), traceback.format_exc()
     record = _record(task, status, reason)
-    record |= {"metrics": metrics, "notes": notes}
+    record |= {"metrics": metrics, "notes": list(map(str, notes))}  # a method may have noted a bare number
     record["provenance"] |= {
         "seconds": watch.seconds(),
         "peak_memory_mib": _peak_memory(),
@@ -220,23 +221,17 @@ class _Trial:
             context.track = self.track
         return context
 
-    def measure(self, scores: Scores) -> tuple[dict[str, Any], list[str]]:
-        """Metrics under the ``exact`` protocol, and the guards' problems."""
-        eval_size = self.target.dataset.traits.eval_size
-        evaluation = evaluate(
+    def measure(self, scores: Scores) -> dict[str, Any]:
+        """Metrics under the ``exact`` protocol, as the record keeps them."""
+        protocol = resolve(DEFAULT, self.target.dataset.traits.eval_size)
+        evaluation = measure(
+            protocol,
             labels=self.target.labels(self.test_ids),
             image_scores=scores.image,
             maps=scores.maps,
             masks=None if scores.maps is None else self.target.masks(self.test_ids),
-            eval_size=eval_size,
         )
-        result = {
-            "eval_size": eval_size,
-            "values": dict(evaluation.metrics),
-            "reasons": dict(evaluation.reasons),
-            "problems": list(evaluation.problems),
-        }
-        return {"exact": result}, list(evaluation.problems)
+        return block(protocol, evaluation)
 
 
 def _prompts(plain: Mapping[str, Any]) -> dict[str, Prompts]:

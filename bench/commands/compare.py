@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.commands.options import METRICS, read_metrics, read_roots, store_option
+from bench.commands.options import METRICS, metric_protocol_option, read_metrics, read_roots, store_option
 from bench.commands.table import chosen_study, load_tables
 from bench.errors import BenchError
 from bench.store import Store
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.command("compare")
 @click.option("--study", "study_name", help="A study that was run here.  [default: the latest]")
 @click.option("--metric", default="image_auroc", show_default=True, help=f"One of {', '.join(METRICS)}.")
+@metric_protocol_option
 @click.option("--methods", help="Only these, with commas: fewer methods, fewer tests.  [default: all]")
 @click.option("--shots", type=click.IntRange(min=0), help="Only this column group.  [default: each]")
 @click.option(
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 def command(
     study_name: str | None,
     metric: str,
+    metric_protocol: str,
     methods: str | None,
     shots: int | None,
     interval: str,
@@ -61,7 +63,7 @@ def command(
         check_suffix(figure)
     results = Store(store)
     study = chosen_study(results, study_name)
-    comparisons, refused = _comparisons(results, study, metric, methods, shots)
+    comparisons, refused = _comparisons(results, study, metric, metric_protocol, methods, shots)
     if interval == "images":
         comparisons = _resampled(comparisons, results, roots)
     if figure is not None:
@@ -76,7 +78,7 @@ def command(
 
 
 def _comparisons(
-    store: Store, study: str, metric: str, methods: str | None, shots: int | None
+    store: Store, study: str, metric: str, metric_protocol: str, methods: str | None, shots: int | None
 ) -> tuple[list[Comparison], list[str]]:
     """One comparison per table and column group, and why others are none.
 
@@ -91,7 +93,7 @@ def _comparisons(
         raise BenchError(f"--metric {metric}: one metric at a time")
     chosen = [str(spec) for spec in split_specs(methods)] if methods else None
     made, refused = [], []
-    for table in load_tables(store, study, metrics, methods=chosen):
+    for table in load_tables(store, study, metrics, methods=chosen, metric_protocol=metric_protocol):
         for head in groups(table, shots):
             try:
                 made.append(compare(table, head))

@@ -24,6 +24,7 @@ from bench.errors import BenchError
 @file_options
 @click.option(
     "--protocol",
+    "--metric-protocol",
     "protocols",
     default="exact",
     show_default=True,

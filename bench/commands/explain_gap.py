@@ -38,7 +38,13 @@ Rows = dict[str, dict[str, float | None]]
 @click.option("--data-root", "roots", multiple=True, help="The data's folder, if moved: DIR, or DATASET=DIR.")
 @click.option("--method", help="Only trials of this method, as the tables call it.")
 @click.option("--category", help="Only trials of this category.")
-@click.option("--protocol", "protocols", default=EVERY, help="Metric protocols, with commas.  [default: all]")
+@click.option(
+    "--protocol",
+    "--metric-protocol",
+    "protocols",
+    default=EVERY,
+    help="Metric protocols, with commas.  [default: all]",
+)
 @store_option
 def command(
     maps: Path | None,
@@ -92,8 +98,9 @@ def _explain_study(
     as_json: bool,
 ) -> None:
     from bench.config import split_specs
-    from bench.gap import StoredScores, average, group_of
+    from bench.gap import average, group_of, protocol_of
     from bench.store import Store
+    from bench.stored import StoredScores
 
     kept = Store(store)
     records = _records(kept, study_name, method, category)
@@ -105,7 +112,9 @@ def _explain_study(
     reasons: dict[str, Evaluation] = {}
     with click.progressbar(records, file=sys.stderr, hidden=not sys.stderr.isatty()) as shown:
         for record in shown:
-            for protocol, evaluation in again.evaluate(record, texts, eval_size, aupimo).values():
+            scored = again.open(record)
+            for protocol in (protocol_of(record, text, eval_size) for text in texts):
+                evaluation = scored.measure(protocol, aupimo)
                 chosen.setdefault(protocol.name, protocol)
                 rows = trials.setdefault(group_of(record), {}).setdefault(protocol.name, [])
                 rows.append((record["trial"]["category"], evaluation.metrics))

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from bench.errors import BenchError, unknown
+from bench.measured import AUPIMO, DEFAULT
 from bench.store import DEFAULT_ROOT
 
 METRICS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
@@ -22,6 +23,15 @@ def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
         show_default=True,
         envvar="BENCH_STORE",
         help="Where records and scores are kept.",
+    )(command)
+
+
+def metric_protocol_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--metric-protocol",
+        default=DEFAULT,
+        show_default=True,
+        help="How metrics are taken: exact, or what bench rescore has added.",
     )(command)
 
 
@@ -65,6 +75,6 @@ def read_roots(given: tuple[str, ...], datasets: tuple[Any, ...]) -> dict[str, P
 def read_metrics(text: str | None) -> tuple[str, ...]:
     chosen = tuple(part.strip() for part in (text or "image_auroc,pixel_auroc").split(",") if part.strip())
     for name in chosen:
-        if name not in METRICS:
-            raise unknown("metric", name, METRICS)
+        if name not in (*METRICS, AUPIMO):
+            raise unknown("metric", name, (*METRICS, AUPIMO))
     return chosen

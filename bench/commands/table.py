@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from bench.commands.options import METRICS, best_option, read_metrics, store_option
+from bench.commands.options import METRICS, best_option, metric_protocol_option, read_metrics, store_option
 from bench.errors import BenchError, unknown
+from bench.measured import DEFAULT
 from bench.store import Store
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ PLAIN = "plain"  # categories and methods, as opposed to a layout
     "--layout", help="Rows and columns: table1 to table4 of the paper, or plain.  [default: the study's]"
 )
 @click.option("--metrics", help=f"One plain table each: {','.join(METRICS)}.")
+@metric_protocol_option
 @click.option(
     "--format",
     "format_",
@@ -49,6 +51,7 @@ def command(
     study_names: tuple[str, ...],
     layout: str | None,
     metrics: str | None,
+    metric_protocol: str,
     format_: Format,
     percent: bool,
     deviations: bool,
@@ -72,9 +75,9 @@ def command(
     layout = PLAIN if metrics else layout
     style: Style = {"percent": percent, "deviations": deviations, "best": best, "second": second}
     if why is None:
-        print_tables(results, studies, chosen, format_, output, layout, **style)
+        print_tables(results, studies, chosen, format_, output, layout, metric_protocol, **style)
     else:
-        explain(results, studies, why, chosen if metrics else None, layout, **style)
+        explain(results, studies, why, chosen if metrics else None, layout, metric_protocol, **style)
 
 
 def chosen_study(store: Store, name: str | None) -> str:
@@ -98,6 +101,7 @@ def load_tables(
     *,
     layout: str | None = PLAIN,
     methods: Sequence[str] | None = None,
+    metric_protocol: str = DEFAULT,
     **style: Unpack[Style],
 ) -> list[Table]:
     """The tables of a study, or of several together, from their records.
@@ -108,6 +112,7 @@ def load_tables(
         metrics: of the plain tables; see :func:`bench.report.table.build_tables`.
         layout: of :data:`bench.report.layouts.LAYOUTS`, ``plain``, or None for the first study's own.
         methods: of the plain tables.
+        metric_protocol: which of the records' metric protocols.
         style: see :class:`bench.report.table.Style`.
 
     Raises:
@@ -129,9 +134,10 @@ def load_tables(
     if layout is None:
         layout = contents[0].get("layout") or PLAIN
     if layout != PLAIN:
-        return build_layout(layout, records, **style)
+        return build_layout(layout, records, protocol=metric_protocol, **style)
     known = dict.fromkeys(method for content in contents for method in content.get("methods", ()))
-    return build_tables(records, metrics=metrics, methods=methods or list(known) or None, **style)
+    chosen = methods or list(known) or None
+    return build_tables(records, metrics=metrics, protocol=metric_protocol, methods=chosen, **style)
 
 
 def print_tables(
@@ -141,11 +147,12 @@ def print_tables(
     format_: Format = "terminal",
     output: Path | None = None,
     layout: str | None = PLAIN,
+    metric_protocol: str = DEFAULT,
     **style: Unpack[Style],
 ) -> None:
     from bench.report.formats import print_table, render_all
 
-    tables = load_tables(store, studies, metrics, layout=layout, **style)
+    tables = load_tables(store, studies, metrics, layout=layout, metric_protocol=metric_protocol, **style)
     if output is not None:
         output.write_text(render_all(tables, format_, records=store.record), encoding="utf-8")
         click.echo(f"written: {output}", err=True)
@@ -163,6 +170,7 @@ def explain(
     address: str,
     metrics: tuple[str, ...] | None = None,
     layout: str | None = PLAIN,
+    metric_protocol: str = DEFAULT,
     **style: Unpack[Style],
 ) -> None:
     """Print what is behind a number, of the tables as they are printed or else of any plain one.
@@ -172,11 +180,14 @@ def explain(
     """
     from bench.report.trace import find, origin, render
 
+    def tables(metrics: tuple[str, ...], layout: str | None) -> list[Table]:
+        return load_tables(store, studies, metrics, layout=layout, metric_protocol=metric_protocol, **style)
+
     try:
-        found = find(load_tables(store, studies, metrics or METRICS, layout=layout, **style), address)
+        found = find(tables(metrics or METRICS, layout), address)
     except BenchError as error:
         try:
-            found = find(load_tables(store, studies, METRICS, **style), address)
+            found = find(tables(METRICS, PLAIN), address)
         except BenchError:
             raise error from None
     click.echo(render(origin(found, store.record)), nl=False)

@@ -25,6 +25,8 @@ LOWEST, HIGHEST = 0, 1
 
 # A bucket is cut into at most so many parts at once: how fine they must be is known better after the cut.
 _PARTS = 16
+# New pixels may take this share of a bucket's limit, however little of it is left.
+_LEAST = 1 / 64
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Buckets:
     @property
     def single(self) -> NDArray[np.bool_]:
         """``(B,)`` whether a bucket holds one float32 number alone, so that all in it are tied."""
-        result: NDArray[np.bool_] = np.nextafter(self.edges[:-1], np.float32(np.inf)) == self.edges[1:]
+        result: NDArray[np.bool_] = _next(self.edges[:-1]) == self.edges[1:]
         return result
 
     def on(self, edges: NDArray[np.float32]) -> Buckets:
@@ -137,23 +139,39 @@ def _starts(ordered: NDArray[np.float32], edges: NDArray[np.float32]) -> NDArray
     return np.concatenate([[0], inner, [len(ordered)]])
 
 
+def _next(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the next float32 number above each."""
+    result: NDArray[np.float32] = np.nextafter(values, np.float32(np.inf))
+    return result
+
+
 def _above(counts: NDArray[np.int64], first: int) -> NDArray[np.int64]:
     """Return how many lie above each bucket, ``first`` of them above all buckets."""
     return first + np.cumsum(counts[::-1])[::-1] - counts
 
 
-def refine(buckets: Buckets, pixels: Sorted, *, above: tuple[int, int], share: float) -> Buckets:
+def refine(buckets: Buckets, pixels: Sorted, *, above: tuple[int, int], weight: float, share: float) -> Buckets:
     """Split buckets so that, with the pixels that are about to be added, none is too heavy.
 
-    A bucket is too heavy when the normal pixels in it are more than ``share`` of those above it, or the
-    anomalous ones more than ``share`` of those above it. One that holds ties alone cannot be split.
+    A bucket is too heavy when the normal pixels that may lie in it are more than ``share`` of those above it, or
+    the anomalous ones more than ``share`` of those above it. All count that may lie in it: where a bucket was
+    split, what it held may be in any part, so that each part starts with that much of its limit taken, and is
+    cut the finer. So what is not known of a place does not add up however often scores crowd into it (as in
+    Greenwald and Khanna, SIGMOD 2001). A bucket that holds ties alone cannot be split.
+
+    A score with an anomalous pixel of more than ``share`` of all weight, one of a small region among few, gets a
+    bucket of its own: however many normal pixels come to lie around it, where it stands among them is known.
 
     Args:
         buckets: what is there already.
         pixels: what is about to be added.
         above: normal and anomalous pixels that lie above all buckets; from 1.
+        weight: of all anomalous pixels, those above and those about to be added too.
         share: see above.
     """
+    own = pixels.positive[pixels.weights > share * weight]
+    if len(own):
+        buckets = buckets.on(np.unique(np.concatenate([buckets.edges, own, _next(own)])))
     while True:
         cuts: list[NDArray[np.float32]] = []
         open_ = ~buckets.single
@@ -163,15 +181,18 @@ def refine(buckets: Buckets, pixels: Sorted, *, above: tuple[int, int], share: f
             (POSITIVE, [pixels.positive], [of_positive]),
         ):
             sizes = np.stack([np.diff(start) for start in starts])
+            new, (low, high) = sizes.sum(axis=0), buckets.counts[kind]
             # By lowest bucket: what lies above a bucket is then, if anything, underrated.
-            old = buckets.counts[kind, LOWEST]
-            total = old + sizes.sum(axis=0)
-            limit = share * np.maximum(_above(total, above[kind]), 1)
-            heavy = np.flatnonzero(open_ & (total > np.maximum(limit, 1)) & (sizes.max(axis=0) > 0))
+            limit = share * np.maximum(_above(low + new, above[kind]), 1)
+            # Lowest here or in a bucket below, highest here or in one above.
+            possible = np.cumsum(low) - (np.cumsum(high) - high)
+            too_heavy = (possible + new > np.maximum(limit, 1)) & (new > _LEAST * limit)
+            heavy = np.flatnonzero(open_ & too_heavy)
             if not len(heavy):
                 continue
-            # Parts of half the weight that is allowed: so they need not be split again soon.
-            pieces = np.clip(np.ceil(2 * total[heavy] / limit[heavy]), 2, _PARTS).astype(np.intp)
+            # Parts of half the weight that is left: so they need not be split again soon.
+            left = np.maximum(limit - possible, _LEAST * limit)[heavy]
+            pieces = np.clip(np.ceil(2 * new[heavy] / left), 2, _PARTS).astype(np.intp)
             # The stretch with most of the bucket's pixels says where to cut.
             chosen = sizes[:, heavy].argmax(axis=0)
             for index, (part, start) in enumerate(zip(parts, starts, strict=True)):
@@ -202,20 +223,21 @@ def _cuts(
     # A number on which two cuts fall, or that is its bucket's lowest, is tied often: it gets its own bucket.
     tied = values == edges[heavy][bucket]
     tied[1:] |= values[1:] == values[:-1]
-    return np.concatenate([values, np.nextafter(values[tied], np.float32(np.inf))])
+    return np.concatenate([values, _next(values[tied])])
 
 
 def coarsen(buckets: Buckets, *, above: tuple[int, int], share: float) -> Buckets:
     """Join neighbours that are together no heavier than ``refine`` would make them."""
     keep = np.zeros(len(buckets) + 1, dtype=np.bool_)
     keep[[0, -1]] = True
+    weights = buckets.weights[LOWEST]
     for kind in (NEGATIVE, POSITIVE):
         counts = buckets.counts[kind, LOWEST]
         top = np.maximum(_above(counts, above[kind]), 1)
         # Borders stay where the number above them passes from one power of (1 + share / 2) to the next.
         power = np.floor(np.log(top) / np.log1p(share / 2))
         keep[1:-1] |= power[1:] != power[:-1]
-        alone = buckets.single & (counts > share / 2 * top)
+        alone = buckets.single & ((counts > share / 2 * top) | (weights > share * weights.sum()))
         keep[:-1] |= alone
         keep[1:] |= alone
     return buckets.on(buckets.edges[keep])

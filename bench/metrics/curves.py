@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bench.metrics.exact import as_labels, as_scores, gather
+from bench.metrics.exact import as_labels, as_scores
 from bench.metrics.packing import LOW_WORD, unpack
+from bench.metrics.pixels import gather
 
 Floats = NDArray[np.float64]
 

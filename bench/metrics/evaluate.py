@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bench.metrics import guards
-from bench.metrics.exact import Pixels, PixelTally, as_labels, as_scores, binary_metrics, gather, rank
+from bench.metrics.exact import PIXEL_METRICS, as_labels, as_scores, binary_metrics, rank
+from bench.metrics.guards import Extent
+from bench.metrics.pixels import Pixels, gather
 
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1max")
-PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
 
 
 @dataclass(frozen=True)
@@ -119,34 +120,34 @@ def _pixel(
     contradiction = np.flatnonzero(pixels.anomalous & ~anomalous)
     if len(contradiction):
         raise ValueError(f"image {contradiction[0]} is labelled normal but its mask has anomalous pixels")
-    reason = refused(pixels, problems)
+    return checked_rank(pixels, fpr_limit, device, problems)
+
+
+def refused(bad: str | None, extent: Extent, positives: int, negatives: int, problems: list[str]) -> str | None:
+    """Return why pixels give no metric, or None; add to ``problems``, also what is no refusal.
+
+    Args:
+        bad: what ``guards.non_finite`` says of the maps.
+        extent: how far their scores reach, if they are finite.
+        positives: anomalous pixels.
+        negatives: normal pixels.
+        problems: is added to.
+    """
+    flat = None if bad else guards.constant_maps(extent)
+    single = guards.one_class(positives, negatives, "pixel")
+    problems.extend(problem for problem in (bad, flat, single) if problem is not None)
+    return bad or (flat if extent.one_value else None) or single
+
+
+def checked_rank(
+    pixels: Pixels, fpr_limit: float, device: str | None, problems: list[str]
+) -> tuple[dict[str, float | None], str | None]:
+    """Return the metrics of gathered pixels, or none and the reason; add to ``problems``."""
+    bad = guards.non_finite(pixels.finite, "maps")
+    reason = refused(bad, pixels.extent, len(pixels.positive), len(pixels.negative), problems)
     if reason is not None:
         return {}, reason
-    return checked_rank(pixels, fpr_limit, device, problems).metrics, None
-
-
-def refused(pixels: Pixels, problems: list[str]) -> str | None:
-    """Return why gathered pixels give no metric, or None; add to ``problems``, also what is no refusal."""
-    bad = guards.non_finite(pixels.finite, "maps")
-    flat = None if bad else guards.constant_maps(pixels.lowest, pixels.highest)
-    single = guards.one_class(len(pixels.positive), len(pixels.negative), "pixel")
-    problems.extend(problem for problem in (bad, flat, single) if problem is not None)
-    same = flat if flat is not None and np.all(pixels.lowest == pixels.lowest[0]) else None
-    return bad or same or single
-
-
-def checked_rank(pixels: Pixels, fpr_limit: float, device: str | None, problems: list[str]) -> PixelTally:
-    """Rank pixels that were not refused; add to ``problems`` if their scores are saturated."""
-    tally = rank(pixels, fpr_limit=fpr_limit, device=device)
-    if np.any(pixels.lowest != pixels.highest):
-        full = guards.saturated(
-            "pixel scores",
-            anomalous=tally.positives,
-            normal=tally.negatives,
-            anomalous_at_end=tally.positives_at_top,
-            normal_at_end=tally.negatives_at_top,
-            ranked=fpr_limit,
-        )
-        if full is not None:
-            problems.append(full)
-    return tally
+    metrics, counts = rank(pixels, fpr_limit=fpr_limit, device=device)
+    if pixels.extent.flat < pixels.extent.maps:
+        problems.extend(filter(None, [guards.saturated_pixels(counts, fpr_limit)]))
+    return metrics, None

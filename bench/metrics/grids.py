@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bench.metrics.exact import Pixels
 from bench.metrics.packing import LOW_WORD, unpack
+from bench.metrics.pixels import Pixels
 
 # ADer's guard against division by zero (util/metric.py).
 _EPSILON = 1e-8

@@ -6,6 +6,7 @@ plausible. The guards say so. What to do about it (fail the trial, mark the tabl
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,43 @@ MAJORITY = 0.5
 # Or, at the upper end, when more than this share of the (anomalous, normal) pairs that a metric ranks ties
 # there: the metric counts such a pair as half right, so it may be off by half of this either way.
 TIED_PAIRS = 0.1
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How far the finite scores of some maps reach.
+
+    Attributes:
+        maps: how many there are.
+        flat: how many are one value throughout.
+        lowest: the smallest score of all; inf without any map.
+        highest: the largest; -inf likewise.
+    """
+
+    maps: int = 0
+    flat: int = 0
+    lowest: float = np.inf
+    highest: float = -np.inf
+
+    @property
+    def one_value(self) -> bool:
+        """Whether every score of every map is the same."""
+        return self.lowest == self.highest
+
+    def plus(self, other: Extent) -> Extent:
+        """Of both together."""
+        lowest, highest = min(self.lowest, other.lowest), max(self.highest, other.highest)
+        return Extent(self.maps + other.maps, self.flat + other.flat, lowest, highest)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many pixels there are of each class, and how many of them tie at the largest score of all."""
+
+    positives: int = 0
+    negatives: int = 0
+    positives_at_top: int = 0
+    negatives_at_top: int = 0
 
 
 def one_class(anomalous: int, normal: int, what: str) -> str | None:
@@ -40,16 +78,16 @@ def constant_scores(scores: NDArray[Any]) -> str | None:
     return f"constant image scores: all {len(scores)} equal {scores[0]:.6g}"
 
 
-def constant_maps(lowest: NDArray[Any], highest: NDArray[Any]) -> str | None:
-    """Check that not every map is one value throughout; takes each map's smallest and largest score.
+def constant_maps(extent: Extent) -> str | None:
+    """Check that not every map is one value throughout.
 
     Some flat maps among others are legitimate (nothing found); when all are flat nothing was localised.
     """
-    if np.any(lowest != highest):
+    if extent.flat < extent.maps:
         return None
-    if np.all(lowest == lowest[0]):
-        return f"constant maps: every pixel of all {len(lowest)} maps equals {lowest[0]:.6g}"
-    return f"constant maps: each of the {len(lowest)} maps is one value throughout"
+    if extent.one_value:
+        return f"constant maps: every pixel of all {extent.maps} maps equals {extent.lowest:.6g}"
+    return f"constant maps: each of the {extent.maps} maps is one value throughout"
 
 
 def saturated(
@@ -86,6 +124,18 @@ def saturated(
     return (
         f"saturated {what}: {anomalous_at_end} of {anomalous} anomalous and {normal_at_end} of {normal} "
         f"normal ones tie at the {end} value"
+    )
+
+
+def saturated_pixels(counts: Counts, fpr_limit: float) -> str | None:
+    """Check the pixels of maps that are not all flat at the upper end of their range."""
+    return saturated(
+        "pixel scores",
+        anomalous=counts.positives,
+        normal=counts.negatives,
+        anomalous_at_end=counts.positives_at_top,
+        normal_at_end=counts.negatives_at_top,
+        ranked=fpr_limit,
     )
 
 

@@ -9,16 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bench.metrics import grids
-from bench.metrics.evaluate import (
-    IMAGE_METRICS,
-    PIXEL_METRICS,
-    Evaluation,
-    checked_rank,
-    evaluate,
-    image_metrics,
-    refused,
-)
-from bench.metrics.exact import as_labels, gather, pixel_metrics
+from bench.metrics.evaluate import IMAGE_METRICS, Evaluation, checked_rank, evaluate, image_metrics
+from bench.metrics.exact import PIXEL_METRICS, as_labels, pixel_metrics
+from bench.metrics.pixels import gather
 from bench.metrics.prepare import Lazy, image_score, prepare
 from bench.metrics.protocols import MetricProtocol
 
@@ -120,7 +113,7 @@ def _pixels(
     contradiction = np.flatnonzero(pixels.anomalous & ~anomalous)
     if len(contradiction):
         raise ValueError(f"image {contradiction[0]} is labelled normal but its mask has anomalous pixels")
-    reason = refused(pixels, found.problems)
+    values, reason = checked_rank(pixels, protocol.fpr_limit, None, found.problems)
     if reason is not None:
         _put(found, PIXEL_METRICS, {}, reason)
         return
@@ -128,7 +121,6 @@ def _pixels(
         value, reason = _mean_auroc(np.flatnonzero(anomalous), maps, masks)
         _put(found, PIXEL_METRICS, {"pixel_auroc": value}, reason)
         return
-    values = dict(checked_rank(pixels, protocol.fpr_limit, None, found.problems).metrics)
     filled = grids.filled_regions(maps, masks) if protocol.fill_holes else None
     curves = grids.curves(pixels, filled)
     number, limit = protocol.steps, protocol.fpr_limit

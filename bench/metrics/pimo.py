@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -10,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from bench.metrics.prepare import prepare
 from bench.metrics.protocols import MetricProtocol
+
+LOWEST_RATE = 1e-5
 
 
 def aupimo(
@@ -27,14 +30,20 @@ def aupimo(
         masks: as in ``pixel_metrics``.
         protocol: brings both to its grid, which must be the same for all images.
     """
-    import torch
-    from anomalib.metrics.pimo.pimo import _AUPIMO
-
     ready, truth = prepare(maps, masks, protocol)
     try:
         scores, regions = np.stack(list(ready)), np.stack(list(truth))
     except ValueError:
         return None, "AUPIMO needs maps of one size"
+    normal = scores[~regions.any(axis=(1, 2))].size
+    if normal * LOWEST_RATE < 1:
+        return None, f"the normal images' {normal} pixels are too few for false positive rates of {LOWEST_RATE:g}"
+
+    import torch
+    from anomalib.metrics.pimo.pimo import _AUPIMO
+
+    # It warns at every single use that it keeps all maps.
+    logging.getLogger(_AUPIMO.__module__).setLevel(logging.ERROR)
     try:
         metric = _AUPIMO(return_average=True)
         metric.update(torch.from_numpy(scores), torch.from_numpy(regions.astype(np.int64)))

@@ -8,8 +8,9 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bench.metrics.pixels import as_map, as_mask
 from bench.metrics.protocols import MaskRule, MetricProtocol
-from bench.metrics.resize import Size, resize_bilinear, resize_nearest
+from bench.metrics.resize import Size, as_size, resize_bilinear, resize_nearest
 
 Mask = NDArray[np.bool_]
 
@@ -35,6 +36,37 @@ class Lazy(Sequence[NDArray[Any]]):
         return self._make(places[index])
 
 
+class Kept(Lazy):
+    """Masks that are read once and from then on kept as bits, as far as there is room.
+
+    Args:
+        read: reads the mask of an index.
+        number: how many there are.
+        room: bytes that may be kept; the rest is read each time. 256 MiB hold a thousand masks of two megapixels.
+
+    Attributes:
+        sizes: of the masks that were read so far.
+    """
+
+    def __init__(self, read: Callable[[int], Mask], number: int, room: int = 1 << 28) -> None:
+        super().__init__(self._mask, number)
+        self.sizes: set[Size] = set()
+        self._read, self._room = read, room
+        self._bits: dict[int, tuple[Size, NDArray[np.uint8]]] = {}
+
+    def _mask(self, index: int) -> Mask:
+        if index in self._bits:
+            size, bits = self._bits[index]
+            return np.unpackbits(bits, count=size[0] * size[1]).reshape(size).astype(np.bool_)
+        mask = self._read(index)
+        self.sizes.add(mask.shape)
+        bits = np.packbits(mask)
+        if bits.nbytes <= self._room:
+            self._room -= bits.nbytes
+            self._bits[index] = mask.shape, bits
+        return mask
+
+
 def prepare(
     maps: NDArray[Any] | Sequence[ArrayLike],
     masks: NDArray[Any] | Sequence[ArrayLike],
@@ -49,21 +81,14 @@ def prepare(
     if len(maps) != len(masks) or not len(maps):
         raise ValueError(f"{len(maps)} maps and {len(masks)} masks: there must be as many, and at least one")
 
-    def size_of(mask: Mask) -> Size:
-        return mask.shape if protocol.eval_size is None else (protocol.eval_size, protocol.eval_size)
-
     def mask_at(index: int) -> Mask:
-        mask = _mask(masks[index], index)
-        return resize_mask(mask, size_of(mask), protocol.mask_resize)
+        mask = as_mask(masks[index], index)
+        return resize_mask(mask, as_size(protocol.eval_size or mask.shape), protocol.mask_resize)
 
     def map_at(index: int) -> NDArray[np.float32]:
-        # A score beyond float32 becomes infinite, and is reported as such.
+        scores = as_map(maps[index], index)
         with np.errstate(invalid="ignore", over="ignore"):
-            scores = np.asarray(maps[index], dtype=np.float32)
-            if scores.ndim != 2 or scores.size == 0:
-                raise ValueError(f"map {index} must be two-dimensional and not empty, not {scores.shape}")
-            size = size_of(_mask(masks[index], index)) if protocol.eval_size is None else size_of(_NO_MASK)
-            scores = resize_bilinear(scores, size)
+            scores = resize_bilinear(scores, protocol.eval_size or as_mask(masks[index], index).shape)
             if protocol.sigma:
                 from scipy.ndimage import gaussian_filter
 
@@ -71,16 +96,6 @@ def prepare(
         return scores
 
     return Lazy(map_at, len(maps)), Lazy(mask_at, len(maps))
-
-
-_NO_MASK = np.zeros((1, 1), dtype=np.bool_)
-
-
-def _mask(mask: ArrayLike, index: int) -> Mask:
-    array = np.asarray(mask)
-    if array.ndim != 2 or array.size == 0:
-        raise ValueError(f"mask {index} must be two-dimensional and not empty, not {array.shape}")
-    return array if array.dtype == np.bool_ else array > 0
 
 
 def resize_mask(mask: Mask, size: Size, rule: MaskRule) -> Mask:

@@ -7,11 +7,10 @@ or machines can be merged.
 
 **What is promised.** Every metric comes with a bound, and the exact value (that of ``exact``) lies within it,
 whatever the scores: ties, a range of one millionth, or one of 70 powers of ten. As long as each class has no
-more than ``KEPT`` pixels, nothing is approximate. Beyond, the bound is at most half of ``precision`` for
-AUROC and AUPRO and ``precision`` for AP and F1-max, plus a share for buckets that had to be split: what lay in
-them before the split could be in any part. Maps whose scores are spread alike from one million pixels to the
-next need few splits (the bound stays below 1e-4). An order of the maps in which scores crowd into an ever
-narrower stretch needs many: then the bound that is returned grows, and says so.
+more than ``KEPT`` pixels, nothing is approximate. Beyond, the bound aims to stay below ``precision``, in any order
+of the maps: what is not known of a place is part of what its bucket may weigh (see ``refine`` in ``buckets``),
+so that it does not add up where scores crowd into an ever narrower stretch. Whatever becomes of that aim, the
+bound that is returned is true.
 
 >>> import numpy as np
 >>> streamed = PixelAccumulator(eval_size=None)
@@ -32,12 +31,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bench.metrics.bounds import intervals
-from bench.metrics.buckets import Buckets, Sorted, coarsen, refine
-from bench.metrics.exact import gather
+from bench.metrics.buckets import LOWEST, NEGATIVE, POSITIVE, Buckets, Sorted, coarsen, refine
+from bench.metrics.exact import PIXEL_METRICS
+from bench.metrics.guards import Counts, Extent
 from bench.metrics.packing import LOW_WORD, pack, unpack
 from bench.metrics.parallel import each, threads_for
+from bench.metrics.pixels import gather
 
-NAMES = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
 # Scores of each class that are kept as they are, the highest.
 KEPT = 1 << 18
 # Pixels that are collected before they are sorted into buckets.
@@ -56,14 +56,19 @@ class Streamed:
         values: ``pixel_auroc``, ``pixel_ap``, ``pixel_f1max``, ``aupro``: fractions in [0, 1], None where
             there is no anomalous or no normal pixel.
         bounds: the exact value differs from ``values`` by at most this; None likewise.
+        counts: of the pixels; those at the top are those that surely are, for the guards.
     """
 
     values: dict[str, float | None]
     bounds: dict[str, float | None]
+    counts: Counts
 
 
 class PixelAccumulator:
     """Pixel metrics of one category, map by map.
+
+    Attributes:
+        extent: how far the scores of the maps that are in reach, and how many maps those are.
 
     Args:
         eval_size: as in ``pixel_metrics``: side of the evaluation grid, ``(H, W)``, or None for each mask's
@@ -76,7 +81,7 @@ class PixelAccumulator:
             raise ValueError(f"precision must lie in (0, 1), not {precision}")
         self.eval_size = eval_size
         self.precision = precision
-        self.images = 0
+        self.extent = Extent()
         self._batch: list[NDArray[np.float32]] = []
         self._batch_positive: list[NDArray[np.float32]] = []
         self._batch_weights: list[NDArray[np.float64]] = []
@@ -96,8 +101,8 @@ class PixelAccumulator:
             masks: as in ``pixel_metrics``.
 
         Raises:
-            ValueError: shapes or numbers that do not fit, a score that is not finite in float32. The images
-                before the faulty one are then in.
+            ValueError: shapes or numbers that do not fit, a score that is not finite in float32. Some of the
+                images before the faulty one are then in: ``extent`` says how many.
         """
         if len(maps) != len(masks):
             raise ValueError(f"{len(maps)} maps and {len(masks)} masks: there must be as many")
@@ -110,7 +115,7 @@ class PixelAccumulator:
             start = stop
 
     def _add(self, maps: Sequence[ArrayLike], masks: Sequence[ArrayLike], first: int) -> None:
-        pixels = gather(maps, masks, eval_size=self.eval_size)
+        pixels = gather(maps, masks, eval_size=self.eval_size, first=first)
         if not np.all(pixels.finite):
             bad = first + int(np.argmin(pixels.finite))
             raise ValueError(f"map {bad} holds scores that are not finite in float32")
@@ -120,7 +125,7 @@ class PixelAccumulator:
         # A pixel's weight is one over its region's size; how many regions there will be is not yet known.
         self._batch_weights.append(pixels.weights[runs] * pixels.regions)
         self._waiting += len(pixels.negative) + len(scores)
-        self.images += len(maps)
+        self.extent = self.extent.plus(pixels.extent)
         if self._waiting >= _BATCH:
             self._flush()
 
@@ -151,7 +156,9 @@ class PixelAccumulator:
 
     def _fill(self, pixels: Sorted) -> None:
         above = (len(self._top_negative), len(self._top_positive))
-        buckets = refine(self._buckets, pixels, above=above, share=self.precision)
+        parts = (self._top_weights, pixels.weights, self._buckets.weights[LOWEST])
+        weight = float(sum(part.sum() for part in parts))
+        buckets = refine(self._buckets, pixels, above=above, weight=weight, share=self.precision)
         self._buckets = buckets.with_pixels(pixels)
         if len(self._buckets) > _BUCKETS:
             self._buckets = coarsen(self._buckets, above=above, share=self.precision)
@@ -176,7 +183,7 @@ class PixelAccumulator:
         self._batch, self._batch_positive = [other._top_negative], [other._top_positive]
         self._batch_weights = [other._top_weights]
         self._waiting = len(other._top_negative) + len(other._top_positive)
-        self.images += other.images
+        self.extent = self.extent.plus(other.extent)
         self._flush()
 
     def to_bytes(self) -> bytes:
@@ -189,7 +196,7 @@ class PixelAccumulator:
             eval_size=np.array(size, dtype=np.int64),
             square=isinstance(self.eval_size, int),
             precision=self.precision,
-            images=self.images,
+            extent=np.array([self.extent.maps, self.extent.flat, self.extent.lowest, self.extent.highest]),
             top_negative=self._top_negative,
             top_positive=self._top_positive,
             top_weights=self._top_weights,
@@ -213,11 +220,12 @@ class PixelAccumulator:
             height, width = arrays["eval_size"] if len(arrays["eval_size"]) else (0, 0)
             size = (int(height) if arrays["square"] else (int(height), int(width))) if height else None
             result = cls(size, precision=float(arrays["precision"]))
-            result.images = int(arrays["images"])
+            number, flat, lowest, highest = arrays["extent"]
+            result.extent = Extent(int(number), int(flat), float(lowest), float(highest))
             result._top_negative = arrays["top_negative"]
             result._top_positive, result._top_weights = arrays["top_positive"], arrays["top_weights"]
             result._buckets = Buckets(*(arrays[name] for name in ("edges", "counts", "weights", "largest")))
-        except (KeyError, ValueError, OSError, EOFError, BadZipFile) as error:
+        except (KeyError, TypeError, ValueError, OSError, EOFError, BadZipFile) as error:
             raise ValueError(f"these bytes are no accumulator: {error}") from None
         return result
 
@@ -235,14 +243,19 @@ class PixelAccumulator:
         if not 0.0 < fpr_limit <= 1.0:
             raise ValueError(f"the false positive rate's limit must lie in (0, 1], not {fpr_limit}")
         self._flush()
-        nothing: dict[str, float | None] = dict.fromkeys(NAMES)
-        # The highest scores are kept first, so a class is there as soon as one of it is kept.
-        if not (len(self._top_negative) and len(self._top_positive)):
-            return Streamed(nothing, {**nothing})
-        found = intervals(self._whole(), fpr_limit=fpr_limit)
+        whole = self._whole()
+        # Each of the highest scores has a bucket of its own.
+        top = np.searchsorted(whole.edges, whole.largest.max(), side="right") - 1
+        all_, at_top = whole.counts[:, LOWEST].sum(axis=1), whole.counts[:, LOWEST, top]
+        counts = Counts(*(int(part[kind]) for part in (all_, at_top) for kind in (POSITIVE, NEGATIVE)))
+        if not (counts.positives and counts.negatives):
+            nothing: dict[str, float | None] = dict.fromkeys(PIXEL_METRICS)
+            return Streamed(nothing, {**nothing}, counts)
+        found = intervals(whole, fpr_limit=fpr_limit)
         return Streamed(
             {name: interval.value for name, interval in found.items()},
             {name: interval.bound for name, interval in found.items()},
+            counts,
         )
 
     def _whole(self) -> Buckets:

@@ -21,7 +21,7 @@ _TOP_BIT = np.uint64(1 << 63)
 
 @dataclass(frozen=True)
 class TorchNegatives:
-    """The normal pixels, ``(normal pixels,)`` float32, sorted on a device (see ``exact.Negatives``)."""
+    """The normal pixels, ``(normal pixels,)`` float32, sorted on a device (see ``ranks.Negatives``)."""
 
     scores: torch.Tensor
 
@@ -40,7 +40,7 @@ class TorchNegatives:
 def sort_on(
     device: str, positive: NDArray[np.uint64], negative: NDArray[np.float32]
 ) -> tuple[NDArray[np.uint64], TorchNegatives]:
-    """Sort the arrays of ``exact.Pixels`` on a device.
+    """Sort the arrays of ``pixels.Pixels`` on a device.
 
     Returns:
         The anomalous pixels, sorted, here; the normal ones, sorted, there.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, unknown
+from bench.measured import readable, version
 from bench.report.table import METRICS
 from bench.store import DEFAULT_ROOT, Store
 
@@ -34,6 +35,7 @@ _COLUMNS = (
     "shots",
     "seed",
     "metric_protocol",
+    "metrics_version",
     "eval_size",
     "problems",
 )
@@ -65,8 +67,9 @@ def results(study: str | None = None, *, store: str | Path | None = None) -> Dat
 def frame(records: Iterable[Mapping[str, Any]]) -> DataFrame:
     """One line per trial and metric protocol, one column per metric.
 
-    A trial without metrics (failed, skipped) has one line in which they are missing. ``shots`` and ``seed``
-    are nullable integers; they are missing for methods that do not learn.
+    A trial without metrics (failed, skipped) has one line in which they are missing, and so are metrics of another
+    version of the metrics code. ``shots`` and ``seed`` are nullable
+    integers; they are missing for methods that do not learn.
 
         >>> ok = frame(store.records()).query("status == 'ok'")              # doctest: +SKIP
         >>> ok.groupby(["label", "shots", "category"]).image_auroc.mean()    # doctest: +SKIP
@@ -98,13 +101,14 @@ def frame(records: Iterable[Mapping[str, Any]]) -> DataFrame:
             "shots": trial["shots"],
             "seed": trial["seed"],
         }
-        for name, block in (record.get("metrics") or {None: {}}).items():
+        for name, block in readable(record.get("metrics") or {"": {}}).items():
             values = block.get("values", {})
             names.update(dict.fromkeys(values))
             rows.append(
                 {
                     **row,
-                    "metric_protocol": name,
+                    "metric_protocol": name or None,
+                    "metrics_version": version(block) if name else None,
                     "eval_size": block.get("eval_size"),
                     "problems": "; ".join(block.get("problems", ())),
                     **values,

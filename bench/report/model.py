@@ -20,6 +20,7 @@ METRICS = {
     "pixel_ap": "pixel AP",
     "pixel_f1max": "pixel F1-max",
     "aupro": "AUPRO@0.3",
+    "aupimo": "AUPIMO",
 }
 INCOMPLETE = "†"  # an average over some of the categories
 NOT_ZERO_SHOT = "‡"

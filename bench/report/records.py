@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench.errors import BenchError, unknown
+from bench.measured import readable
 from bench.report.model import METRICS, Status
 from bench.report.naming import Name, Thing, flat, group, unique_names
 
@@ -83,7 +84,7 @@ def _entry(record: Mapping[str, Any]) -> Entry:
         shots=trial["shots"],
         seed=trial["seed"],
         trial=trial,
-        metrics=record.get("metrics") or {},
+        metrics=readable(record.get("metrics") or {}),
     )
 
 
@@ -104,7 +105,8 @@ def check_names(entries: Sequence[Entry], metrics: Sequence[str], protocol: str)
     """Refuse a metric or metric protocol that no record has."""
     protocols = {name for entry in entries for name in entry.metrics}
     if protocols and protocol not in protocols:
-        raise unknown("metric protocol", protocol, protocols)
+        error = unknown("metric protocol", protocol, protocols)
+        raise BenchError(f"{error} bench rescore --metric-protocol NAME adds another to a study that was run.")
     blocks = (entry.metrics.get(protocol, {}) for entry in entries)
     known = {*METRICS, *(name for block in blocks for name in block.get("values", ()))}
     for metric in metrics:

@@ -204,6 +204,62 @@ def test_streaming(tmp_path: Path, images: tuple[Maps, Masks], dataset: Path) ->
     )
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda maps: np.full_like(maps, 0.25),
+        lambda maps: np.broadcast_to(maps.max((1, 2), keepdims=True), maps.shape),
+        lambda maps: np.minimum(maps, np.quantile(maps, 0.1)),
+        lambda maps: maps,
+    ],
+)
+def test_guards_of_streamed_maps(
+    change: Callable[[Maps], Maps], tmp_path: Path, images: tuple[Maps, Masks], dataset: Path
+) -> None:
+    out = _write(tmp_path / "out", change(images[0]))
+    plain, streamed = (
+        printed("--maps", out, "--masks", dataset, *more)["protocols"]["exact"] for more in ((), ("--stream",))
+    )
+    assert streamed["problems"] == plain["problems"]
+    assert streamed["reasons"] == plain["reasons"]
+    assert {name for name, value in streamed["metrics"].items() if value is None} == set(plain["reasons"])
+
+
+def test_aupimo(tmp_path: Path) -> None:
+    from bench.metrics.pimo import aupimo
+    from bench.metrics.protocols import resolve
+
+    rng = np.random.default_rng(0)
+    masks = np.zeros((5, 256, 256), dtype=bool)
+    masks[:2, 50:90, 50:90] = True
+    maps = (rng.normal(size=masks.shape) + 3.5 * masks).astype(np.float32)
+    np.save(tmp_path / "maps.npy", maps)
+    np.save(tmp_path / "masks.npy", masks)
+    words = ("--maps", tmp_path / "maps.npy", "--masks", tmp_path / "masks.npy", "--aupimo")
+    found = printed(*words, "--protocol", "exact,grid200[eval_size=256]")["protocols"]
+    wanted, reason = aupimo(maps, masks, resolve("exact"))
+    assert reason is None
+    assert 0.1 < (wanted or 0) < 0.99
+    for protocol in ("exact", "grid200[eval_size=256]"):
+        assert found[protocol]["metrics"]["aupimo"] == pytest.approx(wanted, abs=1e-12)
+    line = call("evaluate", *words).stdout.splitlines()[-1]
+    assert line.endswith(f" {wanted:.4f}")
+    assert bench.evaluate(maps, masks, aupimo=True)["aupimo"] == pytest.approx(wanted, abs=1e-12)
+    # At half the size there are too few normal pixels for rates of 1e-5: no number, and why.
+    small = printed(*words, "--eval-size", "64")["protocols"]["exact[eval_size=64]"]
+    assert small["metrics"]["aupimo"] is None
+    assert "12288 pixels are too few" in small["reasons"]["aupimo"]
+
+
+def test_streaming_without_anomalous_pixels(tmp_path: Path, images: tuple[Maps, Masks]) -> None:
+    np.save(tmp_path / "maps.npy", images[0])
+    np.save(tmp_path / "masks.npy", np.zeros_like(images[1]))
+    content = printed("--maps", tmp_path / "maps.npy", "--masks", tmp_path / "masks.npy", "--stream")
+    assert set(content["protocols"]["exact"]["metrics"].values()) == {None}
+    assert content["protocols"]["exact"]["reasons"]["aupro"] == "one class only: no anomalous pixel"
+    assert content["bounds"] == {}
+
+
 def test_a_device(tmp_path: Path, images: tuple[Maps, Masks], dataset: Path) -> None:
     out = _write(tmp_path / "out", images[0])
     assert printed("--maps", out, "--masks", dataset, "--device", "cpu") == printed(

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from bench.metrics import exact, pixel_metrics, resize_bilinear, resize_nearest
+from bench.metrics import exact, pixel_metrics, ranks, resize_bilinear, resize_nearest
+from bench.metrics.pixels import gather
 
 NAMES = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
 
@@ -176,20 +177,20 @@ def test_inverting_the_masks_complements_auroc(case: tuple[NDArray[np.float32], 
 def test_number_of_threads_and_chunks_does_not_matter(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     maps, masks = blobs(5)
     maps = np.round(maps * 200) / np.float32(200)
-    whole = exact.rank(exact.gather(maps, masks, eval_size=None, threads=1))
-    assert exact.rank(exact.gather(maps, masks, eval_size=None, threads=threads)) == whole
+    whole = exact.rank(gather(maps, masks, eval_size=None, threads=1))
+    assert exact.rank(gather(maps, masks, eval_size=None, threads=threads)) == whole
     # Small stretches: groups of ties are cut, and lookups start within them.
     monkeypatch.setattr(exact, "_CHUNK", 37)
-    monkeypatch.setattr(exact, "_LOOKUP", 5)
-    cut = exact.rank(exact.gather(maps, masks, eval_size=None, threads=threads))
-    assert cut.metrics == pytest.approx(whole.metrics, abs=1e-13)
-    assert (cut.positives_at_top, cut.negatives_at_top) == (whole.positives_at_top, whole.negatives_at_top)
+    monkeypatch.setattr(ranks, "_LOOKUP", 5)
+    metrics, counts = exact.rank(gather(maps, masks, eval_size=None, threads=threads))
+    assert metrics == pytest.approx(whole[0], abs=1e-13)
+    assert counts == whole[1]
 
 
 def test_more_threads_than_normal_pixels() -> None:
     maps, masks = np.array([[[0.1, 0.9]]]), np.array([[[False, True]]])
-    tally = exact.rank(exact.gather(maps, masks, eval_size=None, threads=4))
-    assert tally.metrics == dict.fromkeys(NAMES, 1.0)
+    metrics, _ = exact.rank(gather(maps, masks, eval_size=None, threads=4))
+    assert metrics == dict.fromkeys(NAMES, 1.0)
 
 
 def test_all_equal_scores_follow_the_definitions() -> None:

@@ -14,7 +14,7 @@ from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 from bench.errors import BenchError
 from bench.metrics import Evaluation, evaluate, resize_bilinear
 from bench.metrics.named import evaluate_named
-from bench.metrics.prepare import image_score, prepare, resize_mask
+from bench.metrics.prepare import Kept, image_score, prepare, resize_mask
 from bench.metrics.protocols import PROTOCOLS, MetricProtocol, describe, resolve
 
 Maps = NDArray[np.float32]
@@ -319,6 +319,22 @@ def test_maps_are_enlarged_and_then_smoothed() -> None:
     assert found != measured("openiad[eval_size=48,sigma=0]", low, masks).metrics
 
 
+def test_masks_are_read_once_as_far_as_there_is_room() -> None:
+    _, masks = category()
+    reads: list[int] = []
+
+    def read(index: int) -> Masks:
+        reads.append(index)
+        return masks[index][:, : SIDE - 3]
+
+    kept = Kept(read, NUMBER, room=6 * -(-SIDE * (SIDE - 3) // 8))
+    for _ in range(2):
+        for index in range(NUMBER):
+            np.testing.assert_array_equal(kept[index], masks[index][:, : SIDE - 3])
+    assert reads == [*range(NUMBER), *range(6, NUMBER)]
+    assert kept.sizes == {(SIDE, SIDE - 3)}
+
+
 @pytest.mark.parametrize("pool", [0, 3, 16, 99])
 def test_image_score(pool: int) -> None:
     scores = np.random.default_rng(0).normal(size=(20, 31)).astype(np.float32)
@@ -400,6 +416,10 @@ def test_aupimo_is_anomalibs() -> None:
     assert 0.1 < value < 0.99
     # Too few normal pixels for rates of 1e-5: no number rather than a bad one.
     value, reason = aupimo(maps[:, :32, :32], masks[:, 40:72, 40:72], resolve("exact[eval_size=own]"))
+    assert value is None
+    assert reason == "the normal images' 4096 pixels are too few for false positive rates of 1e-05"
+    # As many, but so many of them tied at the top that no threshold gives such a rate.
+    value, reason = aupimo(np.minimum(maps, 1), masks, resolve("exact"))
     assert value is None
     assert reason is not None
     assert "anomalib" in reason

@@ -16,8 +16,11 @@ from scipy import ndimage
 from bench.metrics import pixel_metrics, streaming
 from bench.metrics.bounds import intervals
 from bench.metrics.buckets import Buckets
+from bench.metrics.exact import PIXEL_METRICS, rank
+from bench.metrics.guards import Counts
+from bench.metrics.pixels import gather
 from bench.metrics.prepare import Lazy
-from bench.metrics.streaming import NAMES, PixelAccumulator, Streamed
+from bench.metrics.streaming import PixelAccumulator, Streamed
 
 Maps = NDArray[np.float32]
 Masks = NDArray[np.bool_]
@@ -28,7 +31,7 @@ ROUNDING = 1e-10
 def check(found: Streamed, maps: Any, masks: Any, limit: float = 0.3, within: float = 1.0) -> None:
     """Check that the exact metrics lie within the bounds, and the bounds below ``within``."""
     exact = pixel_metrics(maps, masks, eval_size=None, fpr_limit=limit)
-    for name in NAMES:
+    for name in PIXEL_METRICS:
         value, bound, expected = found.values[name], found.bounds[name], exact[name]
         assert value is not None
         assert bound is not None
@@ -100,6 +103,40 @@ def test_bound_holds_and_is_below_1e_4(name: str, parts: int) -> None:
     maps = np.asarray(ADVERSARIES[name](maps), dtype=np.float32)
     found = streamed(maps, masks, parts).metrics()
     check(found, maps, masks, within=TARGET)
+
+
+@pytest.mark.parametrize("towards", [0.5, 0.0])
+def test_bound_does_not_grow_where_scores_crowd_for_long(towards: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each map spans half of what the one before it spans: its pixels fall into few of the buckets."""
+    monkeypatch.setattr(streaming, "KEPT", 1 << 10)
+    monkeypatch.setattr(streaming, "_BATCH", 1 << 12)
+    maps, masks = blobs(140, 64)
+    maps = np.asarray((maps - towards) * 0.5 ** np.arange(140)[:, None, None], dtype=np.float32)
+    for number in (35, 140):
+        whole = PixelAccumulator(None, precision=1e-2)
+        whole.add(maps[:number], masks[:number])
+        check(whole.metrics(), maps[:number], masks[:number], within=4e-3)
+
+
+def test_small_regions_keep_their_place_among_normal_pixels_that_come_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A third of the AUPRO hangs on one pixel, around which most of all normal scores come to lie."""
+    monkeypatch.setattr(streaming, "KEPT", 1 << 12)
+    monkeypatch.setattr(streaming, "_BATCH", 1 << 15)
+    rng = np.random.default_rng(0)
+    maps, masks = rng.random((24, 128, 128), dtype=np.float32), np.zeros((24, 128, 128), dtype=bool)
+    masks[0, 10:110, 10:110] = masks[1, 5, 5] = masks[2, 8:20, 8:20] = True
+    maps[0] += 0.5 * masks[0]
+    maps[1, 5, 5] = 0.97
+    near = 0.97 + 1e-5 * (maps[3:] - 0.5)
+    maps[3:] = np.where(rng.random(near.shape) < 0.8, near, maps[3:])
+    whole = PixelAccumulator(None, precision=1e-2)
+    whole.add(maps, masks)
+    found = whole.metrics()
+    check(found, maps, masks)
+    assert found.bounds["aupro"] is not None
+    assert found.bounds["aupro"] < 1e-3
 
 
 @pytest.mark.usefixtures("small")
@@ -190,7 +227,7 @@ def test_increasing_functions_of_the_scores_stay_within_the_bounds(seed: int) ->
         plain = streamed(maps, masks).metrics()
         for moved in (1000 * maps + 3, np.exp(9 * maps.astype(np.float64)), maps**3):
             found = streamed(np.asarray(moved, np.float32), masks).metrics()
-            for name in NAMES:
+            for name in PIXEL_METRICS:
                 values = found.values[name], plain.values[name]
                 bounds = found.bounds[name], plain.bounds[name]
                 assert None not in (*values, *bounds)
@@ -204,7 +241,7 @@ def test_a_hundred_million_pixels() -> None:
     whole = PixelAccumulator(None)
     for _ in range(10):
         whole.add(maps, masks)
-    assert whole.images == 400
+    assert whole.extent.maps == 400
     assert masks.size * 10 > 1e8
     check(whole.metrics(), maps, masks, within=TARGET)
 
@@ -278,10 +315,32 @@ def test_ties_that_no_bucket_tells_apart_are_allowed_for() -> None:
 
 @pytest.mark.parametrize("value", [False, True])
 def test_one_class_gives_none(value: bool) -> None:
-    whole = PixelAccumulator(None)
-    assert whole.metrics() == Streamed(dict.fromkeys(NAMES), dict.fromkeys(NAMES))
+    whole, nothing = PixelAccumulator(None), dict.fromkeys(PIXEL_METRICS)
+    assert whole.metrics() == Streamed(nothing, nothing, Counts())
     whole.add(np.ones((2, 4, 4)), np.full((2, 4, 4), value))
-    assert whole.metrics() == Streamed(dict.fromkeys(NAMES), dict.fromkeys(NAMES))
+    counts = Counts(32, 0, 32, 0) if value else Counts(0, 32, 0, 32)
+    assert whole.metrics() == Streamed(nothing, nothing, counts)
+
+
+@pytest.mark.parametrize("kept", [1, 50, 1 << 18])
+def test_guards_learn_what_they_need(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "KEPT", kept)
+    maps, masks = blobs(6, 48)
+    maps = np.minimum(maps, np.quantile(maps, 0.99))
+    maps[0] = maps[1].min()
+    parts = [PixelAccumulator(None) for _ in range(2)]
+    for i in range(6):
+        parts[i % 2].add(maps[i : i + 1], masks[i : i + 1])
+    parts[0].merge(PixelAccumulator.from_bytes(parts[1].to_bytes()))
+    pixels = gather(maps, masks, eval_size=None)
+    assert parts[0].extent == pixels.extent
+    assert (pixels.extent.maps, pixels.extent.flat) == (6, 1)
+    _, counts = rank(pixels)
+    found = parts[0].metrics().counts
+    assert (found.positives, found.negatives) == (counts.positives, counts.negatives)
+    assert 0 < found.positives_at_top <= counts.positives_at_top
+    if kept > 50:
+        assert found == counts
 
 
 @pytest.mark.parametrize("size", [None, 64, (20, 30)])
@@ -291,7 +350,15 @@ def test_bytes_hold_everything(size: int | tuple[int, int] | None) -> None:
     whole.add(maps, masks)
     again = PixelAccumulator.from_bytes(whole.to_bytes())
     assert again.metrics() == whole.metrics()
-    assert (again.eval_size, again.precision, again.images) == (size, 1e-3, 4)
+    assert (again.eval_size, again.precision, again.extent) == (size, 1e-3, whole.extent)
+    assert whole.extent.maps == 4
+
+
+def test_a_faulty_map_is_called_by_its_number_among_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "_CHUNK", 1)
+    maps, masks = blobs(4, 32)
+    with pytest.raises(ValueError, match="map 2 must be two-dimensional"):
+        PixelAccumulator(None).add([maps[0], maps[1], maps[2, 0]], masks[:3])
 
 
 def test_bad_input_is_refused() -> None:

@@ -76,6 +76,7 @@ class Faulty(Brightness):
     @dataclasses.dataclass(frozen=True)
     class Config:
         how: str = "raise"
+        sign: int = 1
 
     def score(self, images, context):
         n = len(images)
@@ -92,9 +93,29 @@ class Faulty(Brightness):
             return Scores(np.full(n, np.nan, np.float32))
         if how == "shape":
             return Scores(np.zeros(n + 1, np.float32))
+        sound = super().score(images, context)
+        image, maps = sound.image.copy(), sound.maps.copy()
         if how == "constant":
-            return Scores(np.zeros(n, np.float32), np.zeros((n, 4, 4), np.float32))
-        raise ValueError(how)
+            image, maps = np.zeros(n, np.float32), np.zeros((n, 4, 4), np.float32)
+        elif how == "constant-scores":
+            image[:] = 0.25
+        elif how == "constant-maps":
+            maps[:] = 0.25
+        elif how == "flat-maps":
+            maps[:] = image[:, None, None]
+        elif how == "nan-map":
+            maps[2, 1, 1] = np.nan
+        elif how == "infinite-scores":
+            image[1:3] = np.inf
+        elif how == "saturated-scores":
+            image = np.minimum(image, np.quantile(image, 0.1))
+        elif how == "saturated-maps":
+            maps = np.minimum(maps, np.quantile(maps, 0.1))
+        elif how == "note":
+            context.notes.append(np.float32(0.5))
+        elif how != "none":
+            raise ValueError(how)
+        return Scores(image, maps)
 
 
 class Normals(Learner):

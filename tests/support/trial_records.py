@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from bench.config import build_config, parse_spec
+from bench.measured import METRICS_VERSION
 from bench.protocols import ProtocolConfig
 from bench.report.table import METRICS
 
@@ -83,6 +84,7 @@ def record(
         numbers = {**dict.fromkeys(METRICS, value), **(values or {})}
         metrics = {
             "exact": {
+                "version": METRICS_VERSION,
                 "eval_size": eval_size,
                 "values": numbers,
                 "reasons": reasons or {},
