@@ -18,6 +18,9 @@ the masks apply, prompts but one). Each open choice is an option of :class:`Prom
 default. Where text and equations contradict each other, the equations hold: section 3.5 says that what scores
 below sigma is masked out, but Eqs. 3-4 halve it (``cmi_mask`` has the other reading). Dropout rates are
 rounded to 1/256.
+
+On pocket, ``promptad[supervision=pixel,prompt_set=shared,cmi_where=final_only]`` localises far better than the
+paper's choices; the study of the open choices, with what it cannot tell, is in ``results/promptad``.
 """
 
 from __future__ import annotations
