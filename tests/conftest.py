@@ -11,6 +11,10 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--parity", metavar="FILE", help="write the table of what the parity tests reached")
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder with real images (``mvtec/``, ``aitex/``); the test is skipped where there is none."""
