@@ -21,7 +21,8 @@ fails; where an array is compared, relative to the largest value of the other si
 machines, and so do the figures. Where the other side's numbers were not computed in the test but stored, how they
 were made stands in `tests/methods/golden/README.md`.
 
-Made by `python -m pytest tests/methods --parity results/parity.md` with {versions}.
+Made by `python -m pytest tests/methods --parity results/parity.md`
+with {versions}.
 
 """
 
