@@ -1,7 +1,8 @@
 """DevNet, image version (Pang et al., "Explainable Deep Few-shot Anomaly Detection with Deviation Networks").
 
-Implements ``mala-lab/deviation-network-image`` (arXiv 2108.00462): a trainable backbone, a 1x1 convolution that
-scores every position, the mean of the top 10 % of absolute scores over an image pyramid, and the deviation loss.
+Implements ``mala-lab/deviation-network-image`` (arXiv 2108.00462; commit 7a13ee6): a trainable backbone, a 1x1
+convolution that scores every position, the mean of the top 10 % of absolute scores over an image pyramid, and the
+deviation loss.
 
 Differences: the seen categories' normals and labelled anomalies are pooled, where the original trains within
 one category; everything random is seeded (the original seeds after the head is initialised); anomaly maps

@@ -1,8 +1,9 @@
 """MaskCLIP: what CLIP's last block would say of each patch without attention, against sentences.
 
 Implements MaskCLIP of "Extract Free Dense Labels from CLIP" (Zhou, Loy, Dai; ECCV 2022) in its form for vision
-transformers, ``chongzhou96/MaskCLIP`` (mmseg/models/backbones/vit.py, mmseg/models/decode_heads/maskclip_head.py,
-configs/_base_/models/maskclip_vit16.py), with two classes: normal and anomalous. Training-free.
+transformers, ``chongzhou96/MaskCLIP`` (commit 245d31f; mmseg/models/backbones/vit.py,
+mmseg/models/decode_heads/maskclip_head.py, configs/_base_/models/maskclip_vit16.py), with two classes: normal and
+anomalous. Training-free.
 
 All blocks but the last are CLIP's. In the last, a patch's features are its own value, taken through the output
 projection of the attention, with no mixing of patches; then the block's residual and feed-forward half

@@ -1,8 +1,9 @@
 """Trans-MM: which patches the abnormality text's logit rests on, from attention and its gradients.
 
 Implements "Generic Attention-model Explainability for Interpreting Bi-Modal and Encoder-Decoder Transformers"
-(Chefer, Gur, Wolf; ICCV 2021) in the form for CLIP of ``hila-chefer/Transformer-MM-Explainability``,
-CLIP_explainability.ipynb (``interpret``). Training-free; the text takes the abnormality prompt's place.
+(Chefer, Gur, Wolf; ICCV 2021) in the form for CLIP of ``hila-chefer/Transformer-MM-Explainability``
+(commit 58eaea8), CLIP_explainability.ipynb (``interpret``). Training-free; the text takes the abnormality prompt's
+place.
 
 With A the attention probabilities of a block and G the gradient of the image's logit with the text with respect
 to them, a block's relevance is the mean over heads of the positive part of G * A. From R = 1, each used block adds

@@ -17,6 +17,10 @@ os.environ["BENCH_CACHE"] = tempfile.mkdtemp(prefix="zsad-bench-features-")
 atexit.register(shutil.rmtree, os.environ["BENCH_CACHE"], ignore_errors=True)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--parity", metavar="FILE", help="write the table of what the parity tests reached")
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder with real images (``mvtec/``, ``aitex/``); the test is skipped where there is none."""

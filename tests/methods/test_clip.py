@@ -13,6 +13,7 @@ import pytest
 import tiny
 import torch
 from numpy.typing import NDArray
+from parity import Parity
 from sklearn.metrics import roc_auc_score
 
 from bench.config import build_config, parse_spec
@@ -47,7 +48,7 @@ def parts(encoder: FrozenClip, images: ImageSet) -> tuple[torch.Tensor, torch.Te
     return unit(features.embedding), unit(patches)
 
 
-def test_zero_shot_is_the_log_odds_of_the_softmax() -> None:
+def test_zero_shot_is_the_log_odds_of_the_softmax(parity: Parity) -> None:
     encoder = tiny.frozen_clip()
     image, maps = run(tiny.context(encoder), temperature=0.02)
     whole, patches = parts(encoder, TEST)
@@ -55,9 +56,11 @@ def test_zero_shot_is_the_log_odds_of_the_softmax() -> None:
         prompts = PROMPTS[category]
         texts = unit(encoder.encode_text([prompts.normality, prompts.abnormality]))
         probability = (whole[i] @ texts.T / 0.02).softmax(-1)[1].item()
-        assert 1 / (1 + np.exp(-image[i])) == pytest.approx(probability, abs=1e-5)
+        difference = abs(1 / (1 + np.exp(-image[i])) - probability)
+        parity.reached("CLIP: image scores, as probabilities", "softmax by hand", difference, 1e-5)
         expected = (patches[i] @ texts.T / 0.02).softmax(-1)[:, 1].reshape(4, 4)
-        np.testing.assert_allclose(1 / (1 + np.exp(-maps[i])), expected, atol=1e-5)
+        ours = 1 / (1 + np.exp(-maps[i]))
+        parity.equal("CLIP: maps, as probabilities", "softmax by hand", ours, expected, 1e-5)
 
 
 def test_neither_number_nor_order_of_images_changes_a_bit() -> None:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from by_hand import SIDE, Array, blots
 from numpy.typing import NDArray
+from parity import Parity
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
@@ -20,9 +22,6 @@ from bench.errors import BenchError, NotApplicable
 from bench.features import CACHE
 from bench.methods import _finetune
 from bench.methods.devnet import DevNet, _Network
-
-Array = NDArray[np.float64]
-SIDE = 16
 
 
 def network(**options: Any) -> _Network:
@@ -89,15 +88,15 @@ def batch(seed: int, count: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
     return images, (torch.arange(count) % 2).float()
 
 
-def test_forward_equals_numpy() -> None:
+def test_forward_equals_numpy(parity: Parity) -> None:
     net = network()
     images, _ = batch(0)
     scores, maps = net(images)
     expected, scales = ByHand(net).forward(images.double().numpy())
-    np.testing.assert_allclose(scores.detach(), expected, rtol=1e-5)
+    parity.equal("DevNet: scores", "NumPy", scores, expected, 1e-6)
     for found, (_, signed, _) in zip(maps, scales, strict=True):
         assert (signed < 0).any()  # so that leaving out the absolute value would show
-        np.testing.assert_allclose(found.detach().flatten(1), np.abs(signed), rtol=1e-4, atol=1e-6)
+        parity.equal("DevNet: maps", "NumPy", found.flatten(1), np.abs(signed), 1e-6)
 
 
 def test_strongly_negative_positions_count_as_anomalous() -> None:
@@ -107,16 +106,16 @@ def test_strongly_negative_positions_count_as_anomalous() -> None:
     assert _finetune.top_k_mean(torch.zeros(3, 196), 0.1).shape == (3,)
 
 
-def test_loss_equals_numpy() -> None:
+def test_loss_equals_numpy(parity: Parity) -> None:
     scores, targets = torch.tensor([0.3, 2.0, 1.0, 7.5]), torch.tensor([0, 0, 1, 1])
     loss = _finetune.deviation_loss(scores, targets, torch.Generator().manual_seed(2), margin=5, n_references=50)
     references = torch.randn(50, generator=torch.Generator().manual_seed(2)).double().numpy()
     deviations = (scores.double().numpy() - references.mean()) / references.std(ddof=1)
     expected = np.mean([*np.abs(deviations[:2]), *np.maximum(0, 5 - deviations[2:])])
-    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    parity.equal("DevNet: loss", "NumPy", loss, expected, 1e-6)
 
 
-def test_two_steps_of_training_equal_numpy() -> None:
+def test_two_steps_of_training_equal_numpy(parity: Parity) -> None:
     """Gradients, clipping, weight decay, Adam's moments, and the rate that falls after the first epoch."""
     net = network()
     hand = ByHand(net)
@@ -153,7 +152,7 @@ def test_two_steps_of_training_equal_numpy() -> None:
             hand.p[name] = hand.p[name] - recipe["lr"] * recipe["lr_gamma"] ** step * m / (np.sqrt(v) + 1e-8)
     after = ByHand(net).p
     for name, expected in hand.p.items():
-        np.testing.assert_allclose(after[name], expected, rtol=1e-4, atol=1e-6)
+        parity.equal("DevNet: parameters after two steps", "NumPy", after[name], expected, 1e-5)
 
 
 # ------------------------------------------------------------ parts
@@ -226,20 +225,6 @@ def test_pixels_are_decoded_once() -> None:
 # ------------------------------------------------------------ the method
 
 
-def blots(count: int, seed: int) -> tuple[ImageSet, list[int]]:
-    """Noise; every third image has a bright blot."""
-    generator = np.random.default_rng(seed)
-    labels = [int(i % 3 == 0) for i in range(count)]
-    images = []
-    for label in labels:
-        image = generator.integers(60, 120, (SIDE, SIDE, 3))
-        if label:
-            y, x = generator.integers(3, SIDE - 6, 2)
-            image[y : y + 4, x : x + 4] += 110
-        images.append(image.astype(np.uint8))
-    return tiny.image_set(images), labels
-
-
 def train(count: int = 24, seed: int = 0) -> TrainingSet:
     return tiny.training_set(*blots(count, seed))
 
@@ -305,7 +290,7 @@ def test_it_is_repeatable_and_depends_on_its_seed() -> None:
     assert not np.array_equal(scores(2), first)
 
 
-def test_gradient_maps_are_gradients() -> None:
+def test_gradient_maps_are_gradients(parity: Parity) -> None:
     net = network(grad_sigma=0.0, pixel_map="grad")
     net.modules.eval()
     pixels = torch.randint(0, 256, (3, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(0)).byte()
@@ -321,7 +306,7 @@ def test_gradient_maps_are_gradients() -> None:
             ends.append(hand.forward(moved)[0][0])
         slopes[index] = (ends[0] - ends[1]) / (2 * small)
     expected = np.abs(slopes).sum(axis=0).reshape(4, 4, 4, 4).mean(axis=(1, 3))
-    np.testing.assert_allclose(found[1], expected, rtol=1e-3, atol=1e-5)
+    parity.equal("DevNet: gradient map", "finite differences in NumPy", found[1], expected, 1e-6)
 
 
 def test_smoothing_is_scipys() -> None:

@@ -1,7 +1,4 @@
-"""MaskCLIP's value path and scores against a vision transformer written out in NumPy.
-
-Largest differences that were reached are printed (``pytest -rP``).
-"""
+"""MaskCLIP's value path and scores against a vision transformer written out in NumPy."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ import pytest
 import tiny
 import torch
 from numpy.typing import NDArray
+from parity import Parity
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.special import erf
@@ -38,12 +36,9 @@ PROMPTS = {
 
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     CACHE.clear()
     yield
     CACHE.clear()
-    torch.set_num_threads(threads)
 
 
 def images_of(count: int, category: str = "thing") -> ImageSet:
@@ -136,25 +131,23 @@ def texts_of(encoder: FrozenClip, category: str, kind: Any = "promptad") -> Floa
 
 @pytest.mark.parametrize("resid_ffn", [True, False])
 @pytest.mark.parametrize("name", ["plain", "quick", "pocket"])
-def test_the_value_path_equals_numpy(name: str, resid_ffn: bool) -> None:
+def test_the_value_path_equals_numpy(name: str, resid_ffn: bool, parity: Parity) -> None:
     encoder, images = encoder_of(name), images_of(2, "gear")
     by_hand = ByHand(encoder, quick=name == "quick")
     texts = texts_of(encoder, "gear")
     scores, maps = score(MaskClipConfig(resid_ffn=resid_ffn), encoder, images)
     tokens = encoder.encode_images(images, layers=(-2,)).tokens[-2]
-    differences = []
     for i, image in enumerate(images):
         features, keys = by_hand.values(encoder.preprocess(image).double().numpy(), resid_ffn)
         ours = values(encoder.model.visual, tokens[i], resid_ffn=resid_ffn)
-        for mine, theirs in zip(ours, (features, keys), strict=True):
-            differences.append(np.abs(mine.numpy() - theirs).max() / np.abs(theirs).max())
+        parity.equal("MaskCLIP: features of the value path", "NumPy", ours[0], features, LIMIT)
+        parity.equal("MaskCLIP: keys", "NumPy", ours[1], keys, LIMIT)
         cosines = features @ texts.T / np.linalg.norm(features, axis=1)[:, None]
         expected = cosines[:, 1] - cosines[:, 0]
-        differences.append(np.abs(maps[i].flatten() / 100 - expected).max())
+        difference = np.abs(maps[i].flatten() / 100 - expected).max()
+        parity.reached("MaskCLIP: maps, as differences of cosines", "NumPy", difference, LIMIT)
         assert np.ptp(expected) > 1e-3
         assert scores.image[i] == maps[i].max()
-    print(f"{name}, resid_ffn={resid_ffn}: the largest difference is {max(differences):.1e}")
-    assert max(differences) < LIMIT
 
 
 def test_each_part_of_the_value_path_matters() -> None:
@@ -176,20 +169,18 @@ def test_each_part_of_the_value_path_matters() -> None:
 
 
 @pytest.mark.parametrize("name", ["plain", "quick"])
-def test_mmseg_quirks(name: str) -> None:
+def test_mmseg_quirks(name: str, parity: Parity) -> None:
     encoder, images = encoder_of(name), images_of(2)
     by_hand = ByHand(encoder, quick=False, eps=1e-6)
     texts = texts_of(encoder, "thing")
     _, maps = score(replace(PROBABILITY, mmseg_quirks=True), encoder, images)
     _, plain = score(PROBABILITY, encoder, images)
-    differences = []
     for i, image in enumerate(images):
         scaled = np.asarray(Image.fromarray(image).resize((16, 16), Image.Resampling.BICUBIC)) / 255
         pixels = ((scaled - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]).transpose(2, 0, 1)
         features, _ = by_hand.values(pixels, resid_ffn=True)
-        differences.append(np.abs(maps[i].flatten() - anomalous_probability(features, texts)).max())
-    print(f"{name}, mmseg: the largest difference is {max(differences):.1e}")
-    assert max(differences) < LIMIT
+        difference = np.abs(maps[i].flatten() - anomalous_probability(features, texts)).max()
+        parity.reached("MaskCLIP: probabilities with mmseg's quirks", "NumPy", difference, LIMIT)
     assert np.abs(maps - plain).max() > 1e-3
     visual: Any = encoder.model.visual
     assert visual.ln_post.eps == 1e-5  # the encoder itself is as it was
@@ -198,7 +189,7 @@ def test_mmseg_quirks(name: str) -> None:
 
 
 @pytest.mark.parametrize(("pd", "ks"), [(0.5, 0.0), (0.0, 1.0), (0.0, 0.9), (0.8, 0.9)])
-def test_refinements_by_hand(pd: float, ks: float) -> None:
+def test_refinements_by_hand(pd: float, ks: float, parity: Parity) -> None:
     """Prompt denoising and key smoothing, patch by patch, in the order of the code."""
     generator = np.random.default_rng(0)
     keys = generator.normal(size=(12, 5))
@@ -221,7 +212,8 @@ def test_refinements_by_hand(pd: float, ks: float) -> None:
             if own.max() < ks:
                 own = sum(float(normal_keys[p] @ normal_keys[o]) * probabilities[o] for o in range(12))
             expected.append(own[1])
-        np.testing.assert_allclose(patch_scores(cosines, keys, config), expected, atol=1e-12)
+        ours = patch_scores(cosines, keys, config)
+        parity.reached("MaskCLIP: refined scores", "NumPy", np.abs(ours - expected).max(), 1e-12)
 
 
 def test_refinements_reach_the_map() -> None:

@@ -11,6 +11,7 @@ import tiny
 import torch
 from by_hand import SIDE, Array, blots
 from numpy.typing import NDArray
+from parity import Parity
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score
 
@@ -104,13 +105,13 @@ class ByHand:
 
 
 @pytest.mark.parametrize("options", [{}, {"embed_dim": 2}, {"margin_weight": 0.3, "score_weight": 2.5}])
-def test_loss_equals_numpy(options: dict[str, Any]) -> None:
+def test_loss_equals_numpy(options: dict[str, Any], parity: Parity) -> None:
     net, images = embed_net(**options), batch(0)
     references = double(torch.randn(100, generator=torch.Generator().manual_seed(2)))
     weights = (options.get("margin_weight", 1.0), options.get("score_weight", 1.0))
     expected = ByHand(net).loss(double(images), references, weights)
-    found = net.loss(images, torch.Generator().manual_seed(2)).item()
-    assert found == pytest.approx(expected, rel=1e-5)
+    found = net.loss(images, torch.Generator().manual_seed(2))
+    parity.equal("MLEP: loss", "NumPy", found, expected, 1e-6)
 
 
 def test_without_score_the_margin_alone_is_learnt() -> None:
@@ -121,7 +122,7 @@ def test_without_score_the_margin_alone_is_learnt() -> None:
 
 
 @pytest.mark.parametrize("embed_dim", [0, 2])
-def test_two_steps_of_training_equal_numpy(embed_dim: int) -> None:
+def test_two_steps_of_training_equal_numpy(embed_dim: int, parity: Parity) -> None:
     net = embed_net(embed_dim=embed_dim)
     hand = ByHand(net)
     generator = torch.Generator().manual_seed(3)
@@ -145,12 +146,12 @@ def test_two_steps_of_training_equal_numpy(embed_dim: int) -> None:
         slopes = by_hand.gradients(lambda: hand.loss(images, references, (1, 1)), hand.trained)  # noqa: B023
         adam.step(slopes, lr)
     for name, value in net.named_parameters():
-        np.testing.assert_allclose(double(value), hand.trained[name], rtol=1e-3, atol=2e-6, err_msg=name)
+        parity.equal("MLEP: parameters after two steps", "NumPy", value, hand.trained[name], 1e-5)
 
 
 @pytest.mark.parametrize("embed_dim", [0, 2])
 @pytest.mark.parametrize("score", ["head", "center"])
-def test_scores_and_maps_equal_numpy(score: str, embed_dim: int) -> None:
+def test_scores_and_maps_equal_numpy(score: str, embed_dim: int, parity: Parity) -> None:
     net, images, seen = embed_net(embed_dim=embed_dim, score=score).eval(), batch(0, 5), batch(1, 4)
     net.look_at(net.embeddings(seen)["embedding"])
     hand = ByHand(net)
@@ -163,8 +164,8 @@ def test_scores_and_maps_equal_numpy(score: str, embed_dim: int) -> None:
         np.testing.assert_allclose(double(found["maps"]).mean(axis=(1, 2)), found["image"], rtol=1e-4, atol=1e-6)
     else:
         expected, maps = (np.sum((value - centre) ** 2, axis=-1) for value in (embedding, positions))
-    np.testing.assert_allclose(found["image"], expected, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(found["maps"], maps, rtol=1e-4, atol=1e-6)
+    parity.equal("MLEP: scores", "NumPy", found["image"], expected, 1e-5)
+    parity.equal("MLEP: maps", "NumPy", found["maps"], maps, 1e-5)
 
 
 def test_the_centre_is_the_mean_of_the_seen_normals() -> None:
@@ -207,18 +208,17 @@ def in_unit_range(images: torch.Tensor) -> Array:
     return double(images) * np.reshape(tiny.STD, (3, 1, 1)) + np.reshape(tiny.MEAN, (3, 1, 1))
 
 
-def test_reconstruction_and_loss_equal_numpy() -> None:
+def test_reconstruction_and_loss_equal_numpy(parity: Parity) -> None:
     net, images = recon_net(margin_weight=0.7), batch(0)
     weight = double(net.backbone.convolution.weight)  # type: ignore[union-attr, arg-type]
     features = by_hand.convolution(double(images), weight, stride=2)
     decoded = decode_by_hand(net, features)
-    np.testing.assert_allclose(
-        double(net.decode(torch.from_numpy(features).float(), SIDE)), decoded, rtol=1e-3, atol=1e-5
-    )
+    found = net.decode(torch.from_numpy(features).float(), SIDE)
+    parity.equal("MLEP: reconstructions", "NumPy", found, decoded, 1e-5)
     wanted = 2 * in_unit_range(images) - 1
     errors = np.abs(decoded - wanted)
     expected = errors[:T].mean() + errors[T : 2 * T].mean() + 0.7 * margin_by_hand(features, 1.0)
-    assert net.loss(images, torch.Generator()).item() == pytest.approx(expected, rel=1e-5)
+    parity.equal("MLEP: loss of reconstruction", "NumPy", net.loss(images, torch.Generator()), expected, 1e-6)
 
 
 def test_negatives_are_not_reconstructed() -> None:
@@ -230,16 +230,16 @@ def test_negatives_are_not_reconstructed() -> None:
     assert net.loss(images, torch.Generator()).item() != before
 
 
-def test_reconstruction_scores_equal_numpy() -> None:
+def test_reconstruction_scores_equal_numpy(parity: Parity) -> None:
     net, images = recon_net(map_sigma=28.0).eval(), batch(0, 4)
     found = net.score(images)
     features = net.backbone(images)
     decoded = (decode_by_hand(net, double(features)) + 1) / 2  # in [0, 1], as the original's PSNR
     errors = ((decoded - in_unit_range(images)) ** 2).mean(axis=1)
-    np.testing.assert_allclose(found["image"], errors.mean(axis=(1, 2)), rtol=1e-4)
+    parity.equal("MLEP: scores of reconstruction", "NumPy", found["image"], errors.mean(axis=(1, 2)), 1e-5)
     smooth = np.stack([gaussian_filter(error, 28 * SIDE / 448, mode="mirror") for error in errors])
     expected = smooth.reshape(4, SIDE // 4, 4, SIDE // 4, 4).mean(axis=(2, 4))
-    np.testing.assert_allclose(found["maps"], expected, rtol=1e-3, atol=1e-5)
+    parity.equal("MLEP: maps of reconstruction", "NumPy", found["maps"], expected, 1e-5)
 
 
 @pytest.mark.parametrize(("stride", "side", "widths"), [(1, 8, []), (8, 24, [64, 32, 32]), (2, 15, [64])])

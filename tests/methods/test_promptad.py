@@ -109,14 +109,6 @@ class World:
         return np.stack([self._masks[key] for key in images.keys])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> typing.Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def world() -> World:
     return World()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from parity import Parity
 from torch import Tensor, nn
 
 from bench.methods import _promptad_net as net
@@ -132,7 +133,7 @@ def reference(decoder: Any, config: PromptADConfig, tokens: list[Tensor], text: 
 # ---------------------------------------------------------------- forward
 
 
-def test_the_block_is_torchs_transformer_encoder_layer() -> None:
+def test_the_block_is_torchs_transformer_encoder_layer(parity: Parity) -> None:
     for norm_first in (False, True):
         config = replace(SMALL, norm_first=norm_first)
         block = make(config).blocks[1]
@@ -153,7 +154,7 @@ def test_the_block_is_torchs_transformer_encoder_layer() -> None:
             layer.self_attn.in_proj_bias.data = block.qkv.bias[view]
             for theirs, mine in ((layer.norm1, block.norm1), (layer.norm2, block.norm2)):
                 theirs.weight.data, theirs.bias.data = mine.weight[view].flatten(), mine.bias[view].flatten()
-            assert (layer(x[view]) - ours[view]).abs().max() < 1e-12
+            parity.equal("PromptAD: transformer block", "torch's own", ours[view], layer(x[view]), 1e-12)
 
 
 VARIANTS: list[dict[str, Any]] = [
@@ -185,16 +186,15 @@ VARIANTS: list[dict[str, Any]] = [
 @pytest.mark.parametrize(
     "options", VARIANTS, ids=lambda o: ",".join(f"{k}={v}" for k, v in o.items()) or "default"
 )
-def test_forward_equals_numpy(options: dict[str, Any]) -> None:
+def test_forward_equals_numpy(options: dict[str, Any], parity: Parity) -> None:
     """Eqs. 1 to 4 and the wiring, in double precision."""
     _, maps, expected = run(replace(SMALL, **options))
-    assert maps.shape == expected.shape
-    assert np.abs(maps.detach().numpy() - expected).max() < 1e-12
+    parity.equal("PromptAD: maps of all layers, Eqs. 1 to 4", "NumPy", maps, expected, 1e-12)
 
 
-def test_several_prototypes_count_by_the_nearest() -> None:
+def test_several_prototypes_count_by_the_nearest(parity: Parity) -> None:
     _, maps, expected = run(SMALL, m=4)
-    assert np.abs(maps.detach().numpy() - expected).max() < 1e-12
+    parity.equal("PromptAD: maps with several prototypes", "NumPy", maps, expected, 1e-12)
 
 
 def test_eqs_1_and_2_on_numbers() -> None:
@@ -242,7 +242,7 @@ def test_eq_5_on_numbers() -> None:
 
 @pytest.mark.parametrize("supervision", ["image", "pixel", "both"])
 @pytest.mark.parametrize("loss_sum", [False, True])
-def test_objective_equals_numpy(supervision: Any, loss_sum: bool) -> None:
+def test_objective_equals_numpy(supervision: Any, loss_sum: bool, parity: Parity) -> None:
     config = replace(SMALL, supervision=supervision, loss_sum=loss_sum, deep_weights=(0.5, 1.0, 2.0), topk=0.3)
     maps = torch.randn(3, 2, B, N, dtype=torch.float64) * 4
     labels = torch.tensor([0.0, 1.0, 1.0])
@@ -263,7 +263,7 @@ def test_objective_equals_numpy(supervision: Any, loss_sum: bool) -> None:
                     per = (1 - r) * np.maximum(0, 5 + dev) + r * np.maximum(0, 5 - dev)
                     expected += weight * per.mean() / B
     got = net.objective(maps, labels, config, regions=regions, reference=(mean, std))
-    assert abs(float(got) - expected) < 1e-5 * expected
+    parity.equal("PromptAD: objective, Eq. 5", "NumPy", got, expected, 1e-12)
     plain = net.objective(maps, labels, config, regions=regions)
     same = (torch.zeros_like(mean), torch.ones_like(std))
     torch.testing.assert_close(plain, net.objective(maps, labels, config, regions=regions, reference=same))
@@ -279,7 +279,7 @@ def test_sampled_reference_scores() -> None:
 # ---------------------------------------------------------------- section 10 of the specification: Table 4's rows
 
 
-def test_without_components_the_scores_are_the_intra_view_ones() -> None:
+def test_without_components_the_scores_are_the_intra_view_ones(parity: Parity) -> None:
     """ABN: s = intra_abn; NOR: s = -intra_nor; both: their sum; the rest is covered by the NumPy reference."""
     config = replace(SMALL, ccl=False, cmi=False)
     decoder, maps, _ = run(config)
@@ -289,8 +289,8 @@ def test_without_components_the_scores_are_the_intra_view_ones() -> None:
     z = decoder.film[0](reduced, text)
     q = decoder.blocks[0](z, None)
     intra = decoder.head[0](q.flatten(1, 2)).view(2, B, 1 + N)[:, :, 1:]
-    torch.testing.assert_close(maps[0, 0], intra[0])
-    torch.testing.assert_close(maps[0, 1], -intra[1])
+    expected = torch.stack([intra[0], -intra[1]])
+    parity.equal("PromptAD: maps without CCL and CMI", "the intra-view scores", maps[0], expected, 1e-12)
     # nothing of one branch reaches the other, nor does the other view's text
     torch.testing.assert_close(decoder(tokens, text, other * 2), maps)
     changed = decoder(tokens, torch.stack([text[0], text[1] + 1]), other)
@@ -312,7 +312,7 @@ def test_ccl_reaches_scores_of_its_own_branch_only_and_cmi_crosses() -> None:
 
 @pytest.mark.parametrize("order", ["simultaneous", "sequential"])
 @pytest.mark.parametrize("detach", [True, False])
-def test_gradient_through_the_mask(detach: bool, order: Any) -> None:
+def test_gradient_through_the_mask(detach: bool, order: Any, parity: Parity) -> None:
     config = replace(SMALL, cmi_detach=detach, cmi_order=order, sigma=-2.0)  # low, so that the ReLU is open
     decoder = make(config)
     maps = decoder(*make_inputs())
@@ -320,7 +320,10 @@ def test_gradient_through_the_mask(detach: bool, order: Any) -> None:
     into_abn = max(float(p.grad[0].abs().max()) for p in decoder.parameters() if p.grad is not None)
     into_nor = max(float(p.grad[1].abs().max()) for p in decoder.parameters() if p.grad is not None)
     assert into_abn > 0
-    assert (into_nor == 0) is detach
+    if detach:
+        parity.reached("PromptAD: gradient through a detached mask", "zero", into_nor, 0)
+    else:
+        assert into_nor > 0
 
 
 # ---------------------------------------------------------------- dropout

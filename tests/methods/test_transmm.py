@@ -1,12 +1,8 @@
-"""Trans-MM: gradients against finite differences of a NumPy model, and explicit against fused attention.
-
-Largest differences that were reached are printed (``pytest -rP``).
-"""
+"""Trans-MM: gradients against finite differences of a NumPy model, and explicit against fused attention."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +10,7 @@ import pytest
 import tiny
 import torch
 from numpy.typing import NDArray
+from parity import Parity
 from scipy.special import erf
 
 from bench.config import build_config, parse_spec
@@ -31,14 +28,6 @@ PROMPTS = {
     "thing": Prompts("thing", "whole, sound thing", "bent thing"),
     "gear": Prompts("gear", "a flawless gear", "abnormality of gear is a crack"),
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def images_of(count: int, category: str = "thing") -> ImageSet:
@@ -70,7 +59,9 @@ def texts_of(encoder: FrozenClip, category: str) -> torch.Tensor:
 @pytest.mark.parametrize("start", [0, -1])
 @pytest.mark.parametrize("size", [None, 24])
 @pytest.mark.parametrize("name", ["plain", "quick", "pocket"])
-def test_explicit_attention_gives_the_fused_logits(name: str, size: int | None, start: int) -> None:
+def test_explicit_attention_gives_the_fused_logits(
+    name: str, size: int | None, start: int, parity: Parity
+) -> None:
     encoder, images = encoder_of(name), images_of(3, "gear")
     model: Any = encoder.model
     texts, scale = texts_of(encoder, "gear"), float(model.logit_scale.exp())
@@ -86,8 +77,7 @@ def test_explicit_attention_gives_the_fused_logits(name: str, size: int | None, 
     for each in probabilities:
         torch.testing.assert_close(each.sum(-1), torch.ones_like(each[..., 0]))
     difference = float((explicit.detach() - fused).abs().max() / scale)
-    print(f"{name}, size {size}, from block {start}: cosines differ by {difference:.1e}")
-    assert difference < LIMIT
+    parity.reached("Trans-MM: cosines with explicit attention", "fused attention", difference, LIMIT)
     assert float(fused.std() / scale) > 100 * LIMIT
 
 
@@ -161,7 +151,7 @@ class ByHand:
 @pytest.mark.parametrize("target", ["abnormal", "diff", "prob"])
 @pytest.mark.parametrize("start", [-1, 1, 0])
 @pytest.mark.parametrize("name", ["plain", "quick"])
-def test_maps_equal_finite_differences_in_numpy(name: str, start: int, target: Any) -> None:
+def test_maps_equal_finite_differences_in_numpy(name: str, start: int, target: Any, parity: Parity) -> None:
     encoder, images = encoder_of(name, image_size=8), images_of(2)
     model: Any = encoder.model
     by_hand, texts, scale = (
@@ -173,16 +163,14 @@ def test_maps_equal_finite_differences_in_numpy(name: str, start: int, target: A
     assert maps.shape == (2, 2, 2)
     assert maps.min() >= 0
     assert maps.max() > 0
-    differences = []
     for i, image in enumerate(images):
         tokens = model.visual.ln_pre(_vit.embed(model.visual, encoder.preprocess(image)[None]))[0].double().numpy()
         expected = by_hand.relevance(tokens, texts.double().numpy(), scale, target, start % 3)
-        differences.append(np.abs(maps[i].flatten() - expected).max() / expected.max())
-    print(f"{name}, from block {start}, {target}: maps differ by {max(differences):.1e} of their largest value")
-    assert max(differences) < 1e-4  # finite differences themselves are no better than 1e-6
+        # Finite differences themselves are no better than 1e-6.
+        parity.equal("Trans-MM: maps", "finite differences in NumPy", maps[i].flatten(), expected, 1e-5)
 
 
-def test_the_last_block_alone_is_its_clamped_gradient_times_attention() -> None:
+def test_the_last_block_alone_is_its_clamped_gradient_times_attention(parity: Parity) -> None:
     """The specification's unit test, on a model with 8x8 patches and 6 blocks."""
     encoder, images = encoder_of("pocket"), images_of(2, "gear")
     model: Any = encoder.model
@@ -194,22 +182,21 @@ def test_the_last_block_alone_is_its_clamped_gradient_times_attention() -> None:
     (gradient,) = torch.autograd.grad(logits[:, 1].sum(), attention)
     product = (gradient * attention).detach()
     expected = product.clamp(min=0).mean(1)[:, 0, 1:]
-    difference = float((torch.from_numpy(maps).flatten(1) - expected).abs().max() / expected.max())
-    print(f"pocket: maps differ by {difference:.1e} of their largest value")
-    assert difference < LIMIT
+    ours = torch.from_numpy(maps).flatten(1)
+    parity.equal("Trans-MM: map of the last block", "its clamped gradient times attention", ours, expected, LIMIT)
     # The clamp could not be left out, nor come after the mean.
     for wrong in (product.mean(1), product.mean(1).clamp(min=0), product.abs().mean(1)):
         assert (wrong[:, 0, 1:] - expected).abs().max() > 0.01 * expected.max()
 
 
-def test_propagation_multiplies_from_the_left() -> None:
+def test_propagation_multiplies_from_the_left(parity: Parity) -> None:
     generator = np.random.default_rng(0)
     attentions, gradients = generator.uniform(0, 1, (3, 2, 4, 4)), generator.normal(size=(3, 2, 4, 4))
     expected = np.eye(4)
     for a, g in zip(attentions, gradients, strict=True):
         expected = (np.eye(4) + np.maximum(a * g, 0).mean(0)) @ expected
     found = propagate([torch.from_numpy(a) for a in attentions], [torch.from_numpy(g) for g in gradients])
-    np.testing.assert_allclose(found.numpy(), expected)
+    parity.equal("Trans-MM: propagation", "NumPy", found, expected, 1e-12)
 
 
 def test_targets() -> None:

@@ -1,7 +1,4 @@
-"""WinCLIP against anomalib's own, on the same weights, and its parts against loops.
-
-Largest differences that were reached are printed (``pytest -rP``).
-"""
+"""WinCLIP against anomalib's own, on the same weights, and its parts against loops."""
 
 from __future__ import annotations
 
@@ -19,6 +16,7 @@ import torch
 from anomalib.models.image.winclip.prompting import create_prompt_ensemble
 from anomalib.models.image.winclip.torch_model import WinClipModel
 from numpy.typing import NDArray
+from parity import Parity
 from torch.nn import functional as F
 
 from bench.config import build_config, parse_spec
@@ -123,7 +121,7 @@ def pocket() -> FrozenClip:
 
 @pytest.mark.parametrize("name", ["tiny", "pocket"])
 @pytest.mark.parametrize("shots", [0, 3])
-def test_equals_anomalibs(name: str, shots: int) -> None:
+def test_equals_anomalibs(name: str, shots: int, parity: Parity) -> None:
     encoder = tiny_clip() if name == "tiny" else pocket()
     images = images_of(4, category="metal_nut")
     support = images_of(shots, seed=1, category="metal_nut") if shots else None
@@ -133,8 +131,9 @@ def test_equals_anomalibs(name: str, shots: int) -> None:
         theirs.setup(reference_images=pixels_of(encoder, support))
     expected = theirs(pixels_of(encoder, images))
     image, maps = largest_differences(score(config, encoder, images, support=support), expected)
-    print(f"{name}, {shots} normal images: image scores differ by {image:.1e}, maps by {maps:.1e}")
-    assert max(image, maps) < LIMIT
+    method = "WinCLIP+" if shots else "WinCLIP"
+    parity.reached(f"{method}: image scores", "anomalib, mended", image, LIMIT)
+    parity.reached(f"{method}: maps", "anomalib, mended", maps, LIMIT)
     # Another temperature, or the correct list of templates, would not have passed.
     for changed in ({"temperature": 0.06}, {"templates": "paper"}):
         other = dataclasses.replace(config, **changed)
@@ -142,7 +141,7 @@ def test_equals_anomalibs(name: str, shots: int) -> None:
 
 
 @pytest.mark.slow
-def test_equals_anomalibs_on_vit_b_16_plus_240() -> None:
+def test_equals_anomalibs_on_vit_b_16_plus_240(parity: Parity) -> None:
     encoder = plus_240()
     images = images_of(1)
     theirs = Mended(encoder, "thing")
@@ -152,8 +151,8 @@ def test_equals_anomalibs_on_vit_b_16_plus_240() -> None:
     assert ours.maps.shape == (1, 15, 15)
     assert np.ptp(ours.maps) > 1e-2
     image, maps = largest_differences(ours, expected)
-    print(f"ViT-B-16-plus-240: image scores differ by {image:.1e}, maps by {maps:.1e}")
-    assert max(image, maps) < LIMIT
+    parity.reached("WinCLIP: image scores on ViT-B-16-plus-240", "anomalib, mended", image, LIMIT)
+    parity.reached("WinCLIP: maps on ViT-B-16-plus-240", "anomalib, mended", maps, LIMIT)
 
 
 def test_without_the_mend_anomalibs_map_is_constant() -> None:
@@ -171,7 +170,7 @@ def test_without_the_mend_anomalibs_map_is_constant() -> None:
 
 
 @pytest.mark.parametrize("shots", [0, 2])
-def test_the_second_opinion_agrees_in_the_harness(shots: int, tmp_path: Path) -> None:
+def test_the_second_opinion_agrees_in_the_harness(shots: int, tmp_path: Path, parity: Parity) -> None:
     """On pocket with pocket/clip, as records keep the scores."""
     options = "averaging=raw,templates=typo" + f",k={shots}" * bool(shots)
     specs = [f"winclip[{options}]", "anomalib/winclip" + f"[k_shot={shots}]" * bool(shots)]
@@ -188,8 +187,9 @@ def test_the_second_opinion_agrees_in_the_harness(shots: int, tmp_path: Path) ->
     image = np.abs(ours.scores["image"] - theirs.scores["image"]).max()
     up = F.interpolate(torch.from_numpy(ours.scores["maps"])[:, None], 64, mode="bilinear")[:, 0].numpy()
     maps = np.abs(up - theirs.scores["maps"]).max()
-    print(f"pocket, {shots} normal images: image scores differ by {image:.1e}, maps by {maps:.1e}")
-    assert max(image, maps) < LIMIT
+    name = "WinCLIP+" if shots else "WinCLIP"
+    parity.reached(f"{name}: image scores in the harness", "anomalib/winclip", image, LIMIT)
+    parity.reached(f"{name}: maps in the harness", "anomalib/winclip", maps, LIMIT)
     assert np.ptp(theirs.scores["maps"]) > 100 * LIMIT
 
 
