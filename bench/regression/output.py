@@ -72,7 +72,7 @@ def as_dict(check: Check) -> dict[str, Any]:
 
 def _verdict(check: Check) -> str:
     said = {0: "passed", 1: "failed", 3: "nothing was compared"}[check.exit_code]
-    return f"{said}: {counts(check.results)}"
+    return f"{said}: {counts(check.results)}" if check.results else said
 
 
 def _groups(results: Iterable[Result]) -> dict[tuple[str, str], list[Result]]:
