@@ -84,11 +84,10 @@ def _not_compared(results: Iterable[Result]) -> dict[str, list[Result]]:
 
 
 def _line(result: Result) -> str:
-    numbers = "" if result.expected is None else f" {result.expected:.4f} expected"
+    numbers = "" if result.expected is None else f": {result.expected:.4f} expected"
     numbers += "" if result.measured is None else f" {result.measured:.4f} measured"
     numbers += "" if result.difference is None else f" ({result.difference:+.4f})"
-    reason = f"; {result.reason}" if result.reason else ""
-    return f"{result.verdict}: {result.against}: {result.title}:{numbers}{reason}"
+    return f"{result.verdict}: {result.against}: {result.title}{numbers}; {result.reason}"
 
 
 def _row(result: Result) -> str:

@@ -53,7 +53,10 @@ class Result:
         parts = [self.method, self.dataset, self.category]
         parts += [f"{self.shots}-shot"] if self.shots is not None else []
         parts += [f"seed {self.seed}"] if self.seed is not None else []
-        return f"{', '.join(parts)}: {self.metric}"
+        title = ", ".join(parts)
+        if self.metric:
+            title += f": {self.metric}"
+        return title if self.metric_protocol in ("", "exact") else f"{title} ({self.metric_protocol})"
 
 
 @dataclass(frozen=True)
