@@ -53,7 +53,7 @@ def check(*words: str) -> Result:
 
 def test_a_wrong_top_k_fails_the_check(pins: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = _promptad_net.top_mean
-    monkeypatch.setattr(_promptad_net, "top_mean", lambda scores, fraction: right(scores, 2 * fraction))
+    monkeypatch.setattr(_promptad_net, "top_mean", lambda scores, fraction: right(scores, 5 * fraction))
     result = check(*pins, *run(tmp_path / "b", STUDY))
     assert result.exit_code == 1, result.output
     lines = result.stdout.splitlines()
