@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def test_the_dataset_learned_from_keeps_its_own_prompts(toy_root: Path, tmp_path
         keys |= {task.key for task in planned.tasks}
         (record,) = records(planned)
         assert record["status"] == "ok", record["reason"]
-        seen, tested = record["notes"]
+        seen, tested = map(json.loads, record["notes"])
         assert tested == {"wood": own}
         assert seen["wood"] == (learned or pocket["wood"].normality)
         assert len(seen) == 9
@@ -62,7 +63,7 @@ def test_leaving_one_out_there_is_one_set_of_prompts(toy_root: Path, tmp_path: P
     planned = plan(tmp_path / "store", "toy-reader", toy_root, categories=("bolt",), shots=(1,))
     assert planned.tasks[0].source_prompts is None
     (record,) = records(planned)
-    seen, tested = record["notes"]
+    seen, tested = map(json.loads, record["notes"])
     assert sorted(seen) == ["cloth", "plate"]
     assert sorted(tested) == ["bolt"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.registry import DATASETS, ENCODERS, EXECUTORS, METHODS
 
 MODULE = '''
-import dataclasses, os, sys, time
+import dataclasses, json, os, sys, time
 import numpy as np
 from bench.contracts import Scores, Traits
 
@@ -148,11 +148,11 @@ class Reader(Learner):
         return Traits("Reader", "this test", text=True, maps=False)
 
     def fit(self, train, context):
-        context.notes.append({name: p.normality for name, p in sorted(train.images.prompts.items())})
+        context.notes.append(json.dumps({name: p.normality for name, p in train.images.prompts.items()}))
         super().fit(train, context)
 
     def score(self, images, context):
-        context.notes.append({name: p.normality for name, p in sorted(images.prompts.items())})
+        context.notes.append(json.dumps({name: p.normality for name, p in images.prompts.items()}))
         return super().score(images, context)
 
 
