@@ -17,9 +17,10 @@ from matplotlib import colormaps
 from pages import CATEGORIES, NOTE, PROVENANCE, Node, keep, pocket, read, report, scored, study, trial
 from PIL import Image
 
+from bench.commands.options import METRICS
 from bench.report import text
 from bench.report.model import NO_SEEDS
-from bench.report.table import METRICS, build_tables
+from bench.report.table import build_tables
 from bench.store import Store
 from bench.webpage import pictures
 from bench.webpage.gallery import Gallery
