@@ -72,8 +72,8 @@ def quiet() -> Iterator[None]:
 def _frugal(steps: Iterable[T], **_: Any) -> Iterator[T]:
     """The steps, with memory blocks of a megabyte and more taken from the system and given back at once.
 
-    glibc before 2.38 does not reuse an aligned block that torch freed if a small one lies behind it. Choosing a
-    coreset, thousands of steps with temporary tensors of some megabytes that each keep an index, took 20 GB so.
+    glibc does not always reuse an aligned block that torch has freed, if a small one was allocated behind it. So
+    choosing a coreset, thousands of steps with a temporary tensor of 30 MB that each keep an index, took 20 GB.
     """
     if sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"):
         yield from steps
