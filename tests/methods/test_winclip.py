@@ -169,6 +169,7 @@ def test_without_the_mend_anomalibs_map_is_constant() -> None:
     assert maps > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shots", [0, 2])
 def test_the_second_opinion_agrees_in_the_harness(shots: int, tmp_path: Path, parity: Parity) -> None:
     """On pocket with pocket/clip, as records keep the scores."""
