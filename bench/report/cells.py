@@ -197,5 +197,6 @@ def _average_cell(
         categories=len(cells),
         by_seed=tuple(zip(whole, per_seed, strict=True)),
         by_category=tuple(by_category.items()),
+        lacking=tuple((c, cell.note) for c, cell in zip(categories, cells, strict=True) if cell.mean is None),
         note=note,
     )

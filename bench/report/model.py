@@ -75,6 +75,8 @@ class Cell:
         by_seed: the values behind the number, one per seed, as pairs (seed, value); the seed is None for a
             method without seeds. In the Average row, the per-seed averages over the covered categories.
         by_category: in the Average row, the covered categories' numbers, as pairs (category, number).
+        lacking: in the Average row, the categories that it does not cover, as pairs (category, why); why is
+            empty if there is no record.
         rank: 1 for the largest of those that it competes with, 2 for the second; None if it does not compete.
         best: whether it stands in bold, see :func:`bench.report.best.mark_best`.
         note: what a reader must know of it; empty if nothing.
@@ -93,6 +95,7 @@ class Cell:
     categories: int | None = None
     by_seed: tuple[tuple[int | None, float], ...] = ()
     by_category: tuple[tuple[str, float], ...] = ()
+    lacking: tuple[tuple[str, str], ...] = ()
     rank: int | None = None
     best: bool = False
     note: str = ""

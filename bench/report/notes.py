@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -44,6 +45,8 @@ def footnotes(table: Table, grids: Sequence[Grid], own: Iterable[str] = ()) -> I
     if incomplete := _incomplete(table):
         text = f"average over the categories that have a value: {incomplete}; not compared with the others."
         yield Note(text, INCOMPLETE)
+    if lacking := _lacking(table):
+        yield Note(f"Left out of averages: {lacking}.")
     if any(column.mark == NOT_ZERO_SHOT for column in table.columns):
         foreign = known.heads(m for m, facts in known.facts.items() if not facts.get("zero_shot", True))
         yield Note(f"not zero-shot, but given images of the target category: {foreign}.", NOT_ZERO_SHOT)
@@ -101,18 +104,32 @@ class _Methods:
 
 
 def _incomplete(table: Table) -> str:
-    """Which averages cover how many of their categories."""
+    """Which averages cover how many of their categories: row by row, where a row's are all alike."""
     told: dict[str, list[str]] = {}
     for row in table.rows:
-        for column, cell in zip(table.columns, row.cells, strict=True):
-            if cell.incomplete:
-                names = [row.head] * (row.head != AVERAGE) + [column.head, column.group]
-                where = " at ".join(filter(None, names))
-                told.setdefault(f"{cell.covered} of {cell.categories}", []).append(where)
-    numbers = sum(cell.average and cell.mean is not None for row in table.rows for cell in row.cells)
-    if len(told) == 1 and sum(map(len, told.values())) == numbers > _FEW:
+        numbers = [
+            (column, cell) for column, cell in zip(table.columns, row.cells, strict=True) if cell.mean is not None
+        ]
+        counts = [f"{cell.covered} of {cell.categories}" if cell.incomplete else "" for _, cell in numbers]
+        alike = len({*counts}) == 1 and len(counts) > 1
+        for (column, _), count in zip(numbers[:1] if alike else numbers, counts, strict=False):
+            names = [row.head] * (row.head != AVERAGE or alike) + [column.head, column.group] * (not alike)
+            told.setdefault(count, []).append(" at ".join(filter(None, names)))
+    if len(told) == 1:
         return next(iter(told))
+    told.pop("", None)
     return ", ".join(f"{where} {count}" for count, places in told.items() for where in places)
+
+
+def _lacking(table: Table) -> str:
+    """The categories that averages do not cover, and why, if the table has no row that says so."""
+    shown = {row.head for row in table.rows}
+    cells = (cell for row in table.rows for cell in row.cells if cell.incomplete)
+    lacking = (pair for cell in cells for pair in cell.lacking if pair[0] not in shown)
+    # the number of seeds is the same for all that learn, and others have none
+    pairs = dict.fromkeys((category, re.sub(r" \(all \d+ seeds\)", "", why)) for category, why in lacking if why)
+    reasons = group(pairs, lambda pair: pair[1])
+    return "; ".join(f"{', '.join(name for name, _ in own)} ({why})" for why, own in reasons.items())
 
 
 def _unpaired(grid: Grid) -> Iterator[Note]:

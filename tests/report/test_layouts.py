@@ -163,6 +163,20 @@ def test_variants_are_columns_of_their_own_under_one_name_everywhere() -> None:
     assert aitex["PromptAD[iters=9]"].mean is not None
 
 
+def test_why_an_average_is_incomplete_is_told_where_no_row_tells_it() -> None:
+    records = table1_records()
+    for r in records:
+        if (r["trial"]["dataset"]["name"], r["trial"]["category"]) == ("aitex", "05"):
+            r |= {"status": "skipped", "reason": "it has no anomalous test image", "metrics": {}}
+    table = one("table1", records)
+    notes = [note.text for note in table.notes]
+    assert "Left out of averages: 05 (skipped: it has no anomalous test image)." in notes
+    assert any("have a value: AITEX 6 of 7; not compared" in note for note in notes)
+    records = [r for r in records if r["trial"]["category"] in ("bottle", "00", "05")]
+    notes = [note.text for note in one("table1", records).notes]
+    assert any("have a value: Average 1 of 15, AITEX 1 of 7; not compared" in note for note in notes)
+
+
 def test_readings_of_aitex_are_rows_of_their_own() -> None:
     transfer = {
         "dataset": "aitex[classes=one]",
