@@ -12,8 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from bench.metrics.guards import Extent
 from bench.metrics.packing import pack
 from bench.metrics.parallel import each, threads_for
-from bench.metrics.regions import count_runs, find_runs, run_weights
+from bench.metrics.regions import Runs, find_runs, run_weights
 from bench.metrics.resize import Size, as_size, resize_bilinear, resize_nearest
+
+# Images of fewer pixels keep the interpreter busier than the processor: threads would wait for each other.
+_LARGE = 1 << 19
 
 
 def as_map(scores: ArrayLike, number: int) -> NDArray[np.float32]:
@@ -100,7 +103,7 @@ def gather(
         maps: as in ``pixel_metrics``; scores need not be finite.
         masks: as in ``pixel_metrics``.
         eval_size: as in ``pixel_metrics``.
-        threads: how many to use; None lets the amount of work decide.
+        threads: how many to use here and in ``rank``; None lets the amount of work decide.
         first: number of the first image, for messages.
 
     Raises:
@@ -110,48 +113,52 @@ def gather(
         raise ValueError(f"{len(maps)} maps and {len(masks)} masks: there must be as many, and at least one")
     number = len(maps)
     grid = None if eval_size is None else as_size(eval_size)
-    # Masks are resized twice, here to count and below to use: cheaper than to keep them all at full size.
-    counts = np.array([_count(_mask(masks[i], first + i, grid)) for i in range(number)], dtype=np.int64)
-    size, positives, runs = counts.T
-    threads = threads_for(int(size.sum())) if threads is None else threads
+    # As if all were as large as the first.
+    height, width = grid or as_mask(masks[0], first).shape
+    threads = threads_for(number * height * width) if threads is None else threads
+    readers = threads if height * width >= _LARGE else 1
 
-    negative_end, positive_end, run_end = (np.cumsum(part) for part in (size - positives, positives, runs))
+    def look(i: int) -> tuple[int, Runs | None]:
+        """The pixels of one image, and the runs of its mask if there are any."""
+        mask = _mask(masks[i], first + i, grid)
+        return mask.size, find_runs(mask) if mask.any() else None
+
+    # Masks are resized twice, here to measure and below to use: cheaper than to keep them all at full size.
+    looks = each(look, range(number), readers)
+    found = [runs for _, runs in looks]
+    size = np.array([pixels for pixels, _ in looks], dtype=np.int64)
+    positives = np.array([0 if runs is None else runs.lengths.sum() for runs in found], dtype=np.int64)
+    run_end = np.cumsum([0 if runs is None else len(runs.lengths) for runs in found])
+    negative_end, positive_end = np.cumsum(size - positives), np.cumsum(positives)
     negative = np.empty(int(negative_end[-1]), dtype=np.float32)
     positive = np.empty(int(positive_end[-1]), dtype=np.uint64)
-    lengths = np.empty(int(run_end[-1]), dtype=np.int32)
     lowest, highest = np.empty(number, dtype=np.float32), np.empty(number, dtype=np.float32)
 
-    def fill(i: int) -> NDArray[np.int32] | None:
-        """Write one image's pixels to their places; return its touching runs."""
-        mask = _mask(masks[i], first + i, grid)
+    def fill(i: int) -> None:
+        """Write one image's pixels to their places."""
+        mask, runs = _mask(masks[i], first + i, grid), found[i]
         scores = as_map(maps[i], first + i)
         lowest[i], highest[i] = scores.min(), scores.max()
         with np.errstate(invalid="ignore", over="ignore"):
             scores = resize_bilinear(scores, mask.shape)
         ours = slice(negative_end[i] - (size[i] - positives[i]), negative_end[i])
-        if not positives[i]:
+        if runs is None:
             negative[ours] = scores.ravel()
-            return None
-        found = find_runs(mask)
-        start = int(run_end[i] - runs[i])
-        lengths[start : run_end[i]] = found.lengths
-        run = np.repeat(np.arange(start, run_end[i], dtype=np.uint64), found.lengths)
-        positive[positive_end[i] - positives[i] : positive_end[i]] = pack(scores[mask], run)
+            return
+        run = np.arange(run_end[i] - len(runs.lengths), run_end[i], dtype=np.uint64)
+        packed = pack(scores[mask], np.repeat(run, runs.lengths))
+        positive[positive_end[i] - positives[i] : positive_end[i]] = packed
         negative[ours] = scores[~mask]
-        return found.touching + np.int32(start)
 
-    touching = [pairs for pairs in each(fill, range(number), threads) if pairs is not None]
+    each(fill, range(number), readers)
     weights, regions = np.empty(0), 0
-    if touching:
-        weights, regions = run_weights(lengths, np.concatenate(touching, axis=1))
+    there = [(runs, end - len(runs.lengths)) for runs, end in zip(found, run_end, strict=True) if runs is not None]
+    if there:
+        touching = np.concatenate([runs.touching + np.int32(start) for runs, start in there], axis=1)
+        weights, regions = run_weights(np.concatenate([runs.lengths for runs, _ in there]), touching)
     return Pixels(negative, positive, weights, regions, lowest, highest, positives > 0, threads)
 
 
 def _mask(mask: ArrayLike, number: int, grid: Size | None) -> NDArray[np.bool_]:
     anomalous = as_mask(mask, number)
     return anomalous if grid is None else resize_nearest(anomalous, grid)
-
-
-def _count(mask: NDArray[np.bool_]) -> tuple[int, int, int]:
-    positives = int(np.count_nonzero(mask))
-    return mask.size, positives, count_runs(mask) if positives else 0

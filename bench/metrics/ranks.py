@@ -41,24 +41,27 @@ class SortedParts:
         return np.float32(max(part[-1] for part in self.parts))
 
     def count(self, values: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        below, upto = np.zeros(len(values), dtype=np.int64), np.zeros(len(values), dtype=np.int64)
-        for part in self.parts:
-            for start in range(0, len(values), _LOOKUP):
-                ours = slice(start, start + _LOOKUP)
-                wanted = values[ours]
-                base = int(np.searchsorted(part, wanted[0], side="left"))
-                stretch = part[base : int(np.searchsorted(part, wanted[-1], side="right"))]
-                left = np.searchsorted(stretch, wanted, side="left")
-                below[ours] += left + base
-                # A value that is there is most often there once; only the others need a second search.
-                last = len(stretch) - 1
-                if last >= 0:
-                    tied = np.flatnonzero(stretch[np.minimum(left, last)] == wanted)
-                    left[tied] += 1
-                    tied = tied[stretch[np.minimum(left[tied], last)] == wanted[tied]]
-                    left[tied] = np.searchsorted(stretch, wanted[tied], side="right")
-                upto[ours] += left + base
-        return below, upto
+        below, upto = zip(*(_count(part, values) for part in self.parts), strict=True)
+        return np.sum(below, axis=0), np.sum(upto, axis=0)
+
+
+def _count(part: NDArray[np.float32], values: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return how many of a sorted, non-empty part lie below, and at or below, each of the ascending ``values``."""
+    begin = range(0, len(values), _LOOKUP)
+    border = [*np.searchsorted(part, values[::_LOOKUP]).tolist(), len(part)]
+    below = np.concatenate(
+        [
+            np.searchsorted(part[low:high], values[i : i + _LOOKUP]) + low
+            for i, low, high in zip(begin, border[:-1], border[1:], strict=True)
+        ]
+    )
+    # A value that is there is most often there once; only the others need a second search.
+    upto, last = below.copy(), len(part) - 1
+    tied = np.flatnonzero(part[np.minimum(below, last)] == values)
+    upto[tied] += 1
+    tied = tied[part[np.minimum(upto[tied], last)] == values[tied]]
+    upto[tied] = np.searchsorted(part, values[tied], side="right")
+    return below, upto
 
 
 @dataclass(frozen=True)

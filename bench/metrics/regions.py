@@ -29,12 +29,6 @@ class Runs:
     touching: NDArray[np.int32]
 
 
-def count_runs(mask: NDArray[np.bool_]) -> int:
-    """Return how many runs ``find_runs`` will find in a ``(H, W)`` bool mask."""
-    # For booleans a > b is "a and not b": a run starts here.
-    return int(np.count_nonzero(mask[:, 0])) + int(np.count_nonzero(mask[:, 1:] > mask[:, :-1]))
-
-
 def find_runs(mask: NDArray[np.bool_]) -> Runs:
     """Cut a ``(H, W)`` bool mask into runs and find those that touch."""
     height, width = mask.shape

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from bench.metrics import exact, pixel_metrics, ranks, resize_bilinear, resize_nearest
+from bench.metrics import exact, pixel_metrics, pixels, ranks, resize_bilinear, resize_nearest
 from bench.metrics.pixels import gather
 
 NAMES = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
@@ -178,6 +178,7 @@ def test_number_of_threads_and_chunks_does_not_matter(threads: int, monkeypatch:
     maps, masks = blobs(5)
     maps = np.round(maps * 200) / np.float32(200)
     whole = exact.rank(gather(maps, masks, eval_size=None, threads=1))
+    monkeypatch.setattr(pixels, "_LARGE", 1)
     assert exact.rank(gather(maps, masks, eval_size=None, threads=threads)) == whole
     # Small stretches: groups of ties are cut, and lookups start within them.
     monkeypatch.setattr(exact, "_CHUNK", 37)
