@@ -328,6 +328,25 @@ class Method(Protocol):
 
 
 @runtime_checkable
+class FitsTogether(Protocol):
+    """What a method may offer beside :class:`Method`: to fit several trials as one batched model.
+
+    They are trials of one target that differ in shots and seed alone. The numbers must be the same as one by one,
+    so everything random comes from generators seeded by each context's seed, never from the global ones.
+    """
+
+    @classmethod
+    def fit_together(
+        cls, methods: Sequence[Any], trains: Sequence[TrainingSet], contexts: Sequence[Context]
+    ) -> None:
+        """Fit ``methods[i]``, just built, on ``trains[i]``, as its ``fit`` would, for all i at once.
+
+        If it raises, the engine builds the methods anew and fits them one by one.
+        """
+        ...
+
+
+@runtime_checkable
 class HasFeatures(Protocol):
     """What a method may offer beside :class:`Method`, for figures alone: ``bench figure tsne`` draws them.
 

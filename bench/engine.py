@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from bench.config import parse_spec
 from bench.executors import Executor
+from bench.hashing import hash_json
 from bench.plan import Plan
+from bench.registry import METHODS
 from bench.store import Store
-from bench.study import Task
+from bench.study import Batch, Task
 
 _WAIT = 1.0  # seconds between looks at trials that another process has claimed
 
@@ -55,8 +58,11 @@ class Interrupted(Exception):  # noqa: N818 - an event, not an error
         self.summary = summary
 
 
-def execute(plan: Plan, store: Store, executor: Executor, listener: Listener) -> Summary:
+def execute(plan: Plan, store: Store, executor: Executor, listener: Listener, together: int = 1) -> Summary:
     """Run a plan's trials that are not done, and write each outcome as it comes.
+
+    Args:
+        together: how many trials are fitted as one, at most, where their method can.
 
     Raises:
         Interrupted: on Ctrl-C; what had ended by then is in the store.
@@ -70,7 +76,7 @@ def execute(plan: Plan, store: Store, executor: Executor, listener: Listener) ->
     try:
         while pending:
             elsewhere: list[Task] = []
-            claims = _claims(pending, store, elsewhere, summary, listener)
+            claims = _claims(batches(pending, together), store, elsewhere, summary, listener)
             with closing(executor.run(claims, listener.report)) as outcomes:  # type: ignore[type-var]
                 for task, outcome in outcomes:
                     store.write(outcome.record, outcome.scores, outcome.ids)
@@ -90,19 +96,43 @@ def execute(plan: Plan, store: Store, executor: Executor, listener: Listener) ->
 
 
 def _claims(
-    pending: list[Task], store: Store, elsewhere: list[Task], summary: Summary, listener: Listener
-) -> Iterator[Task]:
-    """Claim tasks one by one as the executor asks; those another process has go to ``elsewhere``."""
-    for task in pending:
-        if not store.claim(task.key):
-            elsewhere.append(task)
-        elif store.done(task.key):  # another process has finished it meanwhile
-            store.release(task.key)
-            record = store.record(task.key)
-            if record is not None:
-                _note(summary, listener, task, record)
-        else:
-            yield task
+    pending: list[Batch], store: Store, elsewhere: list[Task], summary: Summary, listener: Listener
+) -> Iterator[Batch]:
+    """Claim batches one by one as the executor asks; tasks that another process has go to ``elsewhere``."""
+    for batch in pending:
+        claimed = []
+        for task in batch:
+            if not store.claim(task.key):
+                elsewhere.append(task)
+            elif store.done(task.key):  # another process has finished it meanwhile
+                store.release(task.key)
+                record = store.record(task.key)
+                if record is not None:
+                    _note(summary, listener, task, record)
+            else:
+                claimed.append(task)
+        if claimed:
+            yield tuple(claimed)
+
+
+def batches(tasks: Iterable[Task], together: int) -> list[Batch]:
+    """The tasks in batches of at most ``together`` that their method can fit as one; the others alone."""
+    groups: dict[str, list[Task]] = {}
+    for task in tasks:
+        groups.setdefault(_kin(task) if together > 1 else task.key, []).append(task)
+    return [batch for group in groups.values() for batch in _pieces(group, together)]
+
+
+def _pieces(group: list[Task], size: int) -> list[Batch]:
+    return [tuple(group[start : start + size]) for start in range(0, len(group), size)]
+
+
+def _kin(task: Task) -> str:
+    """The same for trials that differ in shots and seed alone and can be fitted as one; else the task's key."""
+    if not hasattr(METHODS.load(parse_spec(task.method).name), "fit_together"):
+        return task.key
+    protocol = {name: value for name, value in task.identity["protocol"].items() if name != "manifest"}
+    return hash_json({**task.identity, "protocol": protocol, "shots": None, "seed": None})
 
 
 def _note(summary: Summary, listener: Listener, task: Task, record: dict[str, Any]) -> None:

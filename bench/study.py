@@ -235,6 +235,10 @@ class Task:
         return " · ".join(parts)
 
 
+Batch = tuple[Task, ...]
+"""Trials that one process carries out together (see :func:`bench.trial.run_together`); mostly it is one."""
+
+
 def method_config(spec: Spec, cls: Any) -> Any:
     """The config of a method spec; see :func:`bench.config.build_config`."""
     return build_config(cls.Config, spec)

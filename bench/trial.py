@@ -21,8 +21,10 @@ from bench.config import build_config, parse_spec
 from bench.contracts import (
     Backbone,
     Context,
+    FitsTogether,
     HasFeatures,
     ImageSet,
+    Method,
     Network,
     Prompts,
     Scores,
@@ -41,7 +43,7 @@ from bench.protocols import Manifest, ProtocolConfig, check_leakage, split
 from bench.provenance import environment
 from bench.registry import METHODS
 from bench.store import FORMAT
-from bench.study import Task
+from bench.study import Batch, Task
 
 Track = Callable[[Iterable[Any], str], Iterable[Any]]
 
@@ -67,37 +69,120 @@ def run_trial(task: Task, track: Track | None = None) -> Outcome:
 
     ``KeyboardInterrupt`` alone passes through.
     """
-    watch, passes = _Stopwatch(), _encoder_passes()
-    notes: list[str] = []
-    status, reason, trace = "ok", None, None
-    scores: dict[str, NDArray[Any]] | None = None
-    metrics: dict[str, Any] = {}
-    ids: tuple[str, ...] = ()
+    return run_together((task,), track)[0]
+
+
+def run_together(tasks: Batch, track: Track | None = None) -> list[Outcome]:
+    """Carry out the trials of one batch, fitted as one where their method offers it; else one after another.
+
+    As :func:`run_trial`, trial by trial: one that fails takes no other with it.
+    """
+    attempts = [_Attempt(task, track) for task in tasks]
+    if len(attempts) > 1:
+        for attempt in attempts:
+            attempt.begin()
+        _fit_together([attempt for attempt in attempts if attempt.status == "ok"])
+    outcomes = []
+    for attempt in attempts:
+        attempt.finish()
+        outcomes.append(attempt.outcome())
+        attempt.trial = None  # its images and its network are not needed while the others are scored
+    return outcomes
+
+
+class _Attempt:
+    """A trial, and what has become of it so far."""
+
+    def __init__(self, task: Task, track: Track | None) -> None:
+        self.task, self.track = task, track
+        self.watch = _Stopwatch()
+        self.notes: list[str] = []
+        self.status, self.reason, self.trace = "ok", "", ""
+        self.scores: dict[str, NDArray[Any]] | None = None
+        self.metrics: dict[str, Any] = {}
+        self.ids: tuple[str, ...] = ()
+        self.passes = 0
+        self.trial: _Trial | None = None
+        self.fitted_with = 1
+
+    def begin(self) -> None:
+        """Everything before fitting."""
+        with self._contained():
+            self.trial = _Trial(self.task, self.watch, self.track, self.notes)
+            self.ids = self.trial.test_ids
+            self.trial.prepare()
+
+    def finish(self) -> None:
+        """Fit if that is still to be done, score, measure."""
+        if self.trial is None:
+            self.begin()
+        with self._contained():
+            if self.status != "ok" or self.trial is None:
+                return
+            self.trial.fit()
+            answer = self.trial.score()
+            self.scores = _arrays(answer)
+            with self.watch("metrics"):
+                self.metrics = {DEFAULT: self.trial.measure(answer)}
+            if self.task.features:
+                self.scores["features"] = self.trial.features()
+            status, reason = verdict(self.metrics[DEFAULT])
+            self.status, self.reason = status, reason or ""
+
+    @contextlib.contextmanager
+    def _contained(self) -> Iterator[None]:
+        passes = _encoder_passes()
+        try:
+            with self.watch.running():
+                yield
+        except NotApplicable as error:
+            self.status, self.reason = "skipped", str(error)
+        except BenchError as error:
+            self.status, self.reason = "failed", str(error)
+        except (Exception, SystemExit) as error:
+            self.status, self.reason, self.trace = "failed", _explain(error), traceback.format_exc()
+        finally:
+            self.passes += _encoder_passes() - passes
+
+    def outcome(self) -> Outcome:
+        record = _record(self.task, self.status, self.reason or None)
+        # a method may have noted a bare number
+        record |= {"metrics": self.metrics, "notes": list(map(str, self.notes))}
+        record["provenance"] |= {
+            "seconds": self.watch.seconds(),
+            "peak_memory_mib": _peak_memory(),
+            "encoder_passes": self.passes,
+            "fitted_with": self.fitted_with,
+            "traceback": self.trace or None,
+        }
+        return Outcome(record, self.scores, self.ids)
+
+
+def _fit_together(attempts: list[_Attempt]) -> None:
+    """Fit several trials as one; those that cannot be fitted so are left to be fitted alone, which tells why."""
+    trials = [attempt.trial for attempt in attempts if attempt.trial is not None]
+    if len(trials) < 2 or not isinstance(trials[0].method, FitsTogether):
+        return
+    passes, begin = _encoder_passes(), time.perf_counter()
+    short_of_memory = False
     try:
-        trial = _Trial(task, watch, track, notes)
-        ids = trial.test_ids
-        answer = trial.score()
-        scores = _arrays(answer)
-        with watch("metrics"):
-            metrics = {DEFAULT: trial.measure(answer)}
-        if task.features:
-            scores["features"] = trial.features()
-        status, reason = verdict(metrics[DEFAULT])
-    except NotApplicable as error:
-        status, reason = "skipped", str(error)
-    except BenchError as error:
-        status, reason = "failed", str(error)
+        methods = [trial.construct() for trial in trials]
+        trials[0].method.fit_together(methods, [t.train for t in trials], [t.context for t in trials])
     except (Exception, SystemExit) as error:
-        status, reason, trace = "failed", _explain(error), traceback.format_exc()
-    record = _record(task, status, reason)
-    record |= {"metrics": metrics, "notes": list(map(str, notes))}  # a method may have noted a bare number
-    record["provenance"] |= {
-        "seconds": watch.seconds(),
-        "peak_memory_mib": _peak_memory(),
-        "encoder_passes": _encoder_passes() - passes,
-        "traceback": trace,
-    }
-    return Outcome(record, scores, ids)
+        short_of_memory = _is_out_of_memory(error)
+        if not short_of_memory:
+            for attempt in attempts:
+                attempt.notes.append(f"fitted alone, since together with others it failed: {_explain(error)}")
+    else:
+        for attempt, trial in zip(attempts, trials, strict=True):
+            trial.fitted = True
+            attempt.fitted_with = len(trials)
+            attempt.watch.add("fit", (time.perf_counter() - begin) / len(trials))
+        attempts[0].passes += _encoder_passes() - passes
+    if short_of_memory:  # outside the handler, whose traceback keeps hold of the memory
+        half = len(attempts) // 2
+        _fit_together(attempts[:half])
+        _fit_together(attempts[half:])
 
 
 def failed(task: Task, reason: str) -> Outcome:
@@ -123,7 +208,9 @@ def _record(task: Task, status: str, reason: str | None) -> dict[str, Any]:
 
 
 class _Trial:
-    """The steps of one trial, in order: construct, :meth:`score`, :meth:`measure`."""
+    """The steps of one trial, in order: build, :meth:`prepare`, :meth:`fit`, :meth:`score`, :meth:`measure`."""
+
+    fitted = False
 
     def __init__(self, task: Task, watch: _Stopwatch, track: Track | None, notes: list[str]) -> None:
         self.task, self.watch, self.track, self.notes = task, watch, track, notes
@@ -165,40 +252,54 @@ class _Trial:
         self.notes.extend(manifest.notes)
         return manifest
 
-    def score(self) -> Scores:
-        """Seed, build, fit, score; check what comes back."""
-        from bench.devices import choose_device, seed_everything
+    def prepare(self) -> None:
+        """Get everything ready for fitting."""
+        from bench.devices import choose_device
 
         title = self.traits.title
-        device = choose_device(self.task.device)
-        seed = self.task.seed or 0
-        seed_everything(seed)
-        images = self.target.image_set(self.test_ids, self.prompts)
-        context = self._context(device, seed)
-        if self.traits.support and context.support is None:
+        self.context = self._context(choose_device(self.task.device), self.task.seed or 0)
+        if self.traits.support and self.context.support is None:
             others = "" if self.traits.trained else ", or oneclass"
             raise NotApplicable(f"{title} needs K normal images of the target; use --protocol loo[k=4]{others}")
-        if self.traits.trained and not self.manifest.train:
-            raise NotApplicable(f"{title} learns from seen categories, and {self.task.protocol} has none")
-        method = self.method(self.config)
         if self.traits.trained:
-            train = self._training_set()
+            if not self.manifest.train:
+                raise NotApplicable(f"{title} learns from seen categories, and {self.task.protocol} has none")
+            self.train = self._training_set()
+
+    def construct(self) -> Method:
+        """Seed every generator and build the method."""
+        from bench.devices import seed_everything
+
+        seed_everything(self.context.seed)
+        method: Method = self.method(self.config)
+        self.built = method
+        return method
+
+    def fit(self) -> None:
+        """Construct and fit the method, unless that was done together with others."""
+        if self.fitted:
+            return
+        method = self.construct()
+        if self.traits.trained:
             with self.watch("fit"):
-                method.fit(train, context)
+                method.fit(self.train, self.context)
+        self.fitted = True
+
+    def score(self) -> Scores:
+        """The fitted method's scores, checked."""
+        self.images = self.target.image_set(self.test_ids, self.prompts)
         with self.watch("score"):
-            scores = _checked(method.score(images, context), images)
-        self.notes.extend(context.notes)
-        self._fitted = method, images, context
+            scores = _checked(self.built.score(self.images, self.context), self.images)
+        self.notes.extend(self.context.notes)
         return scores
 
     def features(self) -> NDArray[np.float32]:
         """The test images' features, after :meth:`score`, from a method that has them."""
-        method, images, context = self._fitted
-        if not isinstance(method, HasFeatures):
+        if not isinstance(self.built, HasFeatures):
             raise BenchError(f"{self.task.method} has no features")
-        features = np.asarray(method.features(images, context), dtype=np.float32)
-        if features.ndim != 2 or len(features) != len(images):
-            raise BenchError(f"the method gave features of shape {features.shape} for {len(images)} images")
+        features = np.asarray(self.built.features(self.images, self.context), dtype=np.float32)
+        if features.ndim != 2 or len(features) != len(self.images):
+            raise BenchError(f"the method gave features of shape {features.shape} for {len(self.images)} images")
         return features
 
     def _training_set(self) -> TrainingSet:
@@ -286,9 +387,13 @@ def describe(task: Task) -> dict[str, Any]:
     return {**identity, "method": method, "dataset": dataset, "protocol": protocol}
 
 
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
 def _explain(error: BaseException) -> str:
     """One line for the record; what to do where that is known."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if _is_out_of_memory(error):
         return f"out of memory ({error}); try fewer --workers, a smaller image size or batch, or another device"
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
@@ -331,9 +436,23 @@ class _Stopwatch:
     """Seconds by name; a name that is timed inside another is taken out of the outer one."""
 
     def __init__(self) -> None:
-        self._begin = time.perf_counter()
+        self._total = 0.0
         self._seconds: dict[str, float] = {}
         self._inner = 0.0
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """What is done meanwhile counts to the total."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._total += time.perf_counter() - begin
+
+    def add(self, name: str, seconds: float) -> None:
+        """Count time that was measured elsewhere."""
+        self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+        self._total += seconds
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -347,8 +466,7 @@ class _Stopwatch:
             self._inner = outer + elapsed
 
     def seconds(self) -> dict[str, float]:
-        total = time.perf_counter() - self._begin
-        return {name: round(value, 3) for name, value in {**self._seconds, "total": total}.items()}
+        return {name: round(value, 3) for name, value in {**self._seconds, "total": self._total}.items()}
 
 
 def _peak_memory() -> int | None:

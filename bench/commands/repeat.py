@@ -46,7 +46,7 @@ def keep_features(trials: Iterable[Trial], store: Store, device: str | None, wor
     console = Console(stderr=True, highlight=False)
     with (
         ProgressListener(console, len(tasks), 0) as listener,
-        closing(executor.run(tasks, listener.report)) as outcomes,  # type: ignore[type-var]
+        closing(executor.run([(task,) for task in tasks], listener.report)) as outcomes,  # type: ignore[type-var]
     ):
         for task, outcome in outcomes:
             listener.finished(task, outcome.record["status"], outcome.record["reason"])

@@ -15,6 +15,8 @@ from bench.commands.table import PLAIN, print_tables
 from bench.errors import BenchError
 from bench.store import FORMAT, Store
 
+TOGETHER_ON_GPU = 20  # ten seeds at two numbers of shots
+
 if TYPE_CHECKING:
     from bench.plan import Plan
     from bench.report.model import Best
@@ -35,6 +37,11 @@ if TYPE_CHECKING:
 @click.option("--prompts", type=click.Path(path_type=Path), help="Prompt file (bench prompts shows one).")
 @click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]")
 @click.option("--workers", type=click.IntRange(min=0), help="Trials side by side; 0 runs in this process.")
+@click.option(
+    "--together",
+    type=click.IntRange(min=1),
+    help=f"Trials of one target to fit as one where a method can.  [default: {TOGETHER_ON_GPU} on a GPU, else 1]",
+)
 @click.option("--executor", "executor_name", default="local", show_default=True, help="Where trials run.")
 @click.option("--metrics", help=f"Tables to print: {','.join(METRICS)}.")
 @best_option
@@ -45,6 +52,7 @@ def command(
     methods: str | None,
     store: Path,
     workers: int | None,
+    together: int | None,
     executor_name: str,
     metrics: str | None,
     best: Best | None,
@@ -66,7 +74,7 @@ def command(
     if dry_run:
         _print_trials(plan, results)
         return
-    failures = _execute(plan, results, executor_name, workers, console)
+    failures = _execute(plan, results, executor_name, workers, together, console)
     _remember(plan, results)
     layout = PLAIN if metrics else plan.study.layout or PLAIN
     print_tables(results, plan.study.name, chosen_metrics, layout=layout, best=best)
@@ -167,7 +175,9 @@ def _prepare(study: Study, store: Store, console: Any) -> Plan:
     return plan
 
 
-def _execute(plan: Plan, store: Store, executor_name: str, workers: int | None, console: Any) -> bool:
+def _execute(
+    plan: Plan, store: Store, executor_name: str, workers: int | None, together: int | None, console: Any
+) -> bool:
     """Run what is left; True if a trial failed."""
     from bench.engine import Interrupted, execute
     from bench.progress import ProgressListener
@@ -183,7 +193,7 @@ def _execute(plan: Plan, store: Store, executor_name: str, workers: int | None, 
     executor = executor_class(min(workers, len(todo)))
     try:
         with ProgressListener(console, len(plan.tasks), len(plan.tasks) - len(todo)) as listener:
-            summary = execute(plan, store, executor, listener)
+            summary = execute(plan, store, executor, listener, together or default_together(plan.study.device))
     except Interrupted as stop:
         _remember(plan, store)
         left = len(todo) - sum(stop.summary.ended.values())
@@ -204,6 +214,13 @@ def default_workers(device: str) -> int:
     if choose_device(device) != "cpu":
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_together(device: str) -> int:
+    """A GPU needs many trials at once to be filled; on a CPU they would only share its cache."""
+    from bench.devices import choose_device
+
+    return 1 if choose_device(device) == "cpu" else TOGETHER_ON_GPU
 
 
 def _remember(plan: Plan, store: Store) -> None:

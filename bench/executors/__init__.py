@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from bench.study import Task
+from bench.study import Batch, Task
 from bench.trial import Outcome
 
 # (task, what it is doing, steps done, steps in all); called in the driver, often
@@ -15,10 +15,10 @@ Report = Callable[[Task, str, int, int], None]
 class Executor(Protocol):
     """An executor plugin: a class built as ``cls(workers)``."""
 
-    def run(self, tasks: Iterable[Task], report: Report) -> Iterator[tuple[Task, Outcome]]:
-        """Carry out tasks, in any order, and yield each with its outcome as it ends.
+    def run(self, batches: Iterable[Batch], report: Report) -> Iterator[tuple[Task, Outcome]]:
+        """Carry out batches by :func:`bench.trial.run_together`, in any order; yield each task with its outcome.
 
-        Tasks are taken from the iterable one by one, only when there is room for them: taking one claims it.
-        Closing the generator stops what is running.
+        Batches are taken from the iterable one by one, only when there is room for them: taking one claims its
+        tasks. Closing the generator stops what is running. What a batch's trials do is reported of its first.
         """
         ...

@@ -21,8 +21,8 @@ from multiprocessing.queues import Queue
 from typing import Any
 
 from bench.executors import Report
-from bench.study import Task
-from bench.trial import Outcome, failed, run_trial
+from bench.study import Batch, Task
+from bench.trial import Outcome, failed, run_together
 
 _POLL = 0.2  # seconds between looks at the workers' reports
 
@@ -37,12 +37,12 @@ class LocalExecutor:
     def __init__(self, workers: int) -> None:
         self.workers = workers
 
-    def run(self, tasks: Iterable[Task], report: Report) -> Iterator[tuple[Task, Outcome]]:
+    def run(self, batches: Iterable[Batch], report: Report) -> Iterator[tuple[Task, Outcome]]:
         if self.workers == 0:
-            yield from _in_process(tasks, report)
+            yield from _in_process(batches, report)
             return
         suspects: list[Task] = []
-        source = iter(tasks)  # outlives the pools; `yield from` would close it with the first one
+        source = iter(batches)  # outlives the pools; `yield from` would close it with the first one
         while (first := next(source, None)) is not None:
             # A broken pool ends `_pool`; what was in flight becomes suspect and the rest goes on in a new one.
             yield from _pool(self.workers, itertools.chain([first], source), report, suspects)
@@ -50,7 +50,7 @@ class LocalExecutor:
                 self.workers = max(1, self.workers // 2)
             for task in suspects:
                 again: list[Task] = []
-                yield from _pool(1, [task], report, again)
+                yield from _pool(1, [(task,)], report, again)
                 for culprit in again:
                     yield (
                         culprit,
@@ -59,13 +59,14 @@ class LocalExecutor:
             suspects.clear()
 
 
-def _in_process(tasks: Iterable[Task], report: Report) -> Iterator[tuple[Task, Outcome]]:
+def _in_process(batches: Iterable[Batch], report: Report) -> Iterator[tuple[Task, Outcome]]:
     from bench.devices import limit_threads
 
     limit_threads()
-    for task in tasks:
-        report(task, "starts", 0, 0)
-        yield task, run_trial(task, _Tracker(lambda *news, task=task: report(task, *news)))
+    for batch in batches:
+        report(batch[0], "starts", 0, 0)
+        tracker = _Tracker(lambda *news, task=batch[0]: report(task, *news))
+        yield from zip(batch, run_together(batch, tracker), strict=True)
 
 
 class _Tracker:
@@ -85,33 +86,33 @@ class _Tracker:
 
 
 def _pool(
-    workers: int, tasks: Iterable[Task], report: Report, suspects: list[Task]
+    workers: int, batches: Iterable[Batch], report: Report, suspects: list[Task]
 ) -> Iterator[tuple[Task, Outcome]]:
-    """Run tasks in a pool until they end or the pool breaks; then ``suspects`` holds what was in flight."""
+    """Run batches in a pool until they end or the pool breaks; then ``suspects`` holds what was in flight."""
     context = multiprocessing.get_context("spawn")
     news: Queue[tuple[str, str, int, int]] = context.Queue()
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(news, workers))
-    source = iter(tasks)
-    flying: dict[Future[Outcome], Task] = {}
+    source = iter(batches)
+    flying: dict[Future[list[Outcome]], Batch] = {}
     try:
         while True:
-            while len(flying) < workers and (task := next(source, None)) is not None:
-                report(task, "starts", 0, 0)
+            while len(flying) < workers and (batch := next(source, None)) is not None:
+                report(batch[0], "starts", 0, 0)
                 try:
-                    future = pool.submit(_work, task)
-                except BrokenProcessPool:  # another task's worker has just died; this one is claimed already
-                    suspects.append(task)
+                    future = pool.submit(_work, batch)
+                except BrokenProcessPool:  # another batch's worker has just died; this one is claimed already
+                    suspects.extend(batch)
                     raise
-                flying[future] = task
+                flying[future] = batch
             if not flying:
                 return
             landed, _ = wait(flying, timeout=_POLL, return_when=FIRST_COMPLETED)
-            _pass_on(news, {task.key: task for task in flying.values()}, report)
+            _pass_on(news, {batch[0].key: batch[0] for batch in flying.values()}, report)
             for future in landed:
-                outcome = future.result()
-                yield flying.pop(future), outcome
+                outcomes = future.result()
+                yield from zip(flying.pop(future), outcomes, strict=True)
     except BrokenProcessPool:
-        suspects.extend(flying.values())
+        suspects.extend(itertools.chain.from_iterable(flying.values()))
     finally:
         _stop(pool)
 
@@ -170,11 +171,11 @@ def _memory() -> int:
         return 8 * 2**30
 
 
-def _work(task: Task) -> Outcome:
+def _work(batch: Batch) -> list[Outcome]:
     queue_ = _news
 
     def tell(description: str, count: int, total: int) -> None:
         if queue_ is not None:
-            queue_.put((task.key, description, count, total))
+            queue_.put((batch[0].key, description, count, total))
 
-    return run_trial(task, _Tracker(tell))
+    return run_together(batch, _Tracker(tell))

@@ -218,19 +218,19 @@ def test_no_trial_is_lost_when_the_pool_breaks_while_one_is_handed_over(monkeypa
 
         def __init__(self, *_: Any, **__: Any) -> None: ...
 
-        def submit(self, _: Any, task: Any) -> Future[Any]:
+        def submit(self, _: Any, batch: Any) -> Future[Any]:
             if next(broken, False):
                 raise BrokenProcessPool
             future: Future[Any] = Future()
-            future.set_result(f"outcome of {task.key}")
+            future.set_result([f"outcome of {task.key}" for task in batch])
             return future
 
         def shutdown(self, **_: Any) -> None: ...
 
     monkeypatch.setattr(local, "ProcessPoolExecutor", Pool)
-    tasks: Any = [SimpleNamespace(key=key) for key in "abcde"]
-    found = [task.key for task, _ in local.LocalExecutor(1).run(iter(tasks), lambda *_: None)]
-    assert sorted(found) == list("abcde")
+    batches: Any = [tuple(SimpleNamespace(key=key) for key in keys) for keys in ("a", "bc", "d", "efg", "h")]
+    found = [task.key for task, _ in local.LocalExecutor(1).run(iter(batches), lambda *_: None)]
+    assert sorted(found) == list("abcdefgh")
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes through /proc")
