@@ -187,6 +187,21 @@ class ImageSet:
             [self.keys[i] for i in chosen], [self.categories[i] for i in chosen], self.prompts, self._read
         )
 
+    @classmethod
+    def union(cls, sets: Sequence[ImageSet]) -> ImageSet:
+        """The images of several sets, each content once, in the order in which they first come."""
+        if len(sets) == 1 and len(set(sets[0].keys)) == len(sets[0]):
+            return sets[0]
+        readers: dict[str, Callable[[str], NDArray[np.uint8]]] = {}
+        categories: dict[str, str] = {}
+        prompts: dict[str, Prompts] = {}
+        for images in sets:
+            prompts |= images.prompts
+            for key, category in zip(images.keys, images.categories, strict=True):
+                readers.setdefault(key, images._read)
+                categories.setdefault(key, category)
+        return cls(list(readers), list(categories.values()), prompts, lambda key: readers[key](key))
+
 
 class TrainingSet:
     """Images of seen categories with their labels.

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def choose_device(name: str = "auto") -> str:
@@ -67,3 +71,15 @@ def limit_threads(count: int = 1) -> None:
     if count < 1:
         raise BenchError(f"{count} threads: at least 1 is needed")
     torch.set_num_threads(count)
+
+
+def resident(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """``tensor`` on ``device``, to stay there while a method is trained; on the CPU if it takes too much room.
+
+    On a GPU too much is a quarter of what is free now: the network and its gradients want the rest.
+    """
+    import torch
+
+    if device.type == "cuda" and tensor.nbytes > 0.25 * torch.cuda.mem_get_info(device)[0]:
+        return tensor
+    return tensor.to(device)

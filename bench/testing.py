@@ -79,6 +79,9 @@ def check_method(spec: str, *, encoder: str = "pocket/clip", backbone: str = "po
     assert _same(_pick(first, order), shuffled), f"{spec}: the order of the test images changed a score"
     part = _run(cls, config, traits, world, world.test.subset([1, 4]))
     assert _same(_pick(first, [1, 4]), part), f"{spec}: the number of test images changed a score"
+    if hasattr(cls, "fit_together"):
+        joint = _run(cls, config, traits, world, world.test, beside=(8, 9))
+        assert _close(first, joint), f"{spec}: fitted together with others it gives other scores than alone"
 
 
 def _check_config_class(config: type[Any], spec: str) -> None:
@@ -98,7 +101,10 @@ def _check_scores(spec: str, traits: Traits, scores: Scores, count: int) -> None
             assert np.isfinite(maps).all(), f"{spec}: {name} are not finite"
 
 
-def _run(cls: type[Method], config: Any, traits: Traits, world: _World, test: ImageSet) -> Scores:
+def _run(
+    cls: Any, config: Any, traits: Traits, world: _World, test: ImageSet, beside: Sequence[int] = ()
+) -> Scores:
+    """The scores with seed 3, fitted alone, or as one with trials of the seeds ``beside``."""
     from bench.devices import limit_threads, seed_everything
     from bench.encoders import identify, load_backbone, load_network, load_text_image
 
@@ -108,17 +114,23 @@ def _run(cls: type[Method], config: Any, traits: Traits, world: _World, test: Im
     for field, used in (("encoder", traits.text), ("backbone", traits.backbone)):
         if used:
             weights[getattr(config, field)] = identify(getattr(config, field))
-    context = Context(
-        device="cpu",
-        seed=3,
-        category="target",
-        encoder=lambda name: load_text_image(weights[name], "cpu"),
-        backbone=lambda name: load_backbone(weights[name]),
-        support=world.support if traits.support else None,
-        network=lambda name: load_network(weights[name]),
-    )
-    method = cls(config)  # type: ignore[call-arg]
-    if traits.trained:
+    contexts = [
+        Context(
+            device="cpu",
+            seed=seed,
+            category="target",
+            encoder=lambda name: load_text_image(weights[name], "cpu"),
+            backbone=lambda name: load_backbone(weights[name]),
+            support=world.support if traits.support else None,
+            network=lambda name: load_network(weights[name]),
+        )
+        for seed in (3, *beside)
+    ]
+    methods: list[Method] = [cls(config) for _ in contexts]
+    method, context = methods[0], contexts[0]
+    if beside:
+        cls.fit_together(methods, [world.train] * len(methods), contexts)
+    elif traits.trained:
         method.fit(world.train, context)
     scores = method.score(test, context)
     if isinstance(method, HasFeatures):
@@ -141,13 +153,21 @@ def _pick(scores: Scores, order: Sequence[int]) -> Scores:
 
 
 def _same(one: Scores, other: Scores) -> bool:
-    if not np.array_equal(one.image, other.image):
-        return False
-    if (one.maps is None) != (other.maps is None) or one.extra.keys() != other.extra.keys():
-        return False
-    if one.maps is not None and other.maps is not None and not np.array_equal(one.maps, other.maps):
-        return False
-    return all(np.array_equal(one.extra[name], other.extra[name]) for name in one.extra)
+    mine, theirs = _stacks(one), _stacks(other)
+    return mine.keys() == theirs.keys() and all(np.array_equal(mine[name], theirs[name]) for name in mine)
+
+
+def _close(one: Scores, other: Scores) -> bool:
+    """Whether they differ by a thousandth of their spread at most: sums were taken in another order."""
+    mine, theirs = _stacks(one), _stacks(other)
+    return mine.keys() == theirs.keys() and all(
+        np.abs(mine[name] - theirs[name]).max() <= 1e-3 * np.ptp(mine[name]) for name in mine
+    )
+
+
+def _stacks(scores: Scores) -> dict[str, NDArray[np.float32]]:
+    maps = {} if scores.maps is None else {"maps": scores.maps}
+    return {"image": scores.image, **maps, **scores.extra}
 
 
 class _World:

@@ -5,15 +5,17 @@ Both branches have the same layers, so each layer holds the weights of both in t
 paper's Table 4 have one view.
 
 The forward pass is a function of parameters, features, text and noise alone: dropout masks are drawn beforehand
-(:meth:`Decoder.draw_noise`), from a generator that the caller owns. So a run repeats bit for bit whatever
-else draws random numbers, and several trials can be trained as one under ``torch.func.functional_call``
-and ``vmap``.
+(:meth:`Decoder.draw_noise`), from generators that the caller owns. So a run repeats bit for bit whatever
+else draws random numbers. Several trials train as one (:meth:`Decoder.join`): theirs are further views of the
+same layers, stacked trial after trial, and nothing passes from one to another.
 
-Shapes: V views, B images, T = 1 + N tokens (CLS first), W encoder width, D decoder width, E text width.
+Shapes: V views (of all J trials together), B images of each trial, T = 1 + N tokens (CLS first), W encoder width,
+D decoder width, E text width.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -30,11 +32,11 @@ HIDDEN_PIECE = 2**21  # values of the feed-forward layers' hidden units that are
 
 
 class BlockNoise(NamedTuple):
-    """What dropout does in one block: factors (0, or above 1 to make up for it); in ``hidden``, True = dropped."""
+    """What dropout does in one block: factors (0, or above 1 to make up for it); in ``hidden``, 0 = dropped."""
 
     attention: Tensor  # (V * B, heads, T, T)
     mixed: Tensor  # (V, B, T, D), behind the attention
-    hidden: Tensor  # (V, B * T, ffn)
+    hidden: Tensor  # (V, B * T, ffn) uint8, whose product with floats is quick
     output: Tensor  # (V, B, T, D), behind the feed-forward part
 
 
@@ -58,12 +60,13 @@ class Affine(nn.Module):
     def forward(self, x: Tensor, *, scale: float = 1.0) -> Tensor:
         return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight * scale if scale != 1 else self.weight)
 
-    def shared(self, x: Tensor) -> Tensor:
-        """The same rows ``(R, n_in)`` for every view, in one product: ``(V, R, n_out)``."""
-        views, n_in, n_out = self.weight.shape
-        joined = self.weight.transpose(0, 1).reshape(n_in, views * n_out)
-        y = torch.addmm(self.bias.flatten(), x, joined)
-        return y.view(-1, views, n_out).transpose(0, 1).contiguous()
+    def shared(self, x: Tensor, trials: int = 1) -> Tensor:
+        """The same rows ``(J * R, n_in)`` for every view of a trial, in one product: ``(V, R, n_out)``."""
+        weight = self.weight.unflatten(0, (trials, -1))  # (J, views of one trial, n_in, n_out)
+        joined = weight.transpose(1, 2).flatten(2)
+        y = torch.baddbmm(self.bias.view(trials, 1, -1), x.unflatten(0, (trials, -1)), joined)
+        views: Tensor = y.unflatten(2, weight.shape[1::2]).transpose(1, 2)
+        return views.flatten(0, 1)
 
 
 class Norm(nn.Module):
@@ -96,6 +99,7 @@ class Block(nn.Module):
     def __init__(self, views: int, config: PromptADConfig, generator: torch.Generator) -> None:
         super().__init__()
         width = config.D
+        self.views = views  # of one trial
         self.heads, self.norm_first = config.nhead, config.norm_first
         self.scale = _kept_scale(config.dropout)
         self.qkv = Affine(views, width, 3 * width, generator, xavier=True)
@@ -129,22 +133,23 @@ class Block(nn.Module):
     def _feed(self, x: Tensor, noise: BlockNoise | None) -> Tensor:
         rows = x.flatten(1, 2)
         # On a CPU the hidden layer of many rows costs twice as much in one piece as in pieces that fit its cache.
-        size = len(rows) * rows.shape[1] * self.up.bias.shape[1]
+        # Sums are taken piece by piece, so that trials trained together are cut up as each of them would be.
+        size = self.views * rows.shape[1] * self.up.bias.shape[1]
         pieces = -(-size // HIDDEN_PIECE) if rows.device.type == "cpu" else 1
-        dropped = [None] * pieces if noise is None else noise.hidden.chunk(pieces, 1)
-        parts = [self._perceive(part, drop) for part, drop in zip(rows.chunk(pieces, 1), dropped, strict=False)]
+        kept = [None] * pieces if noise is None else noise.hidden.chunk(pieces, 1)
+        parts = [self._perceive(part, keep) for part, keep in zip(rows.chunk(pieces, 1), kept, strict=False)]
         y = (parts[0] if len(parts) == 1 else torch.cat(parts, 1)).view_as(x)
         return y if noise is None else y * noise.output
 
-    def _perceive(self, rows: Tensor, dropped: Tensor | None) -> Tensor:
+    def _perceive(self, rows: Tensor, kept: Tensor | None) -> Tensor:
         hidden = self.up(rows)
-        if dropped is not None:
+        if kept is not None:
             # A unit set to zero before the ReLU stays zero behind it, and the ReLU gives it no gradient. So
             # autograd need not know of the dropout (nothing else needs the overwritten values), which
             # saves a pass over the largest tensor of the network; the weights behind make up for the zeros.
             with torch.no_grad():
-                hidden.masked_fill_(dropped, 0.0)
-        y: Tensor = self.down(hidden.relu_(), scale=1.0 if dropped is None else self.scale)
+                hidden.mul_(kept)
+        y: Tensor = self.down(hidden.relu_(), scale=1.0 if kept is None else self.scale)
         return y
 
 
@@ -169,7 +174,8 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        views = config.abn + config.nor
+        self.trials = 1
+        self.views = views = config.abn + config.nor  # of one trial
 
         def layers(kind: type[Affine | Film], count: int, n_in: int, n_out: int) -> nn.ModuleList:
             return nn.ModuleList(kind(views, n_in, n_out, generator) for _ in range(count))
@@ -182,20 +188,37 @@ class Decoder(nn.Module):
         signs = torch.tensor([1.0] * config.abn + [-1.0] * config.nor)
         self.register_buffer("signs", signs.view(-1, 1, 1), persistent=False)
 
-    def draw_noise(self, batch: int, tokens: int, generator: torch.Generator) -> list[BlockNoise] | None:
-        """The dropout masks of one training step, on the generator's device; None if nothing is dropped."""
-        views, config = len(self.signs), self.config
+    @classmethod
+    def join(cls, decoders: Sequence[Decoder]) -> Decoder:
+        """The decoders of several trials as one, which they share their weights with from now on."""
+        joined = copy.deepcopy(decoders[0])
+        joined.trials = len(decoders)
+        joined.signs = torch.cat([decoder.signs for decoder in decoders])
+        for whole, *parts in zip(*(d.parameters() for d in (joined, *decoders)), strict=True):
+            whole.data = torch.cat([part.data for part in parts])
+            for part, rows in zip(parts, whole.data.chunk(len(parts)), strict=True):
+                part.data = rows
+        return joined
+
+    def draw_noise(
+        self, batch: int, tokens: int, generators: Sequence[torch.Generator]
+    ) -> list[BlockNoise] | None:
+        """The dropout masks of one training step, each trial's from its own generator, on that one's device.
+
+        None if nothing is dropped.
+        """
+        views, config = self.views, self.config
         if not _octets(config.dropout):
             return None
 
         def factors(*shape: int) -> Tensor:
-            return (~_dropped(shape, config.dropout, generator)).float().mul_(_kept_scale(config.dropout))
+            return _kept(shape, config.dropout, generators).float().mul_(_kept_scale(config.dropout))
 
         return [
             BlockNoise(
                 attention=factors(views * batch, config.nhead, tokens, tokens),
                 mixed=factors(views, batch, tokens, config.D),
-                hidden=_dropped((views, batch * tokens, config.ffn), config.dropout, generator),
+                hidden=_kept((views, batch * tokens, config.ffn), config.dropout, generators),
                 output=factors(views, batch, tokens, config.D),
             )
             for _ in range(BLOCKS)
@@ -209,7 +232,7 @@ class Decoder(nn.Module):
         The method's answer is the last block's, summed over the branches.
 
         Args:
-            tokens: ``(B, T, W)`` of the frozen encoder, deepest layer first.
+            tokens: ``(J * B, T, W)`` of the frozen encoder, deepest layer first.
             text: ``(V, B, E)`` the branch's own prompt, for FiLM.
             other: ``(V, B, M, E)`` the other view's prompt, or M images in its place, for the prototypes.
             noise: dropout masks; without them nothing is dropped.
@@ -240,7 +263,8 @@ class Decoder(nn.Module):
             return q
         frozen, reduce = tokens[block], self.reduce[block]
         assert isinstance(reduce, Affine)
-        z = reduce.shared(frozen.flatten(0, 1)).view(-1, *frozen.shape[:2], self.config.D)
+        rows = reduce.shared(frozen.flatten(0, 1), self.trials)
+        z = rows.view(len(rows), -1, frozen.shape[1], self.config.D)
         return z if q is None else z + q
 
     def _prototypes(self, block: int, other: Tensor) -> Tensor | None:
@@ -264,11 +288,16 @@ class Decoder(nn.Module):
 
     def _refine(self, block: int, q: Tensor, phi: Tensor | None, s: Tensor) -> Tensor:
         """Each branch's patch tokens times the mask made from the other branch's scores (section 3.5)."""
-        q_abn, q_nor = q.unbind()
-        q_abn = self._highlight(q_abn, s[1])
+        q_abn, q_nor = self._branches(q)
+        q_abn = self._highlight(q_abn, self._branches(s)[1])
         if self.config.cmi_order == "sequential":
-            s = self._scores(block, torch.stack([q_abn, q_nor]), phi)
-        return torch.stack([q_abn, self._highlight(q_nor, s[0])])
+            s = self._scores(block, torch.stack([q_abn, q_nor], 1).flatten(0, 1), phi)
+        return torch.stack([q_abn, self._highlight(q_nor, self._branches(s)[0])], 1).flatten(0, 1)
+
+    def _branches(self, x: Tensor) -> tuple[Tensor, ...]:
+        """``(V, ...)`` to ``(J, ...)`` of the abnormality branches and of the normality branches."""
+        branches: tuple[Tensor, ...] = x.unflatten(0, (self.trials, 2)).unbind(1)
+        return branches
 
     def _highlight(self, q: Tensor, s: Tensor) -> Tensor:
         mask = soft_mask(s.detach() if self.config.cmi_detach else s, self.config.sigma, self.config.cmi_mask)
@@ -306,9 +335,17 @@ def deviation_loss(scores: Tensor, y: Tensor, alpha: float) -> Tensor:
     return (1 - y) * F.relu(alpha + scores) + y * F.relu(alpha - scores)
 
 
-def draw_reference(shape: tuple[int, ...], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of 5000 standard normal scores for each loss, as DevNet's code draws them."""
-    scores = torch.randn((*shape, 5000), generator=generator, device=generator.device)
+def draw_reference(shape: tuple[int, int], generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of 5000 standard normal scores for each loss, as DevNet's code draws them.
+
+    Args:
+        shape: of one trial's losses, ``(3, L)``.
+
+    Returns:
+        ``(3, J, L, 1)`` each.
+    """
+    drawn = [torch.randn((*shape, 5000), generator=each, device=each.device) for each in generators]
+    scores = torch.stack(drawn, 1)
     return scores.mean(-1, keepdim=True), scores.std(-1, keepdim=True)
 
 
@@ -323,29 +360,35 @@ def objective(
 
     Args:
         maps: ``(3, V, B, N)`` of :class:`Decoder`.
-        labels: ``(B,)`` float, 1 = anomalous.
+        labels: ``(J * B,)`` float, 1 = anomalous.
         config: the method's options.
-        regions: ``(B, N)`` float, 1 = anomalous there; needed where ``supervision`` is not ``image``.
-        reference: mean and deviation of reference scores, ``(3, V or V + 1, 1)``; None = 0 and 1.
+        regions: ``(J * B, N)`` float, 1 = anomalous there; needed where ``supervision`` is not ``image``.
+        reference: mean and deviation of reference scores, ``(3, J, views or views + 1, 1)``; None = 0 and 1.
+
+    Returns:
+        The sum over the trials: each one's gradient is what it would be alone.
     """
+    maps = maps.unflatten(1, (len(labels) // maps.shape[2], -1))  # (3, J, views, B, N)
     if config.loss_sum:
-        maps = torch.cat([maps, maps.sum(1, keepdim=True)], 1)
+        maps = torch.cat([maps, maps.sum(2, keepdim=True)], 2)
     loss = maps.new_zeros(())
     if config.supervision != "pixel":
         pooled = top_mean(maps, config.topk)
         if reference is not None:
             pooled = (pooled - reference[0]) / reference[1]
-        loss = loss + _weighted(deviation_loss(pooled, labels, config.alpha).mean(-1), config)
+        targets = labels.view(maps.shape[1], 1, -1)
+        loss = loss + _weighted(deviation_loss(pooled, targets, config.alpha).mean(-1), config)
     if config.supervision != "image":
         assert regions is not None
         if reference is not None:
             maps = (maps - reference[0].unsqueeze(-1)) / reference[1].unsqueeze(-1)
-        loss = loss + _weighted(deviation_loss(maps, regions, config.alpha).mean((-2, -1)), config)
+        targets = regions.view(maps.shape[1], 1, *maps.shape[3:])
+        loss = loss + _weighted(deviation_loss(maps, targets, config.alpha).mean((-2, -1)), config)
     return loss
 
 
 def _weighted(losses: Tensor, config: PromptADConfig) -> Tensor:
-    weights = losses.new_tensor(config.deep_weights).unsqueeze(-1)
+    weights = losses.new_tensor(config.deep_weights).view(-1, 1, 1)
     return (losses * weights).sum()
 
 
@@ -357,7 +400,7 @@ def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -
 
 
 def _octets(rate: float) -> int:
-    """A dropout rate in units of 1/256, the resolution of :func:`_dropped`."""
+    """A dropout rate in units of 1/256, the resolution of :func:`_kept`."""
     return round(256 * rate)
 
 
@@ -365,12 +408,17 @@ def _kept_scale(rate: float) -> float:
     return 1 / (1 - _octets(rate) / 256)
 
 
-def _dropped(shape: tuple[int, ...], rate: float, generator: torch.Generator) -> Tensor:
-    """Booleans, True with probability ``rate``, eight from one 64-bit draw.
+def _kept(shape: tuple[int, ...], rate: float, generators: Sequence[torch.Generator]) -> Tensor:
+    """Bytes, 0 with probability ``rate`` and else 1, eight from one 64-bit draw, of J trials one after the other.
 
     With a draw for each, dropout would take as long as the rest of the network.
+
+    Args:
+        shape: of one trial's; the result's first axis is J times as long.
     """
     count = math.prod(shape)
-    words = torch.empty(-(-count // 8), dtype=torch.int64, device=generator.device)
-    octets = words.random_(-(2**63), None, generator=generator).view(torch.uint8)[:count]
-    return octets.lt_(_octets(rate)).view(torch.bool).view(shape)
+    words = torch.empty((len(generators), -(-count // 8)), dtype=torch.int64, device=generators[0].device)
+    for row, generator in zip(words, generators, strict=True):
+        row.random_(-(2**63), None, generator=generator)
+    octets = words.view(torch.uint8)[:, :count]
+    return octets.ge_(_octets(rate)).reshape(-1, *shape[1:])

@@ -25,26 +25,20 @@ paper's choices; the study of the open choices, with what it cannot tell, is in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.contracts import Context, ImageSet, Prompts, Scores, TextImageEncoder, TrainingSet, Traits
-from bench.errors import BenchError, NotApplicable
+from bench.contracts import Context, ImageSet, Scores, TrainingSet, Traits
+from bench.methods._promptad_text import Support, Texts, resolve_layers, views
 
 if TYPE_CHECKING:
     import torch
 
     from bench.methods._promptad_net import Decoder
-
-Ints = NDArray[np.int64]
-
-GENERIC = ("scratch", "tear", "crack", "cut", "defect")  # the paper's example words (section 4.1)
-SHARED = Prompts("thing", "a flawless thing", f"abnormality of thing is {', '.join(GENERIC)}")
-LAYERS_OF_12 = (3, 7, 9)  # CLIPSeg's, of ViT-B/16's 12 blocks
 
 
 @dataclass(frozen=True)
@@ -209,63 +203,17 @@ class PromptAD:
     # ---------------------------------------------------------------- training
 
     def fit(self, train: TrainingSet, context: Context) -> None:
-        import torch
+        self.fit_together([self], [train], [context])
 
-        from bench.methods import _promptad_net as net
+    @classmethod
+    def fit_together(
+        cls, methods: Sequence[PromptAD], trains: Sequence[TrainingSet], contexts: Sequence[Context]
+    ) -> None:
+        """As :class:`bench.contracts.FitsTogether` says; see :mod:`bench.methods._promptad_fit`."""
+        from bench.methods._promptad_fit import fit
 
-        config, device = self.config, torch.device(context.device)
-        if not train.labels.any() or train.labels.all():
-            raise NotApplicable("PromptAD learns from normal images and labelled anomalies; one kind is missing")
-        encoder = context.encoder(config.encoder)
-        rng = np.random.default_rng(context.seed)
-        noise_of = torch.Generator(device).manual_seed(context.seed)
-        layers = resolve_layers(config.clip_layers, encoder.n_blocks)
-        features = encoder.encode_images(train.images, layers=layers, image_size=config.img_size)
-        tokens = [features.tokens[layer].to(device) for layer in layers]
-        labels = torch.as_tensor(train.labels, dtype=torch.float32, device=device)
-        regions = None
-        if config.supervision != "image":
-            regions = _regions(train, features.grid).to(device)
-
-        texts = Texts(train.images, config, encoder)
-        normality, abnormality = texts.normality.to(device), texts.abnormality.to(device)
-        steps = draw_steps(train.images.categories, train.labels, config, rng)
-        nor_rows, abn_rows = texts.rows(train, steps, rng)
-        # to the device once, not at every step
-        schedule = torch.as_tensor(np.stack([steps, nor_rows, abn_rows], 1)).to(device)
-
-        weights_of = torch.Generator().manual_seed(context.seed)
-        decoder = net.Decoder(config, len(layers), encoder.width, encoder.embed_dim, weights_of).to(device)
-        optimiser, scheduler = _optimiser(decoder, config)
-        count = decoder.signs.shape[0] + config.loss_sum
-        for step in context.track(range(config.iters), "train"):
-            images, nor_row, abn_row = schedule[step]
-            own, other = self._views(normality[nor_row], abnormality[abn_row])
-            noise = decoder.draw_noise(len(images), tokens[0].shape[1], noise_of)
-            maps = decoder([t[images] for t in tokens], own, other.unsqueeze(2), noise)
-            sampled = config.ref_scores == "sampled"
-            loss = net.objective(
-                maps,
-                labels[images],
-                config,
-                regions=None if regions is None else regions[images],
-                reference=net.draw_reference((net.BLOCKS, count), noise_of) if sampled else None,
-            )
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            if config.grad_clip:
-                torch.nn.utils.clip_grad_norm_(decoder.parameters(), config.grad_clip)
-            optimiser.step()
-            scheduler.step()
-        self._net = decoder.requires_grad_(False)
-
-    def _views(self, normality: torch.Tensor, abnormality: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Per branch its own prompt and the other view's, ``(V, B, E)`` each; abnormality branch first."""
-        import torch
-
-        pairs = [(abnormality, normality)] * self.config.abn + [(normality, abnormality)] * self.config.nor
-        own, other = zip(*pairs, strict=True)
-        return torch.stack(own), torch.stack(other)
+        for method, net in zip(methods, fit(methods[0].config, trains, contexts), strict=True):
+            method._net = net
 
     # ---------------------------------------------------------------- scoring
 
@@ -314,7 +262,7 @@ class PromptAD:
 
         def one(i: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
             row = [texts.categories.index(images.categories[i])]
-            own, other = self._views(texts.normality[row], texts.abnormality[row])
+            own, other = views(texts.normality[row], texts.abnormality[row], config)
             prototypes = other.unsqueeze(2)
             if support is not None:
                 own, prototypes = self._with_support(own, prototypes, support)
@@ -355,15 +303,6 @@ class PromptAD:
 # ---------------------------------------------------------------- parts without state
 
 
-def resolve_layers(layers: Sequence[int], n_blocks: int) -> tuple[int, ...]:
-    """The encoder's blocks that are read, deepest first; see ``clip_layers``."""
-    if not layers:
-        layers = [max(0, int((i + 1) * n_blocks / 12 + 0.5) - 1) for i in LAYERS_OF_12]
-    if max(layers) >= n_blocks:
-        raise BenchError(f"clip_layers={'+'.join(map(str, layers))}: this encoder has blocks 0 to {n_blocks - 1}")
-    return tuple(sorted(layers, reverse=True))
-
-
 def image_score(blocks: torch.Tensor, config: PromptADConfig) -> torch.Tensor:
     """The score of one image from its maps ``(3, V, N)``; see ``image_score``."""
     from bench.methods._promptad_net import top_mean
@@ -374,156 +313,6 @@ def image_score(blocks: torch.Tensor, config: PromptADConfig) -> torch.Tensor:
     if config.image_score == "max":
         return branches.sum(0).amax()
     return top_mean(blocks.sum((0, 1)) if config.image_score == "blocks" else branches.sum(0), config.topk)
-
-
-def draw_steps(
-    categories: Sequence[str], labels: NDArray[np.int8], config: PromptADConfig, rng: np.random.Generator
-) -> Ints:
-    """The images of each training step, ``(iters, episodes_per_step * n_query)`` indices.
-
-    Each run of ``n_query`` is an episode and has one category.
-    """
-    of, anomalous = np.asarray(categories), np.asarray(labels) == 1
-    names = sorted(set(categories))
-    if config.base == "single":
-        names = [str(rng.choice(sorted(set(of[anomalous]))))]
-    pools = [(np.flatnonzero((of == c) & ~anomalous), np.flatnonzero((of == c) & anomalous)) for c in names]
-    share = np.array([_anomaly_share(len(good), len(bad), config.sampling) for good, bad in pools])
-
-    shape = (config.iters, config.episodes_per_step)
-    category = np.repeat(rng.integers(len(names), size=shape), config.n_query, axis=1)
-    positive = rng.random(category.shape) < share[category]
-    if config.ensure_anomaly:
-        with_anomaly = np.flatnonzero(share > 0)
-        for step in np.flatnonzero(~positive.any(1)):
-            places = np.flatnonzero(share[category[step]] > 0)
-            if not len(places):  # no category of this step has any: its first episode moves to one that has
-                places = np.arange(config.n_query)
-                category[step, places] = rng.choice(with_anomaly)
-                positive[step, places] = share[category[step, places]] == 1
-            positive[step, rng.choice(places)] = True
-
-    steps = np.empty(category.shape, dtype=np.int64)
-    for c, pool in enumerate(pools):
-        for kind in (0, 1):
-            here = (category == c) & (positive == kind)
-            if here.any():
-                steps[here] = rng.choice(pool[kind], size=int(here.sum()))
-    return steps
-
-
-def _anomaly_share(good: int, bad: int, sampling: str) -> float:
-    """How likely a query is an anomaly, in a category with so many of each."""
-    if not (good and bad):
-        return float(bad > 0)
-    return {"x10": 10 * bad / (10 * bad + good), "balanced": 1 / 2, "2:1": 1 / 3}[sampling]
-
-
-class Texts:
-    """The prompts' embeddings of the categories among ``images``.
-
-    Attributes:
-        categories: their names, sorted; row i of the embeddings belongs to the i-th.
-        normality: ``(C, E)``.
-        abnormality: ``(C + R, E)``; for ``sample_type``, R rows of single types follow.
-    """
-
-    def __init__(self, images: ImageSet, config: PromptADConfig, encoder: TextImageEncoder) -> None:
-        import torch
-
-        self.categories = sorted(set(images.categories))
-        if missing := [c for c in self.categories if c not in images.prompts]:
-            raise NotApplicable(f"PromptAD needs prompts; there are none for {', '.join(missing)}")
-        norm = config.text_norm
-        pairs = [sentences(images.prompts[c], config) for c in self.categories]
-        self.normality = _normalised(encoder.encode_text([normality for normality, _ in pairs]), norm)
-        types = [_normalised(encoder.encode_text(list(words.values())), norm) for _, words in pairs]
-        pooled = torch.stack([_normalised(each.mean(0), norm) for each in types])
-        self._type_rows: dict[str, dict[str, int]] = {c: {} for c in self.categories}
-        if config.prompt_pool == "sample_type":
-            first = len(pooled)
-            for category, (_, words) in zip(self.categories, pairs, strict=True):
-                self._type_rows[category] = {word: first + k for k, word in enumerate(words)}
-                first += len(words)
-            pooled = torch.cat([pooled, *types])
-        self.abnormality = pooled
-
-    def rows(self, train: TrainingSet, steps: Ints, rng: np.random.Generator) -> tuple[Ints, Ints]:
-        """For each image of each step, its row of ``normality`` and of ``abnormality``."""
-        category = np.array([self.categories.index(c) for c in train.images.categories])
-        normality = category[steps]
-        abnormality = normality.copy()
-        own = np.full(len(train), -1)
-        for i in np.flatnonzero(train.labels):
-            own[i] = self._type_rows[train.images.categories[i]].get(train.types[i], -1)
-        for c, name in enumerate(self.categories):
-            if not (described := list(self._type_rows[name].values())):
-                continue
-            labelled = sorted(set(own[(category == c) & (own >= 0)]))
-            here = normality == c
-            abnormality[here] = rng.choice(labelled or described, size=int(here.sum()))
-        return normality, np.where(own[steps] >= 0, own[steps], abnormality)
-
-
-def sentences(prompts: Prompts, config: PromptADConfig) -> tuple[str, Mapping[str, str]]:
-    """A category's normality prompt, and its abnormality prompts by anomaly type ("" = all in one)."""
-    if config.prompt_set == "shared":
-        prompts = SHARED
-    whole, descriptions = prompts.abnormality, prompts.descriptions
-    if config.prompt_set != "dataset_types":
-        descriptions = {word: word for word in GENERIC}
-        whole = f"abnormality of {prompts.label} is {', '.join(GENERIC)}"
-    if config.prompt_pool == "one_sentence" or not descriptions:
-        return prompts.normality, {"": whole}
-    return prompts.normality, {t: f"abnormality of {prompts.label} is {d}" for t, d in descriptions.items()}
-
-
-@dataclass(frozen=True)
-class Support:
-    """What K normal images give: a bank ``(M, E)`` of prototypes and their mean embedding ``(E,)``."""
-
-    bank: torch.Tensor
-    mean: torch.Tensor
-
-    @classmethod
-    def of(cls, images: ImageSet, config: PromptADConfig, encoder: TextImageEncoder) -> Support:
-        last = encoder.n_blocks - 1
-        wanted = (last,) if config.few_shot_proto == "patches" else ()
-        features = encoder.encode_images(images, layers=wanted, image_size=config.img_size)
-        each = _normalised(features.embedding, config.text_norm)
-        mean = _normalised(each.mean(0), config.text_norm)
-        if config.few_shot_proto == "patches":
-            patches = encoder.project(features.tokens[last][:, 1:]).flatten(0, 1)
-            return cls(_normalised(patches, config.text_norm), mean)
-        return cls(each if config.few_shot_proto == "nearest" else mean[None], mean)
-
-
-def _normalised(x: torch.Tensor, norm: str) -> torch.Tensor:
-    return x / x.norm(dim=-1, keepdim=True) if norm == "l2" else x
-
-
-def _regions(train: TrainingSet, grid: tuple[int, int]) -> torch.Tensor:
-    """``(N, h * w)``: 1 where a patch holds an anomalous pixel. Only anomalies' masks are read."""
-    import torch
-    import torch.nn.functional as F
-
-    regions = torch.zeros(len(train), *grid)
-    for i in np.flatnonzero(train.labels):
-        mask = torch.from_numpy(np.ascontiguousarray(train.mask(int(i)))).float()
-        regions[i] = F.adaptive_max_pool2d(mask[None], grid)[0]
-    return regions.flatten(1)
-
-
-def _optimiser(
-    decoder: Decoder, config: PromptADConfig
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    from torch import optim
-
-    if config.optim == "adamw":
-        adamw = optim.AdamW(decoder.parameters(), lr=config.lr, weight_decay=config.wd, fused=True)
-        return adamw, optim.lr_scheduler.CosineAnnealingLR(adamw, config.iters, eta_min=config.lr_end)
-    adam = optim.Adam(decoder.parameters(), lr=config.lr, weight_decay=config.wd, fused=True)
-    return adam, optim.lr_scheduler.StepLR(adam, -(-config.iters // 3), gamma=0.1)
 
 
 def _smoothed(maps: torch.Tensor, sigma: float, side: int) -> torch.Tensor:

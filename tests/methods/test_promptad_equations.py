@@ -262,16 +262,18 @@ def test_objective_equals_numpy(supervision: Any, loss_sum: bool, parity: Parity
                     r = regions[b].numpy()
                     per = (1 - r) * np.maximum(0, 5 + dev) + r * np.maximum(0, 5 - dev)
                     expected += weight * per.mean() / B
-    got = net.objective(maps, labels, config, regions=regions, reference=(mean, std))
+    reference = (mean[:, None], std[:, None])  # of one trial
+    got = net.objective(maps, labels, config, regions=regions, reference=reference)
     parity.equal("PromptAD: objective, Eq. 5", "NumPy", got, expected, 1e-12)
     plain = net.objective(maps, labels, config, regions=regions)
-    same = (torch.zeros_like(mean), torch.ones_like(std))
+    same = (torch.zeros_like(reference[0]), torch.ones_like(reference[1]))
     torch.testing.assert_close(plain, net.objective(maps, labels, config, regions=regions, reference=same))
 
 
 def test_sampled_reference_scores() -> None:
-    mean, std = net.draw_reference((3, 2), torch.Generator().manual_seed(0))
-    assert mean.shape == std.shape == (3, 2, 1)
+    mean, std = net.draw_reference((3, 2), [torch.Generator().manual_seed(seed) for seed in (0, 1)])
+    assert mean.shape == std.shape == (3, 2, 2, 1)
+    assert torch.equal(mean[:, 1:], net.draw_reference((3, 2), [torch.Generator().manual_seed(1)])[0])
     assert mean.abs().max() < 0.1
     assert (std - 1).abs().max() < 0.1
 
@@ -333,11 +335,11 @@ def test_dropout_by_hand() -> None:
     """The masks do what dropout does, in value and gradient, though one of them is hidden from autograd."""
     config = replace(SMALL, dropout=0.25)
     block = make(config).blocks[0]
-    noise = make(config).draw_noise(B, 1 + N, torch.Generator().manual_seed(3))
+    noise = make(config).draw_noise(B, 1 + N, [torch.Generator().manual_seed(3)])
     assert noise is not None
     x = torch.randn(2, B, 1 + N, config.D, dtype=torch.float64, requires_grad=True)
     first = noise[0]
-    keep = (~first.hidden).double() / 0.75
+    keep = first.hidden.double() / 0.75
 
     def plain(x: Tensor) -> Tensor:
         q, k, v = block.qkv(x.flatten(1, 2)).view(2 * B, 1 + N, 3, 2, 4).permute(2, 0, 3, 1, 4)
@@ -359,7 +361,7 @@ def test_dropout_by_hand() -> None:
 def test_feed_forward_in_pieces_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(SMALL, dropout=0.25)
     decoder = make(config)
-    noise = decoder.draw_noise(B, 1 + N, torch.Generator().manual_seed(3))
+    noise = decoder.draw_noise(B, 1 + N, [torch.Generator().manual_seed(3)])
     whole = decoder(*make_inputs(), noise)
     monkeypatch.setattr(net, "HIDDEN_PIECE", 100)
     torch.testing.assert_close(decoder(*make_inputs(), noise), whole)
@@ -367,41 +369,69 @@ def test_feed_forward_in_pieces_is_the_same(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_dropout_rate_and_scale() -> None:
     decoder = make(replace(SMALL, dropout=0.1))
-    noise = decoder.draw_noise(40, 50, torch.Generator().manual_seed(0))
+    noise = decoder.draw_noise(40, 50, [torch.Generator().manual_seed(0)])
     assert noise is not None
     assert len(noise) == 3
-    assert abs(float(noise[0].hidden.float().mean()) - 26 / 256) < 0.01
+    assert abs(1 - float(noise[0].hidden.float().mean()) - 26 / 256) < 0.01
     assert abs(float(noise[1].attention.mean()) - 1) < 0.01  # what is kept makes up for what is dropped
     assert set(noise[2].mixed.unique().tolist()) == {0.0, np.float32(256 / 230)}
     assert not torch.equal(noise[0].hidden, noise[1].hidden)
-    assert make(SMALL).draw_noise(4, 5, torch.Generator()) is None
+    assert make(SMALL).draw_noise(4, 5, [torch.Generator()]) is None
 
 
 # ---------------------------------------------------------------- several trials at once
 
 
-def test_trials_train_together_under_vmap() -> None:
-    config = replace(SMALL, dropout=0.25)
-    decoders = [make(config, seed) for seed in (0, 1)]
-    inputs = [make_inputs(seed=seed) for seed in (5, 6)]
-    noises = [d.draw_noise(B, 1 + N, torch.Generator().manual_seed(i)) for i, d in enumerate(decoders)]
-    labels = torch.tensor([0.0, 1.0, 0.0])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"cmi_order": "sequential"},
+        {"share_heads": True, "share_protos": True, "film_at": "every"},
+        {"loss_sum": True, "ref_scores": "sampled"},
+        {"supervision": "both"},
+        {"nor": False, "ccl": False, "cmi": False},
+    ],
+    ids=str,
+)
+def test_joined_trials_have_the_gradients_of_each_alone(changes: dict[str, Any], parity: Parity) -> None:
+    config = replace(SMALL, dropout=0.25, **changes)
+    views = config.abn + config.nor
+    decoders = [make(config, seed) for seed in range(3)]
+    inputs = [make_inputs(views, seed=5 + seed) for seed in range(3)]
+    labels = [torch.tensor(y) for y in ([0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [1.0, 1.0, 0.0])]
+    regions = [torch.rand(B, N, generator=torch.Generator().manual_seed(i)).round() for i in range(3)]
 
-    def loss(parameters: Any, tokens: Any, text: Any, other: Any, noise: Any) -> Tensor:
-        noise = [net.BlockNoise(*each) for each in noise]
-        maps = torch.func.functional_call(decoders[0], parameters, (tokens, text, other, noise))
-        return net.objective(maps, labels, config)
+    def gradients(decoder: net.Decoder, chosen: range) -> list[Tensor]:
+        generators = [torch.Generator().manual_seed(i) for i in chosen]
+        noise = decoder.draw_noise(B, 1 + N, generators)
+        tokens, text, other = zip(*(inputs[i] for i in chosen), strict=True)
+        frozen = [torch.cat(layer) for layer in zip(*tokens, strict=True)]
+        maps = decoder(frozen, torch.cat(text), torch.cat(other), noise)
+        loss = net.objective(
+            maps,
+            torch.cat([labels[i] for i in chosen]),
+            config,
+            torch.cat([regions[i] for i in chosen]),
+            net.draw_reference((3, views + config.loss_sum), generators),
+        )
+        return list(torch.autograd.grad(loss, list(decoder.parameters())))
 
-    def stack(items: list[Any]) -> Any:
-        if isinstance(items[0], Tensor):
-            return torch.stack(items)
-        if isinstance(items[0], dict):
-            return {key: stack([i[key] for i in items]) for key in items[0]}
-        return [stack(list(part)) for part in zip(*items, strict=True)]
+    alone = [gradients(decoder, range(i, i + 1)) for i, decoder in enumerate(decoders)]
+    joined = net.Decoder.join(decoders)
+    farthest = 0.0
+    for together, *apart in zip(gradients(joined, range(3)), *alone, strict=True):
+        torch.testing.assert_close(together, torch.cat(apart), rtol=1e-10, atol=1e-12)
+        farthest = max(farthest, float((together - torch.cat(apart)).abs().max()))
+    parity.reached("PromptAD: gradients of joined trials", "each alone", farthest, 1e-10)
 
-    parameters = [{name: p.detach() for name, p in d.named_parameters()} for d in decoders]
-    each = [(p, *i, n) for p, i, n in zip(parameters, inputs, noises, strict=True)]
-    together = torch.func.vmap(torch.func.grad(loss))(*(stack(list(part)) for part in zip(*each, strict=True)))
-    for i, arguments in enumerate(each):
-        for name, alone in torch.func.grad(loss)(*arguments).items():
-            torch.testing.assert_close(together[name][i], alone)
+
+def test_joined_trials_share_their_weights() -> None:
+    decoders = [make(SMALL, seed) for seed in range(3)]
+    joined = net.Decoder.join(decoders)
+    with torch.no_grad():
+        for parameter in joined.parameters():
+            parameter += 1
+    for number, decoder in enumerate(decoders):
+        for whole, part in zip(joined.parameters(), decoder.parameters(), strict=True):
+            torch.testing.assert_close(whole.chunk(3)[number], part)

@@ -132,6 +132,33 @@ class Normals(Learner):
         super().fit(train, context)
 
 
+class Joint(Learner):
+    """Trained, several trials at once where the engine wants it; fails then in the way its option says."""
+
+    name = "toy-joint"
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        how: str = ""
+
+    def fit(self, train, context):
+        self.fit_together([self], [train], [context])
+
+    @classmethod
+    def fit_together(cls, methods, trains, contexts):
+        how = methods[0].config.how
+        if how == "raise" and len(methods) > 1:
+            raise RuntimeError("boom together")
+        if how == "memory" and len(methods) > 2:
+            raise MemoryError("cannot allocate 99 GiB")
+        for method, train, context in zip(methods, trains, contexts):
+            if how == "seed 1" and context.seed == 1:
+                raise RuntimeError("boom for seed 1")
+            grain = np.random.default_rng(context.seed).random() / 100
+            normal = np.flatnonzero(train.labels == 0)
+            method.centre = np.mean([train.images[i].mean() for i in normal]) + grain
+
+
 class Reader(Learner):
     """Writes down the prompts of its training and test images."""
 
@@ -186,6 +213,7 @@ toy-learner = zsad_toy:Learner
 toy-faulty = zsad_toy:Faulty
 toy-curious = zsad_toy:Curious
 toy-normals = zsad_toy:Normals
+toy-joint = zsad_toy:Joint
 toy-reader = zsad_toy:Reader
 toy-source = zsad_toy:Source
 toy-broken = zsad_toy_missing:Nothing
