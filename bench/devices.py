@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -12,6 +14,9 @@ from bench.errors import BenchError
 
 if TYPE_CHECKING:
     import torch
+
+Precision = Literal["highest", "high", "medium"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 def choose_device(name: str = "auto") -> str:
@@ -39,11 +44,16 @@ def choose_device(name: str = "auto") -> str:
     return name
 
 
-def seed_everything(seed: int) -> None:
+def seed_everything(seed: int, precision: Precision = "highest") -> None:
     """Seed Python's, NumPy's and torch's global generators, and prefer deterministic algorithms.
 
     Where an operation has no deterministic form torch warns and goes on: a third party's method must not fail
-    for it. On CUDA, float32 convolutions and products stay float32 (no TF32).
+    for it.
+
+    Args:
+        precision: ``highest`` keeps products and convolutions of float32 numbers in float32. ``high`` lets a GPU
+            round their factors to TF32 (10 bits), ``medium`` to bfloat16 (7 bits), a CPU too if it can multiply
+            these; sums stay float32. See ``torch.set_float32_matmul_precision``.
     """
     # cuBLAS reads this when it starts, so it must be set before the first CUDA product.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -56,8 +66,23 @@ def seed_everything(seed: int) -> None:
     # a debugging aid of deterministic mode, which costs time
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = precision != "highest"
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Products of float32 numbers are float32 meanwhile: for what trials of any precision share."""
+    import torch
+
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def limit_threads(count: int = 1) -> None:

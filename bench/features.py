@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bench.devices import full_precision
 from bench.feature_store import FeatureStore, Rows, default_limit, default_root
 
 if TYPE_CHECKING:
@@ -161,7 +162,8 @@ class FeatureCache:
         def compute(missing: list[str]) -> Rows:
             ready = ahead(lambda image: prepare(images[places[image][0]]), missing, 3 * batch_size)
             for batch in batches(zip(missing, ready, strict=True), batch_size):
-                outputs = forward(torch.stack([tensor for _, tensor in batch]))
+                with full_precision():
+                    outputs = forward(torch.stack([tensor for _, tensor in batch]))
                 self.passes += len(batch)
                 kept = {part: outputs[part].to("cpu", self.dtype) for part in {*shapes, *also}}
                 for row, (image, _) in enumerate(batch):

@@ -282,6 +282,7 @@ class _Expansion:
             prompts={c: dataclasses.asdict(p) for c, p in own.items()},
             weights={name: self.weights[name] for name in entry.encoders.values()},
             device=self.study.device,
+            precision=self.study.precision,
             hashes=self.hashes,
             command=self._command(target, entry, category, shots, seed),
             source_prompts={c: dataclasses.asdict(p) for c, p in learned.items()} if transfer else None,

@@ -16,15 +16,15 @@ PACKAGES = ("numpy", "torch", "torchvision", "open_clip_torch", "timm", "anomali
 
 
 @functools.lru_cache(maxsize=4)
-def environment(device: str) -> dict[str, Any]:
-    """Versions, source revision, platform and device of this process."""
+def environment(device: str, precision: str = "highest") -> dict[str, Any]:
+    """Versions, source revision, platform and device of this process, and how exactly it multiplies matrices."""
     return {
         "bench": bench.__version__,
         "revision": revision(),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "device": _device_name(device),
+        "device": _device_name(device) + ("" if precision == "highest" else f", {precision} precision"),
     }
 
 

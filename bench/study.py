@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.config import Spec, build_config, parse_spec
+from bench.devices import Precision
 from bench.errors import BenchError, unknown
 
 PAPER_SEEDS = 10
@@ -36,6 +37,7 @@ class Study:
         weights: encoder name -> local weights file; under the name ``""`` for the only encoder in use.
         prompts: a prompt file that replaces the datasets' own.
         device: torch device, or ``auto``.
+        precision: of float32 matrix products, one of :data:`bench.devices.PRECISIONS`.
         layout: the rows and columns that its tables have, see :mod:`bench.report.layouts`; empty for the
             categories and methods.
     """
@@ -54,6 +56,7 @@ class Study:
     weights: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     prompts: Path | None = None
     device: str = "auto"
+    precision: Precision = "highest"
     layout: str = ""
 
     def __post_init__(self) -> None:
@@ -77,7 +80,7 @@ class Study:
         return only
 
 
-_FIELDS = {f.name for f in dataclasses.fields(Study)} - {"roots", "weights", "device"}
+_FIELDS = {f.name for f in dataclasses.fields(Study)} - {"roots", "weights", "device", "precision"}
 
 
 def shipped_studies() -> dict[str, str]:
@@ -222,6 +225,7 @@ class Task:
     hashes: str
     command: str
     features: bool = False
+    precision: Precision = "highest"
     source_prompts: Mapping[str, Any] | None = None
 
     @property

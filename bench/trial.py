@@ -200,7 +200,7 @@ def _record(task: Task, status: str, reason: str | None) -> dict[str, Any]:
         "metrics": {},
         "notes": [],
         "provenance": {
-            **environment(task.device),
+            **environment(task.device, task.precision),
             "command": task.command,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         },
@@ -270,7 +270,7 @@ class _Trial:
         """Seed every generator and build the method."""
         from bench.devices import seed_everything
 
-        seed_everything(self.context.seed)
+        seed_everything(self.context.seed, self.task.precision)
         method: Method = self.method(self.config)
         self.built = method
         return method

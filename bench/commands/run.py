@@ -12,6 +12,7 @@ import click
 
 from bench.commands.options import METRICS, best_option, data_options, read_metrics, read_roots, store_option
 from bench.commands.table import PLAIN, print_tables
+from bench.devices import PRECISIONS
 from bench.errors import BenchError
 from bench.store import FORMAT, Store
 
@@ -36,6 +37,11 @@ if TYPE_CHECKING:
 @click.option("--weights", multiple=True, help="Local weights file: FILE, or ENCODER=FILE.")
 @click.option("--prompts", type=click.Path(path_type=Path), help="Prompt file (bench prompts shows one).")
 @click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]")
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Of float32 products: high is TF32 on a GPU, medium bfloat16.  [default: highest]",
+)
 @click.option("--workers", type=click.IntRange(min=0), help="Trials side by side; 0 runs in this process.")
 @click.option(
     "--together",
@@ -89,7 +95,7 @@ def study_of(study_name: str | None, methods: str | None, options: dict[str, Any
     from bench.study import Study, load_study, set_options
 
     given = {key: value for key, value in options.items() if value not in (None, ())}
-    alone = study_name is None and (methods or given.keys() - {"device", "weights"})
+    alone = study_name is None and (methods or given.keys() - {"device", "precision", "weights"})
     fields: dict[str, Any] = {} if alone else load_study(study_name or "quick")
     own_name = fields.pop("name", "")
     fields.setdefault("methods", tuple(split_specs("clip,devnet,promptad")))
@@ -110,7 +116,7 @@ def study_of(study_name: str | None, methods: str | None, options: dict[str, Any
     if options["seeds"]:
         numbers = _numbers("--seeds", options["seeds"])
         fields["seeds"] = tuple(range(numbers[0])) if "," not in options["seeds"] else numbers
-    for key in ("encoder", "backbone", "prompts", "device"):
+    for key in ("encoder", "backbone", "prompts", "device", "precision"):
         if options[key]:
             fields[key] = options[key]
     fields.setdefault("datasets", (parse_spec("pocket"),) if alone else ())
@@ -121,7 +127,7 @@ def study_of(study_name: str | None, methods: str | None, options: dict[str, Any
         fields["roots"][f"train:{fields['source'].name}"] = options["train_root"]
     fields["weights"] = _weights(options["weights"])
     # The name of a study stands for exactly its trials: one that was changed gets a name of its own later.
-    changed = bool(methods or given.keys() - {"device", "weights", "roots"})
+    changed = bool(methods or given.keys() - {"device", "precision", "weights", "roots"})
     return Study(name="" if changed else own_name, **fields)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from bench.contracts import ImageFeatures, ImageSet
+from bench.devices import full_precision
 from bench.errors import BenchError
 from bench.features import CACHE, FeatureCache, in_fixed_batches
 
@@ -223,7 +224,7 @@ class FrozenClip:
 
     def encode_text(self, sentences: Sequence[str]) -> torch.Tensor:
         """``(N, E)`` raw text embeddings, float32, on the CPU; each sentence is encoded once."""
-        with self._lock, torch.no_grad():
+        with self._lock, torch.no_grad(), full_precision():
             new = [sentence for sentence in dict.fromkeys(sentences) if sentence not in self._texts]
             if new:
                 model: Any = self.model

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from bench.devices import choose_device, limit_threads, seed_everything
+from bench.config import parse_spec
+from bench.devices import choose_device, full_precision, limit_threads, seed_everything
 from bench.errors import BenchError
+from bench.plan import prepare
+from bench.store import Store
+from bench.study import Study
+from bench.trial import run_trial
 
 
 def test_auto_takes_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,3 +64,30 @@ def test_threads() -> None:
             limit_threads(0)
     finally:
         torch.set_num_threads(before)
+
+
+def test_precision_is_set_and_left_by_features() -> None:
+    try:
+        seed_everything(0, "medium")
+        assert torch.get_float32_matmul_precision() == "medium"
+        assert torch.backends.cudnn.allow_tf32
+        with full_precision():
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert not torch.backends.cudnn.allow_tf32
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        seed_everything(0)
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert not torch.backends.cudnn.allow_tf32
+
+
+def test_precision_reaches_a_trial_and_its_record(tmp_path: Path) -> None:
+    study = Study("s", (parse_spec("clip"),), (parse_spec("pocket"),), categories=("wood",), precision="medium")
+    (task,) = prepare(study, Store(tmp_path)).tasks
+    plain = prepare(dataclasses.replace(study, precision="highest"), Store(tmp_path)).tasks[0]
+    assert task.key == plain.key  # how exactly a device computes is no part of what a trial is
+    try:
+        assert run_trial(task).record["provenance"]["device"].endswith(", medium precision")
+    finally:
+        seed_everything(0)
+    assert "precision" not in run_trial(plain).record["provenance"]["device"]
