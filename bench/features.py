@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench.feature_store import FeatureStore, Rows, default_limit, default_root
+from bench.stopwatch import timed
 
 if TYPE_CHECKING:
     from bench.contracts import ImageSet
@@ -124,6 +125,7 @@ class FeatureCache:
         """Bytes held."""
         return self._bytes
 
+    @timed("encode")
     def encode(
         self,
         images: ImageSet,

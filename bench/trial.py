@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +39,7 @@ from bench.plan import open_catalogue
 from bench.protocols import Manifest, ProtocolConfig, check_leakage, split
 from bench.provenance import environment
 from bench.registry import METHODS
+from bench.stopwatch import Stopwatch, timed
 from bench.store import FORMAT
 from bench.study import Task
 
@@ -67,7 +67,7 @@ def run_trial(task: Task, track: Track | None = None) -> Outcome:
 
     ``KeyboardInterrupt`` alone passes through.
     """
-    watch, passes = _Stopwatch(), _encoder_passes()
+    watch, passes = Stopwatch(), _encoder_passes()
     notes: list[str] = []
     status, reason, trace = "ok", None, None
     scores: dict[str, NDArray[Any]] | None = None
@@ -125,7 +125,7 @@ def _record(task: Task, status: str, reason: str | None) -> dict[str, Any]:
 class _Trial:
     """The steps of one trial, in order: construct, :meth:`score`, :meth:`measure`."""
 
-    def __init__(self, task: Task, watch: _Stopwatch, track: Track | None, notes: list[str]) -> None:
+    def __init__(self, task: Task, watch: Stopwatch, track: Track | None, notes: list[str]) -> None:
         self.task, self.watch, self.track, self.notes = task, watch, track, notes
         spec = parse_spec(task.method)
         self.method = METHODS.load(spec.name)
@@ -306,6 +306,7 @@ def _catalogue(dataset: str, root: str, hashes: str, fingerprint: str) -> Catalo
 
 
 @functools.lru_cache(maxsize=2)
+@timed("encode")
 def _text_image(weights: Weights, device: str) -> TextImageEncoder:
     from bench.encoders import load_text_image
 
@@ -325,30 +326,6 @@ def _network(weights: Weights) -> Network:
 
 
 # ------------------------------------------------------------ provenance of one trial
-
-
-class _Stopwatch:
-    """Seconds by name; a name that is timed inside another is taken out of the outer one."""
-
-    def __init__(self) -> None:
-        self._begin = time.perf_counter()
-        self._seconds: dict[str, float] = {}
-        self._inner = 0.0
-
-    @contextlib.contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        outer, self._inner = self._inner, 0.0
-        begin = time.perf_counter()
-        try:
-            yield
-        finally:
-            elapsed = time.perf_counter() - begin
-            self._seconds[name] = self._seconds.get(name, 0.0) + elapsed - self._inner
-            self._inner = outer + elapsed
-
-    def seconds(self) -> dict[str, float]:
-        total = time.perf_counter() - self._begin
-        return {name: round(value, 3) for name, value in {**self._seconds, "total": total}.items()}
 
 
 def _peak_memory() -> int | None:
