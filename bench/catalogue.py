@@ -44,13 +44,15 @@ class Catalogue:
 
     def select(self, category: str, split: str, *, anomalous: bool | None = None) -> tuple[Sample, ...]:
         """The samples of one category and split, all or only the normal or anomalous ones."""
-        return tuple(
-            sample
-            for sample in self.samples.values()
-            if sample.category == category
-            and sample.split == split
-            and (anomalous is None or sample.anomalous == anomalous)
-        )
+        samples = self._parts.get((category, split), [])
+        return tuple(sample for sample in samples if anomalous is None or sample.anomalous == anomalous)
+
+    @functools.cached_property
+    def _parts(self) -> dict[tuple[str, str], list[Sample]]:
+        parts: dict[tuple[str, str], list[Sample]] = {}
+        for sample in self.samples.values():
+            parts.setdefault((sample.category, sample.split), []).append(sample)
+        return parts
 
     @functools.cached_property
     def keys(self) -> dict[str, str]:

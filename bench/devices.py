@@ -62,7 +62,8 @@ def seed_everything(seed: int, precision: Precision = "highest") -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - third parties' methods draw from the global generator
     torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # As use_deterministic_algorithms(True, warn_only=True), which also loads torch's compiler: a second and more.
+    torch.set_deterministic_debug_mode("warn")
     # a debugging aid of deterministic mode, which costs time
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from bench.devices import full_precision
 from bench.feature_store import FeatureStore, Rows, default_limit, default_root
+from bench.stopwatch import timed
 
 if TYPE_CHECKING:
     from bench.contracts import ImageSet
@@ -125,6 +126,7 @@ class FeatureCache:
         """Bytes held."""
         return self._bytes
 
+    @timed("encode")
     def encode(
         self,
         images: ImageSet,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.catalogue import Catalogue, check_content
 from bench.config import Spec, build_config, config_dict, label, parse_spec
@@ -48,7 +49,7 @@ class _Entry:
     traits: Traits
     encoders: Mapping[str, str]
 
-    @property
+    @functools.cached_property
     def label(self) -> str:
         return label(self.cls.name, self.config)
 
@@ -188,6 +189,24 @@ def _weights(study: Study, names: list[str]) -> dict[str, Weights]:
     return found
 
 
+class _Text(NamedTuple):
+    """The prompts of a task, as plain values, and their hash.
+
+    Attributes:
+        hash: None for a method that reads none.
+        own: of the target's categories.
+        learned: of those of another dataset, if that is learned from.
+    """
+
+    hash: str | None
+    own: dict[str, Any]
+    learned: dict[str, Any] | None = None
+
+
+def _plain(prompts: Mapping[str, Prompts]) -> dict[str, Any]:
+    return {category: dataclasses.asdict(each) for category, each in prompts.items()}
+
+
 class _Expansion:
     """Expands methods × categories × shots × seeds of one study into tasks."""
 
@@ -199,12 +218,13 @@ class _Expansion:
         self.weights = weights
         self.hashes = hashes
         self.manifests: dict[str, Manifest] = {}
+        self._splits: dict[tuple[Any, ...], Manifest] = {}  # methods share them, and there are many methods
 
     def tasks(self, target: Catalogue, source: Catalogue, entries: list[_Entry]) -> Iterator[Task]:
-        prompts = self._prompts(target, is_target=True), self._prompts(source, is_target=source is target)
+        text = self._text(target, source)
         for entry, category in itertools.product(entries, self._categories(target)):
             for shots, seed in self._repetitions(entry):
-                yield self._task(target, source, entry, category, shots, seed, prompts)
+                yield self._task(target, source, entry, category, shots, seed, text)
 
     def _categories(self, target: Catalogue) -> Iterable[str]:
         for category in self.study.categories:
@@ -218,6 +238,13 @@ class _Expansion:
         if not (entry.traits.trained and entry.traits.anomalies):
             return [(None, seed) for seed in self.study.seeds]
         return itertools.product(self.study.shots, self.study.seeds)
+
+    def _text(self, target: Catalogue, source: Catalogue) -> _Text:
+        own = self._prompts(target, is_target=True)
+        if self.study.protocol.name != "transfer":
+            return _Text(prompt_hash(own), _plain(own))
+        learned = self._prompts(source, is_target=False)
+        return _Text(hash_json([prompt_hash(own), prompt_hash(learned)]), _plain(own), _plain(learned))
 
     def _prompts(self, catalogue: Catalogue, *, is_target: bool) -> dict[str, Prompts]:
         """The prompts of a dataset's categories; the one learned from may keep its own."""
@@ -239,12 +266,12 @@ class _Expansion:
         category: str,
         shots: int | None,
         seed: int | None,
-        prompts: tuple[dict[str, Prompts], dict[str, Prompts]],
+        text: _Text,
     ) -> Task:
         manifest = self._manifest(target, source, entry, category, shots, seed)
         transfer = self.study.protocol.name == "transfer"
-        own, learned = prompts if entry.traits.text else ({}, {})
-        words = [prompt_hash(own), prompt_hash(learned)]
+        if not entry.traits.text:
+            text = _Text(None, {}, {} if transfer else None)
         identity = {
             "method": {
                 "name": entry.cls.name,
@@ -261,7 +288,7 @@ class _Expansion:
             "category": category,
             "shots": shots,
             "seed": seed,
-            "prompts": (hash_json(words) if transfer else words[0]) if entry.traits.text else None,
+            "prompts": text.hash,
             "encoders": {
                 name: {"name": encoder, "sha256": self.weights[encoder].sha256}
                 for name, encoder in entry.encoders.items()
@@ -279,13 +306,13 @@ class _Expansion:
             category=category,
             shots=shots,
             seed=seed,
-            prompts={c: dataclasses.asdict(p) for c, p in own.items()},
+            prompts=text.own,
             weights={name: self.weights[name] for name in entry.encoders.values()},
             device=self.study.device,
             precision=self.study.precision,
             hashes=self.hashes,
             command=self._command(target, entry, category, shots, seed),
-            source_prompts={c: dataclasses.asdict(p) for c, p in learned.items()} if transfer else None,
+            source_prompts=text.learned,
         )
 
     def _manifest(
@@ -297,17 +324,20 @@ class _Expansion:
         shots: int | None,
         seed: int | None,
     ) -> Manifest:
-        manifest = split(
-            self.study.protocol.name,
-            self.protocol,
-            target=target,
-            source=source,
-            category=category,
-            shots=shots,
-            seed=seed,
-            normals=entry.traits.trained,
-        )
-        return self.manifests.setdefault(manifest.hash, manifest)
+        place = target.label, category, shots, seed, entry.traits.trained
+        if place not in self._splits:
+            manifest = split(
+                self.study.protocol.name,
+                self.protocol,
+                target=target,
+                source=source,
+                category=category,
+                shots=shots,
+                seed=seed,
+                normals=entry.traits.trained,
+            )
+            self._splits[place] = self.manifests.setdefault(manifest.hash, manifest)
+        return self._splits[place]
 
     def _command(
         self, target: Catalogue, entry: _Entry, category: str, shots: int | None, seed: int | None

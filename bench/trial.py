@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -42,6 +41,7 @@ from bench.plan import open_catalogue
 from bench.protocols import Manifest, ProtocolConfig, check_leakage, split
 from bench.provenance import environment
 from bench.registry import METHODS
+from bench.stopwatch import Stopwatch, timed
 from bench.store import FORMAT
 from bench.study import Batch, Task
 
@@ -95,7 +95,7 @@ class _Attempt:
 
     def __init__(self, task: Task, track: Track | None) -> None:
         self.task, self.track = task, track
-        self.watch = _Stopwatch()
+        self.watch = Stopwatch()
         self.notes: list[str] = []
         self.status, self.reason, self.trace = "ok", "", ""
         self.scores: dict[str, NDArray[Any]] | None = None
@@ -163,11 +163,12 @@ def _fit_together(attempts: list[_Attempt]) -> None:
     trials = [attempt.trial for attempt in attempts if attempt.trial is not None]
     if len(trials) < 2 or not isinstance(trials[0].method, FitsTogether):
         return
-    passes, begin = _encoder_passes(), time.perf_counter()
+    passes, watch = _encoder_passes(), Stopwatch()
     short_of_memory = False
     try:
-        methods = [trial.construct() for trial in trials]
-        trials[0].method.fit_together(methods, [t.train for t in trials], [t.context for t in trials])
+        with watch.running(), watch("fit"):
+            methods = [trial.construct() for trial in trials]
+            trials[0].method.fit_together(methods, [t.train for t in trials], [t.context for t in trials])
     except (Exception, SystemExit) as error:
         short_of_memory = _is_out_of_memory(error)
         if not short_of_memory:
@@ -177,7 +178,7 @@ def _fit_together(attempts: list[_Attempt]) -> None:
         for attempt, trial in zip(attempts, trials, strict=True):
             trial.fitted = True
             attempt.fitted_with = len(trials)
-            attempt.watch.add("fit", (time.perf_counter() - begin) / len(trials))
+            attempt.watch.add_share(watch, len(trials))
         attempts[0].passes += _encoder_passes() - passes
     if short_of_memory:  # outside the handler, whose traceback keeps hold of the memory
         half = len(attempts) // 2
@@ -212,7 +213,7 @@ class _Trial:
 
     fitted = False
 
-    def __init__(self, task: Task, watch: _Stopwatch, track: Track | None, notes: list[str]) -> None:
+    def __init__(self, task: Task, watch: Stopwatch, track: Track | None, notes: list[str]) -> None:
         self.task, self.watch, self.track, self.notes = task, watch, track, notes
         spec = parse_spec(task.method)
         self.method = METHODS.load(spec.name)
@@ -411,6 +412,7 @@ def _catalogue(dataset: str, root: str, hashes: str, fingerprint: str) -> Catalo
 
 
 @functools.lru_cache(maxsize=2)
+@timed("encode")
 def _text_image(weights: Weights, device: str) -> TextImageEncoder:
     from bench.encoders import load_text_image
 
@@ -430,43 +432,6 @@ def _network(weights: Weights) -> Network:
 
 
 # ------------------------------------------------------------ provenance of one trial
-
-
-class _Stopwatch:
-    """Seconds by name; a name that is timed inside another is taken out of the outer one."""
-
-    def __init__(self) -> None:
-        self._total = 0.0
-        self._seconds: dict[str, float] = {}
-        self._inner = 0.0
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """What is done meanwhile counts to the total."""
-        begin = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._total += time.perf_counter() - begin
-
-    def add(self, name: str, seconds: float) -> None:
-        """Count time that was measured elsewhere."""
-        self._seconds[name] = self._seconds.get(name, 0.0) + seconds
-        self._total += seconds
-
-    @contextlib.contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        outer, self._inner = self._inner, 0.0
-        begin = time.perf_counter()
-        try:
-            yield
-        finally:
-            elapsed = time.perf_counter() - begin
-            self._seconds[name] = self._seconds.get(name, 0.0) + elapsed - self._inner
-            self._inner = outer + elapsed
-
-    def seconds(self) -> dict[str, float]:
-        return {name: round(value, 3) for name, value in {**self._seconds, "total": self._total}.items()}
 
 
 def _peak_memory() -> int | None:

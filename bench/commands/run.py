@@ -21,7 +21,7 @@ TOGETHER_ON_GPU = 20  # ten seeds at two numbers of shots
 if TYPE_CHECKING:
     from bench.plan import Plan
     from bench.report.model import Best
-    from bench.study import Study
+    from bench.study import Study, Task
 
 
 @click.command("run")
@@ -77,11 +77,12 @@ def command(
     study = study_of(study_name, methods, options)
     results = Store(store)
     plan = _prepare(study, results, console)
+    todo = _left(plan, results)
     if dry_run:
-        _print_trials(plan, results)
+        _print_trials(plan, todo, results, workers)
         return
-    failures = _execute(plan, results, executor_name, workers, together, console)
-    _remember(plan, results)
+    failures = _execute(plan, todo, results, executor_name, workers, together, console)
+    _remember(plan, todo, results)
     layout = PLAIN if metrics else plan.study.layout or PLAIN
     print_tables(results, plan.study.name, chosen_metrics, layout=layout, best=best)
     click.echo(f"records: {results.root}   again: bench table --study {plan.study.name}", err=True)
@@ -171,25 +172,36 @@ def _prepare(study: Study, store: Store, console: Any) -> Plan:
         plan = dataclasses.replace(plan, study=dataclasses.replace(study, name=name))
     for note in plan.notes:
         click.echo(f"note: {note}", err=True)
-    done = sum(store.done(task.key) for task in plan.tasks)
     labels = ", ".join(dict.fromkeys(task.method for task in plan.tasks))
     click.echo(f"study {plan.study.name}: {labels}", err=True)
-    click.echo(f"{len(plan.tasks)} trials, {done} done, {len(plan.tasks) - done} to run", err=True)
     if len(study.seeds) < PAPER_SEEDS and any(spec.name != "pocket" for spec in study.datasets):
         seeds = f"{len(study.seeds)} seed{'s' if len(study.seeds) > 1 else ''}"
         click.echo(f"note: {seeds}; the paper averages over {PAPER_SEEDS} (--seeds {PAPER_SEEDS})", err=True)
     return plan
 
 
+def _left(plan: Plan, store: Store) -> tuple[Task, ...]:
+    """The trials that are not done: looked up once, since each look reads a record."""
+    todo = tuple(task for task in plan.tasks if not store.done(task.key))
+    done = len(plan.tasks) - len(todo)
+    click.echo(f"{len(plan.tasks)} trials, {done} done, {len(todo)} to run", err=True)
+    return todo
+
+
 def _execute(
-    plan: Plan, store: Store, executor_name: str, workers: int | None, together: int | None, console: Any
+    plan: Plan,
+    todo: tuple[Task, ...],
+    store: Store,
+    executor_name: str,
+    workers: int | None,
+    together: int | None,
+    console: Any,
 ) -> bool:
     """Run what is left; True if a trial failed."""
     from bench.engine import Interrupted, execute
     from bench.progress import ProgressListener
     from bench.registry import EXECUTORS
 
-    todo = [task for task in plan.tasks if not store.done(task.key)]
     if not todo:
         click.echo("nothing to do: every trial is in the store already", err=True)
         return False
@@ -199,9 +211,10 @@ def _execute(
     executor = executor_class(min(workers, len(todo)))
     try:
         with ProgressListener(console, len(plan.tasks), len(plan.tasks) - len(todo)) as listener:
-            summary = execute(plan, store, executor, listener, together or default_together(plan.study.device))
+            rest = dataclasses.replace(plan, tasks=todo)
+            summary = execute(rest, store, executor, listener, together or default_together(plan.study.device))
     except Interrupted as stop:
-        _remember(plan, store)
+        _remember(plan, todo, store)
         left = len(todo) - sum(stop.summary.ended.values())
         click.echo(
             f"interrupted; {left} of {len(plan.tasks)} trials are left: the same command runs them", err=True
@@ -217,7 +230,7 @@ def default_workers(device: str) -> int:
     """One process for a GPU, which it fills; on a CPU one for each core, each with one thread."""
     from bench.devices import choose_device
 
-    if choose_device(device) != "cpu":
+    if device != "cpu" and choose_device(device) != "cpu":
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -229,7 +242,7 @@ def default_together(device: str) -> int:
     return 1 if choose_device(device) == "cpu" else TOGETHER_ON_GPU
 
 
-def _remember(plan: Plan, store: Store) -> None:
+def _remember(plan: Plan, todo: tuple[Task, ...], store: Store) -> None:
     """Keep what the study consists of, for ``bench table``; also the trials that are still missing."""
     from bench.trial import describe
 
@@ -241,14 +254,25 @@ def _remember(plan: Plan, store: Store) -> None:
         "layout": plan.study.layout,
         "missing": [
             {"format": FORMAT, "key": task.key, "status": "missing", "reason": None, "trial": describe(task)}
-            for task in plan.tasks
+            for task in todo
             if store.record(task.key) is None
         ],
     }
     store.write_study(plan.study.name, content)
 
 
-def _print_trials(plan: Plan, store: Store) -> None:
+def _print_trials(plan: Plan, todo: tuple[Task, ...], store: Store, workers: int | None) -> None:
+    """List all trials and what is known of how long those that are left will take."""
+    from bench.estimate import ROUGH, estimate, in_words
+
+    left = {task.key for task in todo}
+    expected = estimate(todo, store.records() if todo else (), plan.study.device)
     for task in plan.tasks:
-        record = store.record(task.key)
-        click.echo(f"{task.key[:12]}  {record['status'] if record else 'to run':8}{task.dataset} · {task.title}")
+        state = "to run" if task.key in left else "done"
+        seconds = expected.seconds.get(task.key)
+        about = "" if seconds is None else f"~ {in_words(seconds)} {ROUGH * (task.key in expected.rough)}"
+        click.echo(f"{task.key[:12]}  {state:8}{about:14}{task.dataset} · {task.title}")
+    if workers is None and expected.seconds:
+        workers = default_workers("cpu") if expected.device.startswith("cpu") else 1
+    for line in expected.lines(min(workers or 1, len(todo))):
+        click.echo(line, err=True)

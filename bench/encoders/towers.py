@@ -15,6 +15,7 @@ from bench.contracts import ImageFeatures, ImageSet
 from bench.devices import full_precision
 from bench.errors import BenchError
 from bench.features import CACHE, FeatureCache, in_fixed_batches
+from bench.stopwatch import timed
 
 _TEXT_BATCH = 8  # sentences per pass; usually two are asked for, and a larger batch would be mostly padding
 _ROWS = 1024  # tokens per product in `project`
@@ -143,6 +144,7 @@ class FrozenClip:
         pixels = torch.from_numpy(np.array(scaled)).permute(2, 0, 1).float() / 255
         return (pixels - self._mean) / self._std
 
+    @timed("encode")
     def project(self, tokens: torch.Tensor) -> torch.Tensor:
         """Final layer norm and projection of ``(..., W)`` last-block tokens into the joint space ``(..., E)``."""
         rows = tokens.reshape(-1, tokens.shape[-1])
@@ -222,6 +224,7 @@ class FrozenClip:
 
     # ------------------------------------------------------------ text
 
+    @timed("encode")
     def encode_text(self, sentences: Sequence[str]) -> torch.Tensor:
         """``(N, E)`` raw text embeddings, float32, on the CPU; each sentence is encoded once."""
         with self._lock, torch.no_grad(), full_precision():

@@ -1,4 +1,4 @@
-"""Statistics of results, from SciPy, statsmodels and scikit-posthocs.
+"""Statistics of results, from SciPy and scikit-posthocs.
 
 * :mod:`~bench.statistics.seeds`: mean, deviation and interval over seeds; two methods over the same seeds.
 * :mod:`~bench.statistics.images`: intervals from resampled test images, and from seeds and images together.

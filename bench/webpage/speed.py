@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from bench.report.naming import group
 from bench.webpage.trials import Trial
 
-PARTS = ("data", "fit", "score", "metrics", "total")  # of a trial's seconds
+# a trial's seconds, as records have them, and the engine's, which are those of no part
+PARTS = ("data", "encode", "fit", "score", "metrics", "engine", "total")
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Speed:
         shots: None for a method that does not learn.
         device: as the records say; empty if they do not.
         trials: how many have durations.
-        seconds: part -> its median over the trials; None where none has that part.
+        seconds: one of :data:`PARTS` -> its median over the trials; None where none has that part.
         total: seconds of all trials together.
         passes: images put through a frozen encoder, in all trials together; None if no record says.
         memory: lowest and highest peak of resident memory in MiB, of the processes that ran the trials; None
@@ -47,7 +48,8 @@ def _speed(shots: int | None, device: str, trials: list[Trial]) -> Speed:
     def numbers(name: str) -> list[int]:
         return [int(value) for trial in trials if (value := trial.provenance.get(name)) is not None]
 
-    found = {part: [t.seconds[part] for t in trials if part in t.seconds] for part in PARTS}
+    every = [_with_engine(trial.seconds) for trial in trials]
+    found = {part: [seconds[part] for seconds in every if part in seconds] for part in PARTS}
     memory, passes = numbers("peak_memory_mib"), numbers("encoder_passes")
     return Speed(
         shots=shots,
@@ -58,3 +60,11 @@ def _speed(shots: int | None, device: str, trials: list[Trial]) -> Speed:
         passes=sum(passes) if passes else None,
         memory=(min(memory), max(memory)) if memory else None,
     )
+
+
+def _with_engine(seconds: Mapping[str, float]) -> Mapping[str, float]:
+    if "total" not in seconds:
+        return seconds
+    parts = sum(value for part, value in seconds.items() if part != "total")
+    # parts are rounded one by one, so that their sum may exceed the total
+    return {**seconds, "engine": max(0.0, round(seconds["total"] - parts, 3))}

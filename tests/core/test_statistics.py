@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from bench.errors import BenchError
 from bench.metrics import binary_metrics
@@ -94,6 +95,21 @@ def test_seeds_that_allow_no_test_or_need_none() -> None:
     assert seeds_p_value({0: 0.7, 1: 0.8}, {0: 0.7, 1: 0.8}) == 1
     # 0.1 more with every seed: no spread, so no chance
     assert seeds_p_value({0: 0.8, 1: 0.9, 2: 0.4}, {0: 0.7, 1: 0.8, 2: 0.3}) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_tests_over_seeds_are_scipys(count: int) -> None:
+    rng = np.random.default_rng(count)
+    for shift in (0.0, 0.01, 0.3):
+        differences = rng.normal(shift, 0.02, count).round(6)
+        found = seeds_p_value({None: 0.5}, dict(enumerate(0.5 + differences)))
+        assert found == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, rel=1e-8)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 60])
+def test_holm_is_that_of_statsmodels(count: int) -> None:
+    p_values = np.random.default_rng(count).random(count).round(1)  # some are equal
+    assert holm(list(p_values)) == pytest.approx(multipletests(p_values, method="holm")[1], rel=1e-12)
 
 
 def test_holm_by_hand() -> None:

@@ -267,17 +267,22 @@ def test_speed_is_of_finished_trials(make: Make) -> None:
     records = study()
     records[0]["provenance"]["device"] = "cuda"
     records[1]["provenance"] |= {"peak_memory_mib": 1234, "encoder_passes": 2}
+    for each in records:
+        if each["trial"]["method"]["name"] == "devnet" and each["status"] == "ok":
+            each["provenance"]["seconds"] |= {"encode": 0.125, "fit": 0.5}
     rows = make(records).one("section", id="speed").one("tbody").all("tr")
     lines = [[node.text for node in row.all("th") + row.all("td")] for row in rows]
-    # method, shots, trials, data, fit, score, metrics, total, all trials, passes, memory, device
+    # method, shots, trials, data, encode, fit, score, metrics, engine, total, all trials, passes, memory, device
     assert lines[0] == [
         "CLIP",
         NO_SEEDS,
         "1",
         "0.500",
+        NO_SEEDS,  # a record of before encoders were timed apart
         "1.00",
         "0.250",
         "0.250",
+        "0.000",
         "2.00",
         "2.00",
         "40",
@@ -286,8 +291,9 @@ def test_speed_is_of_finished_trials(make: Make) -> None:
     ]
     assert lines[1][2] == "2"  # another device is another line
     assert lines[2][:3] == ["PromptAD", "1", "9"]
-    assert lines[2][7:11] == ["11.0", "99.0", "322", "900 to 1,234"]
+    assert lines[2][9:13] == ["11.0", "99.0", "322", "900 to 1,234"]
     assert lines[4][:3] == ["DevNet", "1", "6"]
+    assert lines[4][3:10] == ["0.500", "0.125", "0.500", "0.250", "0.250", "0.375", "2.00"]
 
 
 def test_datasets_and_grids_have_parts_of_their_own(make: Make) -> None:
