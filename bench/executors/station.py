@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,7 +85,8 @@ def captured(log: Path) -> Iterator[None]:
         kept = [(number, os.dup(number)) for number in (1, 2)]
         try:
             _redirect((number, file.fileno()) for number in (1, 2))
-            yield
+            with warnings.catch_warnings():  # lest one that an earlier trial gave be thought known
+                yield
         finally:
             _redirect(kept)
             for _, copy in kept:

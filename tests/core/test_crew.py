@@ -16,7 +16,7 @@ from bench.executors.crew import NODES, STARTS, Shift
 from bench.executors.station import Done
 
 
-class Dead(Exception):
+class WorkerDiedError(Exception):
     pass
 
 
@@ -32,7 +32,7 @@ def resolved(value: Any = None, error: BaseException | None = None) -> Future[An
 class FakeWorker:
     def __init__(self, crew: FakeCrew) -> None:
         self.crew, self.stopped = crew, False
-        self.ready = resolved(error=Dead("no room")) if crew.stillborn else resolved()
+        self.ready = resolved(error=WorkerDiedError("no room")) if crew.stillborn else resolved()
 
     def submit(self, batch: Any) -> Future[Done]:
         assert not self.stopped
@@ -50,7 +50,7 @@ class FakeWorker:
 class FakeCrew:
     """Answers at once, unless ``how`` says something else of a key."""
 
-    deaths = (Dead,)
+    deaths = (WorkerDiedError,)
 
     def __init__(self, workers: int, how: dict[str, Callable[[], Future[Any]]], blame: bool = True) -> None:
         self.workers, self.how, self.blame = workers, how, blame
@@ -101,7 +101,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def dying() -> Future[Any]:
-    return resolved(error=Dead())
+    return resolved(error=WorkerDiedError())
 
 
 def once(first: Callable[[], Future[Any]], batch: str) -> Callable[[], Future[Any]]:
