@@ -32,8 +32,7 @@ def keep_features(trials: Iterable[Trial], store: Store, device: str | None, wor
     """
     from rich.console import Console
 
-    from bench.commands.run import default_workers
-    from bench.executors.local import LocalExecutor
+    from bench.executors.local import LocalConfig, LocalExecutor
     from bench.progress import ProgressListener
 
     tasks = [
@@ -42,7 +41,7 @@ def keep_features(trials: Iterable[Trial], store: Store, device: str | None, wor
     if not tasks:
         return
     click.echo(f"{len(tasks)} trials are repeated for their features", err=True)
-    executor = LocalExecutor(min(default_workers(device or "auto") if workers is None else workers, len(tasks)))
+    executor = LocalExecutor(LocalConfig(), workers, store.root / "logs")
     console = Console(stderr=True, highlight=False)
     with (
         ProgressListener(console, len(tasks), 0) as listener,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from bench.store import FORMAT, Store
 TOGETHER_ON_GPU = 20  # ten seeds at two numbers of shots
 
 if TYPE_CHECKING:
+    from bench.executors import Executor
     from bench.plan import Plan
     from bench.report.model import Best
     from bench.study import Study, Task
@@ -48,7 +48,15 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help=f"Trials of one target to fit as one where a method can.  [default: {TOGETHER_ON_GPU} on a GPU, else 1]",
 )
-@click.option("--executor", "executor_name", default="local", show_default=True, help="Where trials run.")
+@click.option(
+    "--executor",
+    "executor_name",
+    default="local",
+    show_default=True,
+    help="Where trials run: local, ray[gpus=0.25].",
+)
+@click.option("--ray-address", help="Ray cluster to run on, HOST:PORT or auto: --executor ray[address=...].")
+@click.option("--time-limit", type=float, metavar="SECONDS", help="End a trial that takes longer; it has failed.")
 @click.option("--metrics", help=f"Tables to print: {','.join(METRICS)}.")
 @best_option
 @click.option("--dry-run", is_flag=True, help="Check everything and list the trials; run none.")
@@ -60,6 +68,8 @@ def command(
     workers: int | None,
     together: int | None,
     executor_name: str,
+    ray_address: str | None,
+    time_limit: float | None,
     metrics: str | None,
     best: Best | None,
     dry_run: bool,
@@ -76,12 +86,13 @@ def command(
     chosen_metrics = read_metrics(metrics)
     study = study_of(study_name, methods, options)
     results = Store(store)
+    executor = _executor(executor_name, ray_address, time_limit, workers, results)
     plan = _prepare(study, results, console)
     todo = _left(plan, results)
     if dry_run:
         _print_trials(plan, todo, results, workers)
         return
-    failures = _execute(plan, todo, results, executor_name, workers, together, console)
+    failures = _execute(plan, todo, results, executor, together, console)
     _remember(plan, todo, results)
     layout = PLAIN if metrics else plan.study.layout or PLAIN
     print_tables(results, plan.study.name, chosen_metrics, layout=layout, best=best)
@@ -188,27 +199,34 @@ def _left(plan: Plan, store: Store) -> tuple[Task, ...]:
     return todo
 
 
+def _executor(
+    text: str, ray_address: str | None, time_limit: float | None, workers: int | None, store: Store
+) -> Executor:
+    """The executor that the options ask for; those of its own win over the general ones."""
+    from bench.config import build_config, parse_spec
+    from bench.registry import EXECUTORS
+
+    spec = parse_spec(text)
+    if ray_address is not None:
+        spec = dataclasses.replace(spec, name="ray").with_options(address=ray_address)
+    if time_limit is not None:
+        spec = spec.with_options(time_limit=f"{time_limit:g}")
+    cls = EXECUTORS.load(spec.name)
+    executor: Executor = cls(build_config(cls.Config, spec, "executor"), workers, store.root / "logs")
+    return executor
+
+
 def _execute(
-    plan: Plan,
-    todo: tuple[Task, ...],
-    store: Store,
-    executor_name: str,
-    workers: int | None,
-    together: int | None,
-    console: Any,
+    plan: Plan, todo: tuple[Task, ...], store: Store, executor: Executor, together: int | None, console: Any
 ) -> bool:
     """Run what is left; True if a trial failed."""
     from bench.engine import Interrupted, execute
+    from bench.executors import log_path
     from bench.progress import ProgressListener
-    from bench.registry import EXECUTORS
 
     if not todo:
         click.echo("nothing to do: every trial is in the store already", err=True)
         return False
-    executor_class = EXECUTORS.load(executor_name)
-    if workers is None:
-        workers = default_workers(plan.study.device)
-    executor = executor_class(min(workers, len(todo)))
     try:
         with ProgressListener(console, len(plan.tasks), len(plan.tasks) - len(todo)) as listener:
             rest = dataclasses.replace(plan, tasks=todo)
@@ -223,16 +241,9 @@ def _execute(
     for task, reason in summary.failures:
         click.echo(f"failed: {task.title}: {reason}", err=True)
         click.echo(f"        {store.record_path(task.key)}", err=True)
+        if (log := log_path(store.root / "logs", task)).exists():
+            click.echo(f"        {log}", err=True)
     return bool(summary.failures)
-
-
-def default_workers(device: str) -> int:
-    """One process for a GPU, which it fills; on a CPU one for each core, each with one thread."""
-    from bench.devices import choose_device
-
-    if device != "cpu" and choose_device(device) != "cpu":
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_together(device: str) -> int:
@@ -264,6 +275,7 @@ def _remember(plan: Plan, todo: tuple[Task, ...], store: Store) -> None:
 def _print_trials(plan: Plan, todo: tuple[Task, ...], store: Store, workers: int | None) -> None:
     """List all trials and what is known of how long those that are left will take."""
     from bench.estimate import ROUGH, estimate, in_words
+    from bench.executors.local import cores
 
     left = {task.key for task in todo}
     expected = estimate(todo, store.records() if todo else (), plan.study.device)
@@ -273,6 +285,6 @@ def _print_trials(plan: Plan, todo: tuple[Task, ...], store: Store, workers: int
         about = "" if seconds is None else f"~ {in_words(seconds)} {ROUGH * (task.key in expected.rough)}"
         click.echo(f"{task.key[:12]}  {state:8}{about:14}{task.dataset} · {task.title}")
     if workers is None and expected.seconds:
-        workers = default_workers("cpu") if expected.device.startswith("cpu") else 1
+        workers = cores() if expected.device.startswith("cpu") else 1
     for line in expected.lines(min(workers or 1, len(todo))):
         click.echo(line, err=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 from bench.study import Batch, Task
 from bench.trial import Outcome
@@ -13,7 +14,16 @@ Report = Callable[[Task, str, int, int], None]
 
 
 class Executor(Protocol):
-    """An executor plugin: a class built as ``cls(workers)``."""
+    """An executor plugin: a class built as ``cls(config, workers, logs)``.
+
+    ``config`` is an instance of ``cls.Config``, a frozen dataclass of options (``ray[gpus=0.25]``). ``workers`` is
+    how many trials run side by side, None for as many as there is room for. What trials print goes to
+    ``logs/ab/<key>.log``, for a batch under its first trial's key.
+    """
+
+    Config: ClassVar[type[Any]]
+
+    def __init__(self, config: Any, workers: int | None, logs: Path) -> None: ...
 
     def run(self, batches: Iterable[Batch], report: Report) -> Iterator[tuple[Task, Outcome]]:
         """Carry out batches by :func:`bench.trial.run_together`, in any order; yield each task with its outcome.
@@ -22,3 +32,18 @@ class Executor(Protocol):
         tasks. Closing the generator stops what is running. What a batch's trials do is reported of its first.
         """
         ...
+
+
+def log_path(logs: Path, task: Task) -> Path:
+    """Where the output of a trial goes, if it prints anything."""
+    return logs / task.key[:2] / f"{task.key}.log"
+
+
+def check_time_limit(seconds: float | None) -> None:
+    """For configs with a limit on a trial's time: it must be positive.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if seconds is not None and seconds <= 0:
+        raise ValueError("a trial needs some time: choose more than 0 seconds")

@@ -1,8 +1,4 @@
-"""Trials on this machine: in worker processes, or inside this one.
-
-On a CPU every worker computes with one thread, and parallelism comes from trials side by side: that is
-faster for models of this size, and it makes results independent of the number of cores.
-"""
+"""Trials on this machine: in worker processes, or inside this one."""
 
 from __future__ import annotations
 
@@ -10,53 +6,89 @@ import itertools
 import multiprocessing
 import multiprocessing.connection
 import os
-import queue
 import signal
 import threading
-import time
-from collections.abc import Iterable, Iterator, Sized
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.queues import Queue
-from typing import Any
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, ClassVar
 
-from bench.executors import Report
+from bench.errors import BenchError
+from bench.executors import Report, check_time_limit, log_path
+from bench.executors.crew import Shift, Worker
+from bench.executors.station import Done, News, Station, Tracker, memory
 from bench.study import Batch, Task
-from bench.trial import Outcome, failed, run_together
+from bench.trial import Outcome, run_together
 
-_POLL = 0.2  # seconds between looks at the workers' reports
+
+@dataclass(frozen=True)
+class LocalConfig:
+    """Options.
+
+    Attributes:
+        time_limit: seconds that a trial may take.
+    """
+
+    time_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        check_time_limit(self.time_limit)
 
 
 class LocalExecutor:
     """Runs trials in ``workers`` spawned processes, or in this process if ``workers`` is 0.
 
-    A worker that dies (killed for memory, a crash in native code) costs the trials in flight one more try
-    each, alone; the one that kills its worker again is recorded as failed.
+    By default there is one for each core, or for each GPU, which it fills. After a worker has died there are half
+    as many: most often memory ran out, and fewer side by side need less of it.
+
+    Raises:
+        BenchError: a time limit, and no process that could be stopped.
     """
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
+    Config: ClassVar[type[Any]] = LocalConfig
+
+    def __init__(self, config: LocalConfig, workers: int | None, logs: Path) -> None:
+        if workers == 0 and config.time_limit is not None:
+            raise BenchError("with --workers 0 a trial cannot be stopped; give --workers 1, or no --time-limit")
+        self.config, self.workers, self.logs = config, workers, logs
 
     def run(self, batches: Iterable[Batch], report: Report) -> Iterator[tuple[Task, Outcome]]:
+        """As :meth:`bench.executors.Executor.run`."""
         if self.workers == 0:
             yield from _in_process(batches, report)
             return
-        suspects: list[Task] = []
-        source = iter(batches)  # outlives the pools; `yield from` would close it with the first one
-        while (first := next(source, None)) is not None:
-            # A broken pool ends `_pool`; what was in flight becomes suspect and the rest goes on in a new one.
-            yield from _pool(self.workers, itertools.chain([first], source), report, suspects)
-            if suspects:  # most often memory ran out: fewer side by side need less of it
-                self.workers = max(1, self.workers // 2)
-            for task in suspects:
-                again: list[Task] = []
-                yield from _pool(1, [(task,)], report, again)
-                for culprit in again:
-                    yield (
-                        culprit,
-                        failed(culprit, "the worker process died, twice; most often it ran out of memory"),
-                    )
-            suspects.clear()
+        source = iter(batches)
+        if (first := next(source, None)) is None:
+            return
+        gpus = visible_gpus(first[0].device)
+        crew = _Crew(self.workers or len(gpus) or cores(), gpus, self.logs)
+        yield from Shift(crew, report, self.config.time_limit).run(itertools.chain([first], source))
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def visible_gpus(device: str) -> list[str]:
+    """The GPUs that ``device`` stands for, as ``CUDA_VISIBLE_DEVICES`` names them; none on a CPU.
+
+    One that is chosen by its number (``cuda:1``), and a Mac's, count as one without a name.
+    """
+    from bench.devices import choose_device
+
+    chosen = choose_device(device)
+    if chosen == "cpu":
+        return []
+    if chosen != "cuda":
+        return [""]
+    import torch
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return given.split(",") if given else [str(number) for number in range(torch.cuda.device_count())]
 
 
 def _in_process(batches: Iterable[Batch], report: Report) -> Iterator[tuple[Task, Outcome]]:
@@ -65,94 +97,91 @@ def _in_process(batches: Iterable[Batch], report: Report) -> Iterator[tuple[Task
     limit_threads()
     for batch in batches:
         report(batch[0], "starts", 0, 0)
-        tracker = _Tracker(lambda *news, task=batch[0]: report(task, *news))
+        tracker = Tracker(lambda *news, task=batch[0]: report(task, *news))
         yield from zip(batch, run_together(batch, tracker), strict=True)
 
 
-class _Tracker:
-    """Wraps a loop of training steps and tells about it, a few times a second at most."""
+class _Crew:
+    """Spawned processes, shared out among the GPUs."""
 
-    def __init__(self, tell: Any) -> None:
-        self.tell = tell
+    deaths: tuple[type[BaseException], ...] = (BrokenProcessPool,)
 
-    def __call__(self, steps: Iterable[Any], description: str) -> Iterator[Any]:
-        total = len(steps) if isinstance(steps, Sized) else 0
-        told = 0.0
-        for count, step in enumerate(steps):
-            if (now := time.monotonic()) - told > _POLL:
-                self.tell(description, count, total)
-                told = now
-            yield step
+    def __init__(self, workers: int, gpus: list[str], logs: Path) -> None:
+        self.workers, self.gpus, self.logs = workers, gpus, logs
+        self.share = memory() // workers
+        self.hired: list[_Process] = []
 
+    def size(self) -> int:
+        return self.workers
 
-def _pool(
-    workers: int, batches: Iterable[Batch], report: Report, suspects: list[Task]
-) -> Iterator[tuple[Task, Outcome]]:
-    """Run batches in a pool until they end or the pool breaks; then ``suspects`` holds what was in flight."""
-    context = multiprocessing.get_context("spawn")
-    news: Queue[tuple[str, str, int, int]] = context.Queue()
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(news, workers))
-    source = iter(batches)
-    flying: dict[Future[list[Outcome]], Batch] = {}
-    try:
-        while True:
-            while len(flying) < workers and (batch := next(source, None)) is not None:
-                report(batch[0], "starts", 0, 0)
-                try:
-                    future = pool.submit(_work, batch)
-                except BrokenProcessPool:  # another batch's worker has just died; this one is claimed already
-                    suspects.extend(batch)
-                    raise
-                flying[future] = batch
-            if not flying:
-                return
-            landed, _ = wait(flying, timeout=_POLL, return_when=FIRST_COMPLETED)
-            _pass_on(news, {batch[0].key: batch[0] for batch in flying.values()}, report)
-            for future in landed:
-                outcomes = future.result()
-                yield from zip(flying.pop(future), outcomes, strict=True)
-    except BrokenProcessPool:
-        suspects.extend(itertools.chain.from_iterable(flying.values()))
-    finally:
-        _stop(pool)
+    def hire(self) -> Worker:
+        self.hired = [worker for worker in self.hired if not worker.stopped]
+        busy = [worker.gpu for worker in self.hired]
+        worker = _Process(self.share, min(self.gpus, key=busy.count, default=""), self.logs)
+        self.hired.append(worker)
+        return worker
+
+    def welcome(self, worker: Worker) -> None:
+        worker.ready.result()
+
+    def blames(self, worker: Worker) -> bool:
+        self.workers = max(1, self.workers // 2)
+        return True
+
+    def news(self) -> Iterator[News]:
+        for worker in self.hired:
+            yield from worker.news()
 
 
-def _pass_on(news: Queue[tuple[str, str, int, int]], flying: dict[str, Task], report: Report) -> None:
-    while True:
-        try:
-            key, description, count, total = news.get_nowait()
-        except (queue.Empty, EOFError, OSError):
-            return
-        if key in flying:
-            report(flying[key], description, count, total)
+class _Process:
+    """One spawned process: a pool of its own, so that its end is nobody else's, and so that it can be stopped."""
 
+    def __init__(self, share: int, gpu: str, logs: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.gpu, self.logs, self.stopped = gpu, logs, False
+        # A pipe of its own, too: a queue that others use would be spoilt by whoever is killed while he holds it.
+        self._reader, self._writer = context.Pipe(duplex=False)
+        initial = (self._writer, share, gpu)
+        self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start, initargs=initial)
+        self.ready: Future[Any] = self._pool.submit(os.getpid)
+        self._job: Future[Any] = self.ready
 
-def _stop(pool: ProcessPoolExecutor) -> None:
-    """End the workers now: after Ctrl-C nobody waits for a training to finish."""
-    processes = list((pool._processes or {}).values())
-    idle = not pool._pending_work_items
-    pool.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
-        if not idle:
-            process.kill()
-        process.join()
+    def submit(self, batch: Batch) -> Future[Done]:
+        future = self._pool.submit(_work, batch, log_path(self.logs, batch[0]))
+        self._job = future
+        return future
+
+    def news(self) -> Iterator[News]:
+        while not self.stopped and self._reader.poll():
+            yield self._reader.recv()
+
+    def stop(self) -> None:
+        """End the process: after Ctrl-C nobody waits for a training to finish."""
+        self.stopped = True
+        processes = list((self._pool._processes or {}).values())
+        idle = self._job.done()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            if not idle:
+                process.kill()
+            process.join()
+        self._reader.close()
+        self._writer.close()
 
 
 # ------------------------------------------------------------ in the worker
 
-_news: Queue[tuple[str, str, int, int]] | None = None
+_station: Station | None = None
+_news: Connection | None = None
 
 
-def _start(news: Queue[tuple[str, str, int, int]], workers: int) -> None:
-    global _news
-    from bench.devices import limit_threads
-    from bench.features import CACHE
-
+def _start(news: Connection, share: int, gpu: str) -> None:
+    global _station, _news
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver ends its workers itself
     threading.Thread(target=_end_with_driver, daemon=True).start()
-    limit_threads()
-    CACHE.limit = min(CACHE.limit, _memory() // (2 * workers))
-    _news = news
+    if gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    _station, _news = Station(share), news
 
 
 def _end_with_driver() -> None:
@@ -163,19 +192,6 @@ def _end_with_driver() -> None:
         os._exit(1)
 
 
-def _memory() -> int:
-    """Bytes of memory in this machine; a modest guess where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 8 * 2**30
-
-
-def _work(batch: Batch) -> list[Outcome]:
-    queue_ = _news
-
-    def tell(description: str, count: int, total: int) -> None:
-        if queue_ is not None:
-            queue_.put((batch[0].key, description, count, total))
-
-    return run_together(batch, _Tracker(tell))
+def _work(batch: Batch, log: Path) -> Done:
+    assert _station is not None and _news is not None
+    return _station.work(batch, _news.send, log)

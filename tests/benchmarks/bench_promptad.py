@@ -38,7 +38,7 @@ from bench import trial
 from bench.config import parse_spec
 from bench.contracts import ImageFeatures, ImageSet
 from bench.engine import batches
-from bench.executors.local import LocalExecutor
+from bench.executors.local import LocalConfig, LocalExecutor
 from bench.feature_store import FeatureStore
 from bench.features import CACHE
 from bench.plan import prepare
@@ -204,7 +204,11 @@ def together(folder: Path, method: str, target: str, workers: int) -> dict[str, 
             torch.set_num_threads(threads)
 
     def in_workers(size: int) -> None:
-        done = list(LocalExecutor(workers).run(iter(batches(chosen, size)), lambda *_: None))
+        done = list(
+            LocalExecutor(LocalConfig(), workers, folder / "logs").run(
+                iter(batches(chosen, size)), lambda *_: None
+            )
+        )
         bad = [outcome.record["reason"] for _, outcome in done if outcome.record["status"] != "ok"]
         if len(done) != len(chosen) or bad:
             raise RuntimeError(f"{len(done)} trials; {bad[:1]}")

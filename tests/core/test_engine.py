@@ -203,36 +203,6 @@ def test_data_that_change_under_a_running_study_fail_its_trials(toy_root: Path, 
     assert "changed while the study ran" in outcome.record["reason"]
 
 
-def test_no_trial_is_lost_when_the_pool_breaks_while_one_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    from concurrent.futures import Future
-    from concurrent.futures.process import BrokenProcessPool
-    from types import SimpleNamespace
-
-    from bench.executors import local
-
-    broken = iter([False, False, True])
-
-    class Pool:
-        _processes: dict[int, Any] = {}  # noqa: RUF012
-        _pending_work_items: dict[int, Any] = {}  # noqa: RUF012
-
-        def __init__(self, *_: Any, **__: Any) -> None: ...
-
-        def submit(self, _: Any, batch: Any) -> Future[Any]:
-            if next(broken, False):
-                raise BrokenProcessPool
-            future: Future[Any] = Future()
-            future.set_result([f"outcome of {task.key}" for task in batch])
-            return future
-
-        def shutdown(self, **_: Any) -> None: ...
-
-    monkeypatch.setattr(local, "ProcessPoolExecutor", Pool)
-    batches: Any = [tuple(SimpleNamespace(key=key) for key in keys) for keys in ("a", "bc", "d", "efg", "h")]
-    found = [task.key for task, _ in local.LocalExecutor(1).run(iter(batches), lambda *_: None)]
-    assert sorted(found) == list("abcdefgh")
-
-
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes through /proc")
 def test_workers_end_with_a_driver_that_is_killed(toy_root: Path, tmp_path: Path) -> None:
     words = ["run", "--methods", "toy-learner[pause=60]", "--dataset", "folder", "--data-root", str(toy_root)]

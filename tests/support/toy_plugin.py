@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.registry import DATASETS, ENCODERS, EXECUTORS, METHODS
 
 MODULE = '''
-import dataclasses, json, os, sys, time
+import dataclasses, json, os, sys, time, warnings
 import numpy as np
 from bench.contracts import Scores, Traits
 
@@ -118,6 +118,18 @@ class Faulty(Brightness):
         return Scores(image, maps)
 
 
+class Loud(Brightness):
+    """Prints, from Python and from below it, and warns."""
+
+    name = "toy-loud"
+
+    def score(self, images, context):
+        print("from Python")
+        os.system("echo from below")
+        warnings.warn("a warning")
+        return super().score(images, context)
+
+
 class Normals(Learner):
     """Trained on normal images alone; writes down what it was given."""
 
@@ -212,6 +224,7 @@ toy-brightness = zsad_toy:Brightness
 toy-learner = zsad_toy:Learner
 toy-faulty = zsad_toy:Faulty
 toy-curious = zsad_toy:Curious
+toy-loud = zsad_toy:Loud
 toy-normals = zsad_toy:Normals
 toy-joint = zsad_toy:Joint
 toy-reader = zsad_toy:Reader

@@ -1,0 +1,298 @@
+"""Trials on a Ray cluster: one actor per worker, which keeps its encoders, data and features loaded.
+
+Everything comes from the driver and goes back to it: trials as plain values, records and scores as return values,
+datasets and weights files where a machine lacks them (:mod:`bench.executors.shipping`). No disk is shared. What
+must be there on every machine is this package, in the driver's version.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import bench
+from bench.errors import BenchError
+from bench.executors import Report, check_time_limit, log_path
+from bench.executors.crew import Shift, Worker
+from bench.executors.shipping import Depot, Files
+from bench.executors.station import Done, News, Station, memory
+from bench.study import Batch, Task
+from bench.trial import Outcome, failed
+
+OBJECT_STORE = 256 * 2**20  # bytes, of a cluster started here: results pass through it, and little else
+LOG = 2**20  # bytes of a trial's output that travel back: the last ones
+
+
+@dataclass(frozen=True)
+class RayConfig:
+    """Options.
+
+    Attributes:
+        address: ``HOST:PORT`` of a cluster that this machine belongs to, ``auto`` for the one that runs here, or
+            ``local`` to start one on this machine for this run.
+        gpus: what each worker gets of a GPU (0.25: four share one); 0 computes on the CPU, with one thread.
+        time_limit: seconds that a trial may take.
+    """
+
+    address: str = "local"
+    gpus: float = 0.0
+    time_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        check_time_limit(self.time_limit)
+        if self.gpus < 0:
+            raise ValueError("gpus is a number of GPUs, or a part of one")
+        if self.address.startswith("ray://"):
+            raise ValueError("run bench on a machine of the cluster, and give HOST:PORT, as to ray start")
+
+
+class RayExecutor:
+    """Runs trials on as many workers as the cluster has room for, ``workers`` at most.
+
+    Raises:
+        BenchError: Ray is not installed, or 0 workers.
+    """
+
+    Config: ClassVar[type[Any]] = RayConfig
+
+    def __init__(self, config: RayConfig, workers: int | None, logs: Path) -> None:
+        if workers == 0:
+            raise BenchError("--workers 0 runs trials in this process; with ray give 1 or more")
+        _import_ray()
+        self.config, self.workers, self.logs = config, workers, logs
+
+    def run(self, batches: Iterable[Batch], report: Report) -> Iterator[tuple[Task, Outcome]]:
+        """As :meth:`bench.executors.Executor.run`.
+
+        Raises:
+            BenchError: no cluster at the address, no room on it, or other versions there.
+        """
+        with _connected(self.config.address, self.workers):
+            crew = _Crew(self.config, self.workers, self.logs)
+            try:
+                yield from Shift(crew, report, self.config.time_limit).run(batches)
+            finally:
+                crew.close()
+
+
+def _import_ray() -> Any:
+    # Ray reads these when it is imported. It would report its use to its makers, and print every worker's death.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
+    try:
+        import ray
+        import ray.exceptions
+    except ImportError as error:
+        raise BenchError(f'Ray cannot be imported ({error}); pip install "zsad-bench[cluster]"') from None
+    return ray
+
+
+@contextlib.contextmanager
+def _connected(address: str, workers: int | None) -> Iterator[None]:
+    """A connection to the cluster; one that this process has already is used, and left alone."""
+    ray = _import_ray()
+    if ray.is_initialized():
+        yield
+        return
+    options: dict[str, Any] = {"address": address}
+    if address == "local":
+        options |= {"num_cpus": workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
+    here = Path.cwd()
+    # Workers start in the driver's folder and have it on their path, where a folder "datasets" would shadow the
+    # distribution of that name.
+    with tempfile.TemporaryDirectory() as neutral:
+        os.chdir(neutral)
+        try:
+            ray.init(**options, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+            raise BenchError(f"no Ray cluster can be used at {address!r}: {str(error).splitlines()[0]}") from None
+        finally:
+            os.chdir(here)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+class _Crew:
+    """Actors, as many as the cluster has room for at the moment."""
+
+    def __init__(self, config: RayConfig, workers: int | None, logs: Path) -> None:
+        self.ray = ray = _import_ray()
+        errors = ray.exceptions
+        # A worker's result is lost with its machine if it has not been fetched.
+        self.deaths: tuple[type[BaseException], ...] = (errors.RayActorError, errors.ObjectLostError)
+        self.config, self.workers, self.logs = config, workers, logs
+        self.node = ray.get_runtime_context().get_node_id()
+        self.desk = self._actor(Desk, here=True, num_cpus=0, max_concurrency=8).remote()
+        self._told: Future[list[News]] = self.desk.told.remote().future()
+        if not self.size():
+            self.close()
+            raise BenchError(
+                f"the cluster has no room for a worker of one CPU{f' and {config.gpus:g} GPU' * bool(config.gpus)}"
+            )
+
+    def size(self) -> int:
+        room = sum(self._room(node["Resources"]) for node in self.ray.nodes() if node["Alive"])
+        return room if self.workers is None else min(room, self.workers)
+
+    def _room(self, resources: dict[str, float]) -> int:
+        """Workers that fit on one node."""
+        cpus, share = int(resources.get("CPU", 0)), self.config.gpus
+        if not share:
+            return cpus
+        gpus = resources.get("GPU", 0)
+        return min(cpus, int(gpus // share) if share >= 1 else int(gpus) * int(1 / share))
+
+    def hire(self) -> Worker:
+        actor = self._actor(Hand, num_cpus=1, num_gpus=self.config.gpus).remote(self.desk, bool(self.config.gpus))
+        return _Actor(self, actor)
+
+    def welcome(self, worker: Worker) -> None:
+        assert isinstance(worker, _Actor)
+        try:
+            version, worker.node = worker.ready.result()
+        except self.ray.exceptions.RayActorError as error:
+            if not error.actor_init_failed:
+                raise
+            last = str(error).strip().splitlines()[-1]
+            raise BenchError(f"a worker cannot start: {last}; is zsad-bench installed on every machine?") from None
+        if version != bench.__version__:
+            where = next((n["NodeManagerHostname"] for n in self.ray.nodes() if n["NodeID"] == worker.node), "")
+            raise BenchError(
+                f"{where} has zsad-bench {version}, this machine {bench.__version__}; install the same everywhere"
+            )
+
+    def blames(self, worker: Worker) -> bool:
+        assert isinstance(worker, _Actor)
+        return any(node["Alive"] for node in self.ray.nodes() if node["NodeID"] == worker.node)
+
+    def news(self) -> list[News]:
+        if not self._told.done():
+            return []
+        with contextlib.suppress(*self.deaths):  # without its desk a run goes on, if only in silence
+            told = self._told.result()
+            self._told = self.desk.told.remote().future()
+            return told
+        return []
+
+    def close(self) -> None:
+        self.ray.kill(self.desk)
+
+    def _actor(self, cls: type[Any], *, here: bool = False, **options: Any) -> Any:
+        if here:
+            from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(self.node, soft=False)
+        return self.ray.remote(cls).options(**options)
+
+
+class _Actor:
+    """One worker, as the driver sees it."""
+
+    def __init__(self, crew: _Crew, actor: Any) -> None:
+        self.crew, self.actor = crew, actor
+        self.node = ""
+        self.ready: Future[Any] = actor.ready.remote().future()
+
+    def submit(self, batch: Batch) -> Future[Done]:
+        tasks = tuple(_absolute(task) for task in batch)
+        answer: Future[_Answer] = self.actor.work.remote(tasks).future()
+        future: Future[Done] = Future()
+        answer.add_done_callback(lambda _: self._receive(batch, answer, future))
+        return future
+
+    def _receive(self, batch: Batch, answer: Future[_Answer], future: Future[Done]) -> None:
+        try:
+            done, log = answer.result()
+            if log:
+                path = log_path(self.crew.logs, batch[0])
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(log)
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(done)
+
+    def stop(self) -> None:
+        self.crew.ray.kill(self.actor)
+
+
+def _absolute(task: Task) -> Task:
+    """The task with paths that mean the same wherever on this machine a process stands."""
+    weights = {
+        name: dataclasses.replace(known, file=known.file and known.file.absolute())
+        for name, known in task.weights.items()
+    }
+    source_root = task.source_root and os.path.abspath(task.source_root)
+    return dataclasses.replace(task, root=os.path.abspath(task.root), source_root=source_root, weights=weights)
+
+
+# ------------------------------------------------------------ actors
+
+
+class _Answer(NamedTuple):
+    done: Done
+    log: bytes
+
+
+class Desk(Files):
+    """On the driver's machine: holds the news until the driver asks, and gives out files."""
+
+    def __init__(self) -> None:
+        self._news: dict[str, News] = {}
+
+    def tell(self, news: News) -> None:
+        self._news[news[0]] = news
+
+    def told(self) -> list[News]:
+        """The latest of every trial that has told something since."""
+        news, self._news = self._news, {}
+        return list(news.values())
+
+
+class _RemoteFiles:
+    """The desk's files, as a :class:`bench.executors.shipping.Source`."""
+
+    def __init__(self, desk: Any) -> None:
+        self.ray, self.desk = _import_ray(), desk
+
+    def names(self, root: str) -> list[tuple[str, int]]:
+        listing: list[tuple[str, int]] = self.ray.get(self.desk.names.remote(root))
+        return listing
+
+    def read(self, root: str, names: list[str]) -> list[bytes]:
+        contents: list[bytes] = self.ray.get(self.desk.read.remote(root, names))
+        return contents
+
+
+class Hand:
+    """On a machine of the cluster: carries out batches, one at a time."""
+
+    def __init__(self, desk: Any, on_gpu: bool) -> None:
+        if not on_gpu:  # Ray leaves the GPUs visible that it has not given away
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        self.desk = desk
+        self.station = Station(memory() // max(1, os.cpu_count() or 1))
+        self.depot = Depot(_RemoteFiles(desk))
+
+    def ready(self) -> tuple[str, str]:
+        """This package's version, and the id of the node."""
+        return bench.__version__, _import_ray().get_runtime_context().get_node_id()
+
+    def work(self, batch: Batch) -> _Answer:
+        try:
+            tasks = tuple(self.depot.localised(task) for task in batch)
+        except (BenchError, OSError) as error:
+            return _Answer(Done([failed(task, str(error)) for task in batch], worn=False), b"")
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder) / "log"
+            done = self.station.work(tasks, self.desk.tell.remote, log)
+            return _Answer(done, log.read_bytes()[-LOG:] if log.exists() else b"")

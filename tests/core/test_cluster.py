@@ -1,0 +1,258 @@
+"""Trials on Ray, on a simulated cluster of two machines with one core each."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import bench
+from bench.cli import main
+from bench.config import parse_spec
+from bench.errors import BenchError
+from bench.executors.cluster import Desk, Hand, RayConfig, _import_ray
+from bench.plan import prepare
+from bench.registry import EXECUTORS
+from bench.store import Store
+from bench.study import Study
+from bench.trial import run_trial
+
+try:
+    ray = _import_ray()
+except BenchError as reason:
+    pytest.skip(str(reason), allow_module_level=True)
+
+from ray.cluster_utils import Cluster
+
+PATIENCE = 90  # seconds until something that must happen has not
+
+
+@pytest.fixture(scope="module")
+def cluster(plugin_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two machines with one core each; this process is connected to them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(plugin_folder))
+        patch.setenv("BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.chdir(tmp_path_factory.mktemp("neutral"))  # the repository's folder "datasets" is none of Ray's
+        node = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 * 2**20}
+        cluster = Cluster(initialize_head=True, head_node_args=node)
+        cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        yield cluster
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@pytest.fixture
+def words(toy_root: Path, tmp_path: Path, plugin: Path, cluster: Cluster) -> Callable[..., list[str]]:
+    """The arguments of ``bench`` that run methods on the toy data and the cluster."""
+
+    def make(methods: str, *more: str, store: str = "store") -> list[str]:
+        data = ["--dataset", "folder", "--data-root", str(toy_root), "--store", str(tmp_path / store)]
+        return ["run", "--methods", methods, *data, "--device", "cpu", "--executor", "ray", *more]
+
+    return make
+
+
+def call(words: list[str]) -> Result:
+    return CliRunner().invoke(main, words)
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    return list(Store(folder).records())
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return found
+
+
+def busy_workers(raylet: int) -> list[int]:
+    """Process ids of the workers of one machine that are carrying out a trial."""
+    children = Path(f"/proc/{raylet}/task").glob("*/children")
+    pids = [int(pid) for file in children for pid in file.read_text().split()]
+    return [pid for pid in pids if b"ray::Hand.work" in _command_line(pid)]
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def raylets(cluster: Cluster) -> list[int]:
+    return [node.all_processes["raylet"][0].process.pid for node in cluster.list_all_nodes()]
+
+
+def test_a_trial_that_kills_its_worker_twice_has_failed_and_output_is_kept(words: Any, tmp_path: Path) -> None:
+    result = call(words("toy-faulty[how=die],toy-loud"))
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    found = records(tmp_path / "store")
+    by_method = {
+        name: [r for r in found if r["trial"]["method"]["name"] == name] for name in ("toy-faulty", "toy-loud")
+    }
+    assert [r["status"] for r in by_method["toy-faulty"]] == ["failed"] * 3
+    assert "died, twice" in by_method["toy-faulty"][0]["reason"]
+    assert [r["status"] for r in by_method["toy-loud"]] == ["ok"] * 3
+    for record in by_method["toy-loud"]:
+        log = tmp_path / "store/logs" / record["key"][:2] / f"{record['key']}.log"
+        assert all(phrase in log.read_text() for phrase in ("from Python", "from below", "a warning"))
+    assert "from below" not in result.output
+
+
+def test_a_trial_that_takes_too_long_is_ended(words: Any, tmp_path: Path) -> None:
+    result = call(
+        words("toy-learner[pause=60],toy-brightness", "--categories", "bolt", "--shots", "1", "--time-limit", "3")
+    )
+    assert result.exit_code == 1
+    assert "took longer than 3 seconds" in result.output
+    assert sorted(r["status"] for r in records(tmp_path / "store")) == ["failed", "ok"]
+
+
+def test_kill_9_of_a_worker_costs_nothing_but_time(words: Any, tmp_path: Path, cluster: Cluster) -> None:
+    driver = start(words("toy-learner[pause=1.5]", "--shots", "1", "--seeds", "2"), cluster)
+    (victim, *_) = until(lambda: busy_workers(raylets(cluster)[0]) + busy_workers(raylets(cluster)[1]))
+    os.kill(victim, signal.SIGKILL)
+    _, message = driver.communicate(timeout=PATIENCE)
+    assert driver.returncode == 0, message
+    assert [r["status"] for r in records(tmp_path / "store")] == ["ok"] * 6
+
+
+def test_the_loss_of_a_machine_costs_nothing_but_time(words: Any, tmp_path: Path, cluster: Cluster) -> None:
+    driver = start(words("toy-learner[pause=1.5]", "--shots", "1", "--seeds", "3"), cluster)
+    head, other = cluster.head_node, next(n for n in cluster.list_all_nodes() if n is not cluster.head_node)
+    until(lambda: busy_workers(other.all_processes["raylet"][0].process.pid))
+    cluster.remove_node(other, allow_graceful=False)
+    until(lambda: len(records(tmp_path / "store")) > 5)
+    cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)  # and another one joins
+    _, message = driver.communicate(timeout=PATIENCE)
+    assert driver.returncode == 0, message
+    assert [r["status"] for r in records(tmp_path / "store")] == ["ok"] * 9
+    assert head in cluster.list_all_nodes()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_the_driver_can_be_ended_and_leaves_no_worker_behind(
+    words: Any, tmp_path: Path, cluster: Cluster, how: signal.Signals
+) -> None:
+    command = words("toy-learner[pause=1.5]", "--shots", "1", "--seeds", "3")
+    driver = start(command, cluster)
+    until(lambda: records(tmp_path / "store"))
+    driver.send_signal(how)
+    _, message = driver.communicate(timeout=PATIENCE)
+    assert driver.returncode == (130 if how == signal.SIGINT else -9)
+    assert ("the same command runs them" in message) == (how == signal.SIGINT)
+    assert "Traceback" not in message
+    until(lambda: not any(busy_workers(raylet) for raylet in raylets(cluster)))
+    done = len(records(tmp_path / "store"))
+    assert 0 < done < 9
+    again = call(command)
+    assert f"9 trials, {done} done" in again.stderr
+    assert [r["status"] for r in records(tmp_path / "store")] == ["ok"] * 9
+
+
+def start(words: list[str], cluster: Cluster) -> subprocess.Popen[str]:
+    """A driver of its own."""
+    command = [sys.executable, "-P", "-m", "bench", *words, "--ray-address", cluster.address]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+
+
+def test_a_machine_without_the_files_gets_them_from_the_driver(
+    plugin: Path, cluster: Cluster, toy_root: Path, tmp_path: Path
+) -> None:
+    class FarDesk(Desk):
+        """Has the files of a folder that no worker can see."""
+
+        def names(self, root: str) -> list[tuple[str, int]]:
+            return super().names(root.replace("/far/away", str(toy_root)))
+
+        def read(self, root: str, names: list[str]) -> list[bytes]:
+            return super().read(root.replace("/far/away", str(toy_root)), names)
+
+    study = Study("s", (parse_spec("toy-brightness"),), (parse_spec("folder"),), roots={"folder": toy_root})
+    task = prepare(study, Store(tmp_path / "store")).tasks[0]
+    hand = ray.remote(Hand).options(num_cpus=1).remote(ray.remote(FarDesk).options(num_cpus=0).remote(), False)
+    far = dataclasses.replace(task, root="/far/away", hashes="/far/store/hashes.json")
+    (outcome,) = ray.get(hand.work.remote((far,)), timeout=PATIENCE).done.outcomes
+    ray.kill(hand)
+    expected = run_trial(task)
+    assert outcome.record | {"provenance": 0} == expected.record | {"provenance": 0}
+    assert outcome.record["status"] == "ok"
+    assert all((outcome.scores[name] == scores).all() for name, scores in expected.scores.items())
+
+
+def test_workers_with_another_version_are_refused(words: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "__version__", "99.0")
+    result = call(words("toy-brightness"))
+    assert result.exit_code != 0
+    assert f"has zsad-bench {_installed()}, this machine 99.0; install the same everywhere" in result.output
+
+
+def _installed() -> str:
+    from importlib.metadata import version
+
+    return version("zsad-bench")
+
+
+def test_a_cluster_without_gpus_has_no_room_for_their_workers(words: Any) -> None:
+    result = call(words("toy-brightness", "--executor", "ray[gpus=0.5]"))
+    assert "no room for a worker of one CPU and 0.5 GPU" in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--executor", "ray[gpu=1]"], "Did you mean 'gpus'"),
+        (["--executor", "ray[address=ray://head:10001]"], "run bench on a machine of the cluster"),
+        (["--executor", "ray", "--workers", "0"], "give 1 or more"),
+        (["--executor", "ray", "--time-limit", "0"], "more than 0 seconds"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: list[str], message: str) -> None:
+    result = call(["run", *options])
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_without_ray_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(BenchError, match=r'pip install "zsad-bench\[cluster\]"'):
+        EXECUTORS.load("ray")(RayConfig(), None, tmp_path)
+
+
+def test_no_more_workers_than_gpus_have_room_for() -> None:
+    from bench.executors.cluster import _Crew
+
+    def room(gpus: float, **resources: float) -> int:
+        crew = object.__new__(_Crew)
+        crew.config = RayConfig(gpus=gpus)
+        return crew._room(resources)
+
+    assert room(0, CPU=8.0, GPU=2.0) == 8
+    assert room(0.25, CPU=8.0, GPU=2.0) == 8
+    assert room(0.25, CPU=4.0, GPU=2.0) == 4
+    assert room(0.4, CPU=8.0, GPU=2.0) == 4  # a worker's part is a part of one GPU
+    assert room(1, CPU=8.0, GPU=2.0) == 2
+    assert room(2, CPU=8.0, GPU=3.0) == 1
+    assert room(0.5, CPU=8.0) == 0
+
+
+def test_importing_the_executor_does_not_import_ray() -> None:
+    code = (
+        "import sys; from bench.registry import EXECUTORS; EXECUTORS.load('ray'); sys.exit('ray' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-P", "-c", code]).returncode == 0
