@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def choose_device(name: str = "auto") -> str:
@@ -54,6 +59,23 @@ def seed_everything(seed: int) -> None:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def uses_bfloat16(device: str) -> bool:
+    """Whether baselines train their networks in mixed precision: on CUDA, if ``BENCH_AMP`` is ``on`` or ``1``.
+
+    Off by default: what it does to a detector's AUROC hangs on method and data. A record's device says it.
+    """
+    return device.startswith("cuda") and os.environ.get("BENCH_AMP", "").lower() in ("on", "1")
+
+
+def mixed_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Convolutions and products run in bfloat16 meanwhile, where :func:`uses_bfloat16` says so."""
+    import torch
+
+    if not uses_bfloat16(str(device)):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def limit_threads(count: int = 1) -> None:

@@ -54,11 +54,12 @@ def revision() -> str | None:
 
 
 def _device_name(device: str) -> str:
-    from bench.devices import choose_device
+    from bench.devices import choose_device, uses_bfloat16
 
     chosen = choose_device(device)
     if chosen.startswith("cuda"):
         import torch
 
-        return torch.cuda.get_device_name(chosen)
+        name = torch.cuda.get_device_name(chosen)
+        return f"{name}, training in bfloat16" if uses_bfloat16(chosen) else name
     return f"{chosen} ({os.cpu_count()} cores)"
