@@ -3,10 +3,10 @@
 From the image version of DevNet (``mala-lab/deviation-network-image``: ``dataloaders/utlis.py``, ``train.py``,
 ``modeling/layers/deviation_loss.py``), whose recipe DRA and the image version of MLEP share.
 
-Differences from that code: images are decoded and scaled once and kept in memory as bytes, where it decodes
-them for every batch; a batch is rotated at once, by :func:`rotate`, where it rotates image by image with
-Pillow (the same mapping; a few pixels in ten thousand, on the border between two source pixels, go the other way);
-all randomness comes from one seeded generator.
+Differences from that code: images are decoded and scaled once and kept in memory as bytes (see
+:mod:`bench.methods._pixels`), where it decodes them for every batch; a batch is rotated at once, by :func:`rotate`,
+where it rotates image by image with Pillow (the same mapping; a few pixels in ten thousand, on the border between two
+source pixels, go the other way); all randomness comes from one seeded generator.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _COARSE = 4  # side of the squares of pixels over which smoothed maps are averaged
 
 
-# ---------------------------------------------------------------- pixels
+# ---------------------------------------------------------------- what a backbone takes
 
 
 class Preparation:
@@ -236,10 +236,10 @@ def new_head(channels: int, generator: torch.Generator) -> torch.nn.Conv2d:
 
 
 def forward(module: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """``module(images)`` in float32; in training with :func:`bench.devices.mixed_precision` where that is on."""
+    """``module(images)``, of the images' type; in training by :func:`bench.devices.mixed_precision`."""
     with mixed_precision(images.device) if module.training else contextlib.nullcontext():
         answer: torch.Tensor = module(images)
-    return answer.float()
+    return answer.to(images.dtype)
 
 
 def training_mode(module: torch.nn.Module, frozen_norm: bool) -> None:
