@@ -3,10 +3,10 @@
 From the image version of DevNet (``mala-lab/deviation-network-image``: ``dataloaders/utlis.py``, ``train.py``,
 ``modeling/layers/deviation_loss.py``), whose recipe DRA and the image version of MLEP share.
 
-Differences from that code: images are decoded and scaled once and kept in memory as bytes (see
-:mod:`bench.methods._pixels`), where it decodes them for every batch; a batch is rotated at once, by :func:`rotate`,
-where it rotates image by image with Pillow (the same mapping; a few pixels in ten thousand, on the border between two
-source pixels, go the other way); all randomness comes from one seeded generator.
+Differences from that code: images are decoded and scaled once and kept in memory as bytes, see
+:mod:`bench.methods._pixels`, where it decodes them for every batch; a batch is rotated at once, by
+:func:`rotate`, where it rotates image by image with Pillow (the same mapping; a few pixels in ten thousand, on the
+border between two source pixels, go the other way); all randomness comes from one seeded generator.
 """
 
 from __future__ import annotations
