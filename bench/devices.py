@@ -53,7 +53,7 @@ def seed_everything(seed: int, precision: Precision = "highest") -> None:
     Args:
         precision: ``highest`` keeps products and convolutions of float32 numbers in float32. ``high`` lets a GPU
             round their factors to TF32 (10 bits), ``medium`` to bfloat16 (7 bits), a CPU too if it can multiply
-            these; sums stay float32. See ``torch.set_float32_matmul_precision``.
+            these; sums stay float32. See ``torch.set_float32_matmul_precision`` and :func:`mixed_precision`.
     """
     # cuBLAS reads this when it starts, so it must be set before the first CUDA product.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -84,6 +84,22 @@ def full_precision() -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(products)
         torch.backends.cudnn.allow_tf32 = convolutions
+
+
+def uses_bfloat16(device: torch.device) -> bool:
+    """Whether networks are trained in mixed precision: on a GPU, where ``medium`` precision was asked for."""
+    import torch
+
+    return device.type == "cuda" and torch.get_float32_matmul_precision() == "medium"
+
+
+def mixed_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Convolutions and products run in bfloat16 meanwhile, where :func:`uses_bfloat16` says so."""
+    import torch
+
+    if not uses_bfloat16(device):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def limit_threads(count: int = 1) -> None:

@@ -17,6 +17,7 @@ import torch
 
 from bench.methods import _finetune
 from bench.methods._dra_net import ANOMALY, NORMAL, PSEUDO
+from bench.methods._pixels import rows
 
 if TYPE_CHECKING:
     from bench.contracts import TrainingSet
@@ -116,7 +117,7 @@ class Batches:
 
     def _of(self, chosen: torch.Tensor) -> torch.Tensor:
         """A copy of the pixels of the ``chosen`` images."""
-        return self.pixels[chosen.to(self.pixels.device)]
+        return rows(self.pixels, chosen)
 
     def _as_in_training(self, pixels: torch.Tensor, pseudo: torch.Tensor) -> torch.Tensor:
         """Turn the ``pseudo`` ones into pseudo-anomalies, in place; rotate and prepare all."""

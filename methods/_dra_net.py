@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from bench.contracts import Backbone
 from bench.methods import _finetune
+from bench.methods._pixels import rows, sent
 
 NORMAL, ANOMALY, PSEUDO = 0, 1, 2  # labels of a training batch
 
@@ -121,7 +122,7 @@ class Network(torch.nn.Module):
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Per scale the backbone's ``(B, C, h, w)`` for ``(B, 3, S, S)`` normalised images."""
-        return [self.backbone(scaled) for scaled in _finetune.pyramid(images, self.n_scales)]
+        return [_finetune.forward(self.backbone, scaled) for scaled in _finetune.pyramid(images, self.n_scales)]
 
     def answers(self, features: Sequence[torch.Tensor], means: Sequence[torch.Tensor] | None) -> Answers:
         """What the heads say.
@@ -160,7 +161,7 @@ class Network(torch.nn.Module):
         count = n_references * (1 if groups is None else int(groups.max()) + 1)
         means = [f[:count].unflatten(0, (-1, n_references)).mean(dim=1) for f in features]
         if groups is not None:
-            means = [mean[groups.to(mean.device)] for mean in means]
+            means = [rows(mean, groups) for mean in means]
         return self.answers([f[count:] for f in features], means)
 
 
@@ -178,9 +179,9 @@ def loss(
 
     Args:
         scores: head -> ``(B,)``.
-        labels: ``(B,)`` of 0 normal, 1 anomaly, 2 pseudo-anomaly.
+        labels: ``(B,)`` of 0 normal, 1 anomaly, 2 pseudo-anomaly; on the CPU, so that what each head learns from
+            is known without asking a GPU.
     """
-    labels = labels.to(scores["holistic"].device)
     anywhere = torch.ones_like(labels, dtype=torch.bool)
     lessons = {
         "holistic": (anywhere, labels == NORMAL),
@@ -188,9 +189,10 @@ def loss(
         "pseudo": (labels != ANOMALY, labels == PSEUDO),
         "residual": (anywhere, labels != NORMAL),
     }
-    losses = [
-        _finetune.deviation_loss(scores[head][subset], positive[subset].float(), generator, margin, n_references)
-        for head, (subset, positive) in lessons.items()
-        if head in scores
-    ]
+    losses = []
+    for head, (subset, positive) in lessons.items():
+        if head in scores:
+            chosen = rows(scores[head], subset.nonzero()[:, 0])
+            targets = sent(positive[subset].float(), chosen.device)
+            losses.append(_finetune.deviation_loss(chosen, targets, generator, margin, n_references))
     return torch.stack(losses).sum()

@@ -1,16 +1,17 @@
-"""What baselines that fine-tune a backbone share: pixels, rotation, sampling, the deviation loss, training.
+"""What baselines that fine-tune a backbone share: rotation, sampling, the deviation loss, training.
 
 From the image version of DevNet (``mala-lab/deviation-network-image``: ``dataloaders/utlis.py``, ``train.py``,
 ``modeling/layers/deviation_loss.py``), whose recipe DRA and the image version of MLEP share.
 
-Differences from that code: images are decoded and scaled once and kept in memory as bytes, where it decodes
-them for every batch; a batch is rotated at once, by :func:`rotate`, where it rotates image by image with
-Pillow (the same mapping; a few pixels in ten thousand, on the border between two source pixels, go the other way);
-all randomness comes from one seeded generator.
+Differences from that code: images are decoded and scaled once and kept in memory as bytes, see
+:mod:`bench.methods._pixels`, where it decodes them for every batch; a batch is rotated at once, by
+:func:`rotate`, where it rotates image by image with Pillow (the same mapping; a few pixels in ten thousand, on the
+border between two source pixels, go the other way); all randomness comes from one seeded generator.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,47 +20,17 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from bench.features import CACHE, FeatureKey, ahead, in_fixed_batches
+from bench.devices import mixed_precision
+from bench.features import in_fixed_batches
+from bench.methods._pixels import sent
 
 if TYPE_CHECKING:
-    from bench.contracts import Backbone, ImageSet
+    from bench.contracts import Backbone
 
 _COARSE = 4  # side of the squares of pixels over which smoothed maps are averaged
 
 
-# ---------------------------------------------------------------- pixels
-
-
-def load_pixels(images: ImageSet, size: int, device: str = "cpu") -> torch.Tensor:
-    """All images as ``(N, 3, size, size)`` uint8, scaled to a square by Pillow's bilinear filter.
-
-    Decoded in threads, and kept between trials in :data:`bench.features.CACHE`. On a GPU with room for them
-    they lie there, otherwise on the CPU.
-    """
-    CACHE.begin()
-    result = torch.empty((len(images), 3, size, size), dtype=torch.uint8)
-    scaling = f"RGB, Pillow bilinear to {size}x{size}"
-    keys = [FeatureKey("pixels", scaling, "pixels", "uint8", image) for image in images.keys]
-    missing = []
-    for position, key in enumerate(keys):
-        held = CACHE.get(key)
-        if held is None:
-            missing.append(position)
-        else:
-            result[position] = held
-    decoded = ahead(lambda position: _scaled(images[position], size), missing, 64)
-    for position, pixels in zip(missing, decoded, strict=True):
-        result[position] = torch.from_numpy(pixels).permute(2, 0, 1)
-        CACHE.put(keys[position], result[position])
-    if torch.device(device).type == "cuda" and result.nbytes < 0.25 * torch.cuda.mem_get_info(device)[0]:
-        result = result.to(device)
-    return result
-
-
-def _scaled(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    from PIL import Image
-
-    return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+# ---------------------------------------------------------------- what a backbone takes
 
 
 class Preparation:
@@ -77,9 +48,9 @@ class Preparation:
 
     def __call__(self, pixels: torch.Tensor, degrees: torch.Tensor | None = None) -> torch.Tensor:
         """``(B, 3, S, S)`` uint8 -> float32; rotation comes before normalisation, so that corners are black."""
-        images = pixels.to(self.device).float() / 255
+        images = sent(pixels, self.device).float() / 255
         if degrees is not None:
-            images = rotate(images, degrees.to(self.device))
+            images = rotate(images, sent(degrees, self.device))
         # channels last: somewhat faster on CPUs, and what GPUs want
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
@@ -262,6 +233,13 @@ def initialised(layer: Layer, generator: torch.Generator) -> Layer:
 def new_head(channels: int, generator: torch.Generator) -> torch.nn.Conv2d:
     """A 1x1 convolution to one channel, initialised as ``nn.Conv2d`` is, from ``generator``."""
     return initialised(torch.nn.Conv2d(channels, 1, kernel_size=1), generator)
+
+
+def forward(module: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """``module(images)``, of the images' type; in training by :func:`bench.devices.mixed_precision`."""
+    with mixed_precision(images.device) if module.training else contextlib.nullcontext():
+        answer: torch.Tensor = module(images)
+    return answer.to(images.dtype)
 
 
 def training_mode(module: torch.nn.Module, frozen_norm: bool) -> None:

@@ -74,7 +74,7 @@ class EmbedNet(torch.nn.Module):
     def loss(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Margin loss and deviation loss of ``(3 * T, 3, S, S)`` anchors, positives, negatives."""
         config = self.config
-        embedding = self.embed(self.backbone(images))
+        embedding = self.embed(_finetune.forward(self.backbone, images))
         total = config.margin_weight * margin_loss(embedding, config.margin)
         if config.score_weight:
             scores = self.head(embedding)[:, 0]
@@ -93,12 +93,12 @@ class EmbedNet(torch.nn.Module):
     def embeddings(self, images: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """``(B, 3, S, S)`` -> ``embedding``: ``(B, E)`` on the CPU."""
         with torch.no_grad():
-            return {"embedding": self.embed(self.backbone(images)).cpu()}
+            return {"embedding": self.embed(_finetune.forward(self.backbone, images)).cpu()}
 
     def score(self, images: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """``(B, 3, S, S)`` -> ``image``: ``(B,)`` and ``maps``: ``(B, h, w)`` on the CPU."""
         with torch.no_grad():
-            features = self.backbone(images)
+            features = _finetune.forward(self.backbone, images)
             embedding = self.embed(features)
             positions = self.project(features.permute(0, 2, 3, 1))
             if self.config.score == "center":
@@ -146,7 +146,7 @@ class ReconNet(torch.nn.Module):
 
     def decode(self, features: torch.Tensor, size: int) -> torch.Tensor:
         """``(B, C, h, w)`` features -> ``(B, 3, size, size)`` in [-1, 1]."""
-        images: torch.Tensor = self.decoder(features)
+        images = _finetune.forward(self.decoder, features)
         if images.shape[-1] != size:  # a side that the backbone's stride does not divide
             images = F.interpolate(images, size=size, mode="bilinear")
         return images
@@ -154,7 +154,7 @@ class ReconNet(torch.nn.Module):
     def loss(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Reconstruction of anchors and positives, and margin loss, of ``(3 * T, 3, S, S)`` images."""
         config = self.config
-        features = self.backbone(images)
+        features = _finetune.forward(self.backbone, images)
         normal = 2 * len(images) // 3  # negatives are not reconstructed
         wanted = self.targets(images[:normal])
         differences = (self.decode(features[:normal], images.shape[-1]) - wanted).abs()
@@ -164,7 +164,7 @@ class ReconNet(torch.nn.Module):
     def score(self, images: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """``(B, 3, S, S)`` -> ``image``: ``(B,)`` and ``maps``: ``(B, S / 4, S / 4)`` on the CPU."""
         with torch.no_grad():
-            decoded = self.decode(self.backbone(images), images.shape[-1])
+            decoded = self.decode(_finetune.forward(self.backbone, images), images.shape[-1])
             # halved, as in the original's PSNR: errors of images in [0, 1]
             errors = ((decoded - self.targets(images)) / 2).square().mean(dim=1)
             maps = _finetune.smooth_maps(errors, self.config.map_sigma)

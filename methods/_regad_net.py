@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.features import in_fixed_batches
+from bench.methods import _finetune
 
 LEVELS = 3  # the paper reads the first three stages of a ResNet
 TRANSFORMS: Mapping[str, tuple[str, ...]] = {
@@ -164,9 +165,9 @@ class RegistrationNet(nn.Module):
         self.predictor = nn.Sequential(*_block(channels), _conv1x1(channels))
 
     def _levels(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
-        features = self.stem(images)
+        features = _finetune.forward(self.stem, images)
         for stage, transformer in zip(self.stages, self.transformers, strict=True):
-            features, theta = transformer(stage(features))
+            features, theta = transformer(_finetune.forward(stage, features))
             yield features, theta
 
     def forward(self, images: Tensor) -> Tensor:
@@ -313,8 +314,8 @@ def distance_maps(support: Sequence[Tensor], test: Sequence[Tensor], shrinkage: 
         mean, factor = gaussians(at_positions(support, positions).double(), shrinkage)
         distances = functools.partial(_named_distances, mean=mean, factor=factor)
         found = in_fixed_batches(distances, at_positions(test, positions), _BATCH)
-        parts.append(found["distance"].float().cpu())
-    return torch.cat(parts, dim=1).view(-1, height, width)
+        parts.append(found["distance"].float())
+    return torch.cat(parts, dim=1).view(-1, height, width).cpu()
 
 
 def _named_distances(features: Tensor, mean: Tensor, factor: Tensor) -> dict[str, Tensor]:

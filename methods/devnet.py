@@ -107,7 +107,7 @@ class DevNet:
         """
         import torch
 
-        from bench.methods import _finetune
+        from bench.methods import _finetune, _pixels
 
         normals, anomalies = np.flatnonzero(train.labels == 0), np.flatnonzero(train.labels == 1)
         if not len(normals) or not len(anomalies):
@@ -115,7 +115,7 @@ class DevNet:
         config = self.config
         generator = torch.Generator().manual_seed(context.seed)
         self._network = network = _Network(config, context, generator)
-        pixels = _finetune.load_pixels(train.images, network.size, context.device)
+        pixels = _pixels.load_pixels(train.images, network.size, context.device)
         normal, anomalous = (_finetune.Endless(items, generator) for items in (normals, anomalies))
         n_anomalous = config.batch_size // 2
         n_normal = config.batch_size - n_anomalous
@@ -124,7 +124,7 @@ class DevNet:
         def loss_of_step(step: int) -> torch.Tensor:
             chosen = torch.cat([normal.take(n_normal), anomalous.take(n_anomalous)])
             degrees = _finetune.angles(len(chosen), config.rotation, generator)
-            images = network.prepare(pixels[chosen.to(pixels.device)], degrees)
+            images = network.prepare(_pixels.rows(pixels, chosen), degrees)
             scores, _ = network(images)
             return _finetune.deviation_loss(scores, targets, generator, config.margin, config.n_references)
 
@@ -146,24 +146,24 @@ class DevNet:
     def score(self, images: ImageSet, context: Context) -> Scores:
         """Image scores, and maps on the backbone's grid (``head``) or on a quarter of the pixels (``grad``)."""
         from bench.features import in_fixed_batches
-        from bench.methods import _finetune
+        from bench.methods import _pixels
 
         network = self._network
         if network is None:
             raise RuntimeError("score before fit")
-        pixels = _finetune.load_pixels(images, network.size, context.device)
+        pixels = _pixels.load_pixels(images, network.size, context.device)
         function = network.score_with_gradients if self.config.pixel_map == "grad" else network.score
         found = in_fixed_batches(function, pixels, _SCORE_BATCH)
         return Scores(found["image"].numpy(), found["maps"].numpy())
 
     def features(self, images: ImageSet, context: Context) -> NDArray[np.float32]:
         """``(N, C)``: the fine-tuned backbone's features, averaged over positions and scales."""
-        from bench.methods import _finetune
+        from bench.methods import _finetune, _pixels
 
         network = self._network
         if network is None:
             raise RuntimeError("features before fit")
-        pixels = _finetune.load_pixels(images, network.size, context.device)
+        pixels = _pixels.load_pixels(images, network.size, context.device)
         return _finetune.mean_features(network.features, network.prepare, pixels, _SCORE_BATCH)
 
 
@@ -205,7 +205,8 @@ class _Network:
         """Per scale the backbone's ``(B, C, h, w)`` of normalised ``(B, 3, S, S)``."""
         from bench.methods import _finetune
 
-        return [self.modules["backbone"](scaled) for scaled in _finetune.pyramid(images, self.config.n_scales)]
+        scales = _finetune.pyramid(images, self.config.n_scales)
+        return [_finetune.forward(self.modules["backbone"], scaled) for scaled in scales]
 
     def score(self, pixels: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """Scores and maps of one batch, on the CPU."""

@@ -159,7 +159,7 @@ class DRA:
         """
         import torch
 
-        from bench.methods import _dra_net, _finetune
+        from bench.methods import _dra_net, _finetune, _pixels
         from bench.methods._dra_batches import Batches
 
         config = self.config
@@ -183,12 +183,12 @@ class DRA:
         ).to(context.device)
         network.to(memory_format=torch.channels_last)
         prepare = _finetune.Preparation(backbone, context.device)
-        pixels = _finetune.load_pixels(train.images, size, context.device)
+        pixels = _pixels.load_pixels(train.images, size, context.device)
         batches = Batches(config, train, pixels, prepare, n_ref, generator)
         # The test's references are drawn before training, so that they do not hang on its length.
         references = None
         if support:
-            references = batches.as_references(_finetune.load_pixels(support, size))
+            references = batches.as_references(_pixels.load_pixels(support, size, context.device))
         elif config.ref_source == "seen_pool":
             references = batches.from_pool()
         n_first = 0 if config.ref_train == "none" else n_ref
@@ -218,24 +218,24 @@ class DRA:
     def score(self, images: ImageSet, context: Context) -> Scores:
         """Image scores, and maps on the backbone's grid (``heads``) or on a quarter of the pixels (``grad``)."""
         from bench.features import in_fixed_batches
-        from bench.methods import _finetune
+        from bench.methods import _pixels
 
         scorer = self._scorer
         if scorer is None:
             raise RuntimeError("score before fit")
-        pixels = _finetune.load_pixels(images, scorer.size, context.device)
+        pixels = _pixels.load_pixels(images, scorer.size, context.device)
         function = scorer.with_gradients if self.config.pixel_map == "grad" else scorer.with_heads
         found = in_fixed_batches(function, pixels, _SCORE_BATCH)
         return Scores(found["image"].numpy(), found["maps"].numpy())
 
     def features(self, images: ImageSet, context: Context) -> NDArray[np.float32]:
         """``(N, C)``: the fine-tuned backbone's features, averaged over positions and scales."""
-        from bench.methods import _finetune
+        from bench.methods import _finetune, _pixels
 
         scorer = self._scorer
         if scorer is None:
             raise RuntimeError("features before fit")
-        pixels = _finetune.load_pixels(images, scorer.size, context.device)
+        pixels = _pixels.load_pixels(images, scorer.size, context.device)
         return _finetune.mean_features(scorer.network.features, scorer.prepare, pixels, _SCORE_BATCH)
 
 

@@ -134,7 +134,7 @@ class MLEP:
         import torch
 
         from bench.features import in_fixed_batches
-        from bench.methods import _finetune, _mlep_net
+        from bench.methods import _finetune, _mlep_net, _pixels
 
         config = self.config
         generator = torch.Generator().manual_seed(context.seed)
@@ -149,12 +149,12 @@ class MLEP:
             network = _mlep_net.ReconNet(config, backbone, prepare, generator)
         self._network = network.to(context.device)
         network.to(memory_format=torch.channels_last)
-        pixels = _finetune.load_pixels(train.images, self._size, context.device)
+        pixels = _pixels.load_pixels(train.images, self._size, context.device)
 
         def loss_of_step(step: int) -> torch.Tensor:
             chosen = triplets.take(config.batch_size // 3)
             degrees = _finetune.angles(len(chosen), config.rotation, generator)
-            return network.loss(prepare(pixels[chosen.to(pixels.device)], degrees), generator)
+            return network.loss(prepare(_pixels.rows(pixels, chosen), degrees), generator)
 
         network.train()
         _finetune.optimise(
@@ -180,12 +180,12 @@ class MLEP:
     def score(self, images: ImageSet, context: Context) -> Scores:
         """Image scores, and maps on the backbone's grid (``embed``) or on a quarter of the pixels (``recon``)."""
         from bench.features import in_fixed_batches
-        from bench.methods import _finetune
+        from bench.methods import _pixels
 
         network, prepare = self._network, self._prepare
         if network is None or prepare is None:
             raise RuntimeError("score before fit")
-        pixels = _finetune.load_pixels(images, self._size, context.device)
+        pixels = _pixels.load_pixels(images, self._size, context.device)
         found = in_fixed_batches(lambda rows: network.score(prepare(rows)), pixels, _SCORE_BATCH)
         return Scores(found["image"].numpy(), found["maps"].numpy())
 

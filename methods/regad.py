@@ -142,6 +142,7 @@ class RegAD:
         import torch
 
         from bench.methods import _finetune
+        from bench.methods._pixels import rows
         from bench.methods._regad_net import RegistrationNet
 
         config = self.config
@@ -159,7 +160,7 @@ class RegAD:
         for part in (net.stem, net.stages):
             _finetune.training_mode(part, backbone.frozen_norm)
 
-        pixels = load_pixels(images, self._size)
+        pixels = self._load(images, context)
         rng = np.random.default_rng(context.seed)
         optimiser = torch.optim.SGD(net.parameters(), lr=config.lr, momentum=config.momentum)
         epoch = draw_epoch(images.categories, config.batch_size, k, rng)
@@ -170,10 +171,10 @@ class RegAD:
                     epoch = draw_epoch(images.categories, config.batch_size, k, rng)
                 rate = config.lr * (1 + math.cos(math.pi * (number + 1) / config.epochs)) / 2
                 optimiser.param_groups[0]["lr"] = rate
-            queries, supports = (torch.from_numpy(rows) for rows in epoch[place])
+            queries, supports = map(torch.from_numpy, epoch[place])
             loss = net.loss(
-                self._prepare(pixels[queries], context.device),
-                self._prepare(pixels[supports.flatten()], context.device).unflatten(0, supports.shape),
+                self._prepare(rows(pixels, queries), context.device),
+                self._prepare(rows(pixels, supports.flatten()), context.device).unflatten(0, supports.shape),
             )
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -196,12 +197,12 @@ class RegAD:
         if self._net is None:
             raise RuntimeError("score before fit")
         config, size, grid = self.config, self._size, self._net.grid
-        variants = _regad_net.augment(load_pixels(_support(context), size).float() / 255, config.augment)
+        variants = _regad_net.augment(self._load(_support(context), context).float() / 255, config.augment)
         if len(variants) < 2:
             raise NotApplicable("RegAD needs two support images, or variants of one: leave augment=none out")
         support = self._features(variants, context.device)
         scores, maps = [], []
-        pixels = load_pixels(images, size)
+        pixels = self._load(images, context)
         for group in pixels.split(_GROUP):
             distances = _regad_net.distance_maps(support, self._features(group, context.device), config.shrinkage)
             smoothed = _regad_net.smooth(distances, size, config.gauss_sigma * size / _OFFICIAL_SIZE)
@@ -214,12 +215,20 @@ class RegAD:
         assert self._backbone is not None
         return self.config.img_size or min(_OFFICIAL_SIZE, self._backbone.image_size)
 
+    def _load(self, images: ImageSet, context: Context) -> torch.Tensor:
+        """``(N, 3, S, S)`` bytes, scaled as the official code does."""
+        from bench.methods._pixels import load_pixels
+
+        return load_pixels(images, self._size, context.device, "lanczos")
+
     def _prepare(self, pixels: torch.Tensor, device: str) -> torch.Tensor:
         """``(B, 3, S, S)`` bytes, or floats in [0, 1], to what the network takes."""
         import torch
 
+        from bench.methods._pixels import sent
+
         assert self._backbone is not None
-        images = pixels.to(device)
+        images = sent(pixels, device)
         if not images.is_floating_point():
             images = images.float() / 255
         if self.config.normalise:
@@ -247,31 +256,6 @@ def _support(context: Context) -> ImageSet:
     if context.support is None or not len(context.support):
         raise NotApplicable("RegAD needs K normal images of the target; use --protocol loo[k=4]")
     return context.support
-
-
-def load_pixels(images: ImageSet, size: int) -> torch.Tensor:
-    """All images as ``(N, 3, size, size)`` uint8, scaled by Pillow's Lanczos filter as the official code does.
-
-    Decoded in threads, and kept between trials in :data:`bench.features.CACHE`.
-    """
-    import torch
-    from PIL import Image
-
-    from bench.features import CACHE, FeatureKey, ahead
-
-    CACHE.begin()
-    scaling = f"RGB, Pillow lanczos to {size}x{size}"
-
-    def scaled(number: int) -> torch.Tensor:
-        key = FeatureKey("pixels", scaling, "pixels", "uint8", images.keys[number])
-        held = CACHE.get(key)
-        if held is None:
-            image = Image.fromarray(images[number]).resize((size, size), Image.Resampling.LANCZOS)
-            held = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-            CACHE.put(key, held)
-        return held
-
-    return torch.stack(list(ahead(scaled, range(len(images)), 64)))
 
 
 def draw_epoch(

@@ -262,8 +262,8 @@ def encode_windows(
         for side, patches in places.items():
             cls = np.zeros((len(patches), 1), dtype=np.int64)
             rows = torch.from_numpy(np.hstack([cls, 1 + patches])).to(device)
-            short = visual.transformer(tokens[:, rows].flatten(0, 1))
-            found[f"windows{side}"] = _vit.pooled(visual, short).unflatten(0, (len(pixels), len(patches)))
+            embedded = _vit.embed_sequences(visual, tokens[:, rows].flatten(0, 1))
+            found[f"windows{side}"] = embedded.unflatten(0, (len(pixels), len(patches)))
         return found
 
     with torch.no_grad():
@@ -271,7 +271,7 @@ def encode_windows(
             images,
             {f"windows{side}": (len(patches), encoder.embed_dim) for side, patches in places.items()},
             weights=encoder.weights_hash,
-            preprocessing=f"{encoder.name} at {encoder.image_size}, windows, float32 on {device.type}",
+            preprocessing=f"{encoder.name} at {encoder.image_size}, windows in pieces, float32 on {device.type}",
             prepare=encoder.preprocess,
             forward=lambda pixels: in_fixed_batches(forward, pixels, batch_size),
             batch_size=batch_size,

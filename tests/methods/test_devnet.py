@@ -20,7 +20,7 @@ from bench.contracts import ImageSet, TrainingSet
 from bench.encoders import identify, load_backbone
 from bench.errors import BenchError, NotApplicable
 from bench.features import CACHE
-from bench.methods import _finetune
+from bench.methods import _finetune, _pixels
 from bench.methods.devnet import DevNet, _Network
 
 
@@ -212,13 +212,13 @@ def test_pixels_are_decoded_once() -> None:
 
     images = ImageSet([tiny.key(image)], ["thing"], {}, read)
     passes = CACHE.passes
-    pixels = _finetune.load_pixels(images, 12)
+    pixels = _pixels.load_pixels(images, 12)
     expected = np.asarray(Image.fromarray(image).resize((12, 12), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(pixels[0].permute(1, 2, 0), expected)
-    assert torch.equal(_finetune.load_pixels(images, 12), pixels)
+    assert torch.equal(_pixels.load_pixels(images, 12), pixels)
     assert len(reads) == 1
     assert CACHE.passes == passes  # no encoder was at work
-    _finetune.load_pixels(images, 8)
+    _pixels.load_pixels(images, 8)
     assert len(reads) == 2
 
 
@@ -269,7 +269,7 @@ def test_features_are_what_the_head_scores() -> None:
     features = method.features(images, tiny.context())
     assert method._network is not None
     net = method._network.modules
-    pixels = method._network.prepare(_finetune.load_pixels(images, SIDE))
+    pixels = method._network.prepare(_pixels.load_pixels(images, SIDE))
     with torch.no_grad():
         signed = [
             net["head"](net["backbone"](scaled)).mean((1, 2, 3)) for scaled in (pixels, pixels[:, :, ::2, ::2])

@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from bench.config import build_config, parse_spec
 from bench.contracts import TrainingSet
 from bench.errors import BenchError, NotApplicable
-from bench.methods import _dra_batches, _dra_net, _finetune
+from bench.methods import _dra_batches, _dra_net, _finetune, _pixels
 from bench.methods._dra_batches import Batches, Cut, cutmix, draw_cut
 from bench.methods.dra import DRA
 
@@ -115,7 +115,7 @@ def train(count: int = 24, seed: int = 0, categories: list[str] | None = None) -
 def batches(data: TrainingSet, n_ref: int = N_REF, **options: Any) -> Batches:
     config = DRA.Config(**{"batch_size": 9, "rotation": 0.0, **options})
     prepare = _finetune.Preparation(tiny.backbone(), "cpu")
-    pixels = _finetune.load_pixels(data.images, SIDE)
+    pixels = _pixels.load_pixels(data.images, SIDE)
     return Batches(config, data, pixels, prepare, n_ref, torch.Generator().manual_seed(4))
 
 
@@ -252,7 +252,7 @@ def test_references_of_the_test_are_drawn_once(source: str) -> None:
     scorer = method._scorer
     assert scorer is not None and scorer.means is not None
     images = support if source == "target" else data.images.subset(normals)
-    pixels = scorer.prepare(_finetune.load_pixels(images, SIDE))
+    pixels = scorer.prepare(_pixels.load_pixels(images, SIDE))
     with torch.no_grad():
         expected = [feature.mean(dim=0, keepdim=True) for feature in scorer.network.features(pixels)]
     for found, wanted in zip(scorer.means, expected, strict=True):
@@ -283,7 +283,7 @@ def test_without_references_the_residual_head_is_left_out() -> None:
     assert scorer is not None and scorer.means is None
     assert scorer.network.residual is not None  # trained all the same
     with torch.no_grad():
-        features = scorer.network.features(scorer.prepare(_finetune.load_pixels(images, SIDE)))
+        features = scorer.network.features(scorer.prepare(_pixels.load_pixels(images, SIDE)))
         scores = scorer.network.answers(features, None).scores
     assert list(scores) == ["holistic", "seen", "pseudo"]
     expected = scores["seen"] + scores["pseudo"] - scores["holistic"]
@@ -299,7 +299,7 @@ def test_features_are_what_the_heads_with_positions_score() -> None:
     features = method.features(images, tiny.context())
     assert method._scorer is not None
     net = method._scorer.network
-    pixels = method._scorer.prepare(_finetune.load_pixels(images, SIDE))
+    pixels = method._scorer.prepare(_pixels.load_pixels(images, SIDE))
     with torch.no_grad():
         scales = [net.backbone(scaled) for scaled in (pixels, pixels[:, :, ::2, ::2])]
         signed = [net.seen.scoring(scale).mean((1, 2, 3)) for scale in scales]

@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 from bench.config import build_config, parse_spec
 from bench.contracts import TrainingSet
 from bench.errors import BenchError, NotApplicable
-from bench.methods import _finetune
+from bench.methods import _finetune, _pixels
 from bench.methods._mlep_net import EmbedNet, ReconNet, margin_loss
 from bench.methods.mlep import MLEP, Triplets
 
@@ -174,7 +174,7 @@ def test_the_centre_is_the_mean_of_the_seen_normals() -> None:
     net = method._network
     assert isinstance(net, EmbedNet) and method._prepare is not None
     normals = data.images.subset(np.flatnonzero(data.labels == 0))
-    images = method._prepare(_finetune.load_pixels(normals, SIDE))
+    images = method._prepare(_pixels.load_pixels(normals, SIDE))
     with torch.no_grad():
         expected = net.embed(net.backbone(images)).mean(dim=0)
     torch.testing.assert_close(net.centre, expected, rtol=1e-4, atol=1e-5)

@@ -17,7 +17,8 @@ from bench.config import build_config, parse_spec
 from bench.contracts import Context, ImageSet, Scores, TrainingSet
 from bench.errors import BenchError, NotApplicable
 from bench.methods import _regad_net as net
-from bench.methods.regad import RegAD, load_pixels
+from bench.methods._pixels import load_pixels
+from bench.methods.regad import RegAD
 
 QUICK = RegAD.Config(epochs=2, batch_size=3)
 
@@ -159,7 +160,9 @@ class TestMethod:
         from PIL import Image
 
         expected = Image.fromarray(world.test[0]).resize((9, 9), Image.Resampling.LANCZOS)
-        np.testing.assert_array_equal(load_pixels(world.test, 9)[0].permute(1, 2, 0), np.asarray(expected))
+        found = load_pixels(world.test, 9, resampling="lanczos")[0]
+        np.testing.assert_array_equal(found.permute(1, 2, 0), np.asarray(expected))
+        assert not torch.equal(load_pixels(world.test, 9)[0], found)
 
     def test_the_images_side(self, world: World) -> None:
         for own, option, expected in ((448, 0, 224), (64, 0, 64), (64, 96, 96)):

@@ -25,6 +25,7 @@ from bench.encoders import identify, load_text_image
 from bench.encoders.towers import FrozenClip
 from bench.errors import BenchError, NotApplicable
 from bench.features import CACHE, FeatureCache
+from bench.methods import _vit
 from bench.methods._anomalib_winclip import Mended
 from bench.methods._prompts import ensemble
 from bench.methods.clip import Clip, ClipConfig
@@ -246,6 +247,25 @@ def test_a_window_is_the_image_without_its_other_patches() -> None:
     changed = encode_windows(tiny.image_set([first]), encoder, (2, 4), (4, 4))
     assert torch.equal(changed[2][0, 0], found[2][0, 0])
     assert not torch.equal(changed[2][0, -1], found[2][0, -1])
+
+
+@pytest.mark.parametrize("tower", [{}, {"quick_gelu": True}, {"ls_init_value": 0.5}, {"mlp_ratio": 2.0}])
+@pytest.mark.parametrize("onednn", [True, False])
+def test_windows_pass_the_blocks_as_through_the_transformer(
+    tower: dict[str, Any], onednn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one piece, in many, and the last of them smaller; with and without oneDNN."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: onednn)
+    visual: Any = tiny.clip_model(**tower).visual
+    for parameter in visual.parameters():  # biases and scales that are not all alike
+        torch.nn.init.normal_(parameter, std=0.3)
+    for count, length, piece in ((7, 5, 512), (7, 5, 15), (9, 10, 4), (200, 5, 512)):
+        monkeypatch.setattr(_vit, "_PIECE", piece)
+        tokens = torch.randn(count, length, 24)
+        with torch.no_grad():
+            found = _vit.embed_sequences(visual, tokens)
+            expected = _vit.pooled(visual, visual.transformer(tokens))
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("place", ["after", "before"])
