@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from bench.contracts import GOOD, Finding, Sample
-from bench.errors import BenchError
+from bench.errors import BenchError, printable
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # lossless: JPEG would smear a mask's edge
@@ -138,6 +138,9 @@ class Scan:
         except UnicodeEncodeError:
             self.error(path, "the name is not valid Unicode; rename it")
             return False
+        if any(unicodedata.category(character) == "Cc" for character in entry.name):
+            self.error(path, "the name holds a control character; rename it")
+            return False
         if not entry.is_symlink():
             return True
         try:
@@ -162,11 +165,6 @@ class Scan:
     def _add(self, level: Literal["error", "note"], path: Path, message: str) -> None:
         name = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
         self.findings.append(Finding(level, printable(name), message))
-
-
-def printable(name: str) -> str:
-    """``name`` as it can be printed and stored: bytes that are not text are escaped."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def text(name: str) -> str:

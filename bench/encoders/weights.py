@@ -11,6 +11,7 @@ import socket
 import urllib.parse
 import urllib.request
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,12 @@ _CONVERT = (
     'what is in it; convert it once, where you trust it, and give the result: python -c "import torch, '
     "safetensors.torch as s; s.save_file({{k: v.contiguous() for k, v in torch.jit.load('{file}', "
     "map_location='cpu').state_dict().items()}}, '{safe}')\""
+)
+
+
+_OBJECTS = (
+    "holds more than tensors, and loading the rest would run what is in it; where you trust it, save its "
+    "state_dict() alone, as safetensors"
 )
 
 
@@ -165,6 +172,7 @@ def read_state(file: Path, name: str) -> dict[str, torch.Tensor]:
         if file.suffix == ".safetensors":
             content = load_file(file)
         else:
+            _check_packing(file)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of TorchScript archives, which then fail, as they should
                 content = torch.load(file, map_location="cpu", weights_only=True)
@@ -172,14 +180,29 @@ def read_state(file: Path, name: str) -> dict[str, torch.Tensor]:
         if "TorchScript" in str(error):
             advice = _CONVERT.format(file=file, safe=file.with_suffix(".safetensors"))
             raise BenchError(f"{file} {advice}") from None
+        if "Unsupported global" in str(error):
+            raise BenchError(f"{file}, given as weights of {name}, {_OBJECTS}") from None
         kind = "safetensors" if isinstance(error, SafetensorError) else "torch"
-        reason = f"cannot be read as a {kind} file: {first_line(error)}"
+        # torch's own words advise to run what is in the file.
+        said = "it is damaged, or something else" if "weights_only" in str(error) else first_line(error)
+        reason = f"cannot be read as a {kind} file: {said}"
         raise BenchError(f"{file}, given as weights of {name}, {reason}") from None
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(isinstance(v, torch.Tensor) for v in content.values()):
         raise BenchError(f"{file}, given as weights of {name}, holds no state dict (names and tensors)")
+    if any(value.layout != torch.strided or value.is_quantized for value in content.values()):
+        raise BenchError(f"{file}, given as weights of {name}, holds sparse or quantized tensors; save them dense")
     return {str(key).removeprefix("module."): value for key, value in content.items()}
+
+
+def _check_packing(file: Path) -> None:
+    """Refuse an archive that unpacks to more than its size: torch.save packs no tensors, and a bomb is made so."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > 2 * file.stat().st_size + (1 << 24):
+            raise ValueError(f"it unpacks to {unpacked} bytes, and torch.save packs nothing")
 
 
 def check_state(
@@ -208,6 +231,8 @@ def check_state(
             raise BenchError(f"{where}{key!r} is missing ({len(state)} tensors in the file)")
         if state[key].shape != tensor.shape:
             raise BenchError(f"{where}{key!r} has shape {tuple(state[key].shape)}, expected {tuple(tensor.shape)}")
+        if state[key].is_floating_point() != tensor.is_floating_point():
+            raise BenchError(f"{where}{key!r} is of {state[key].dtype}, expected {tensor.dtype}")
     for key in state:
         if key not in expected and not (free and key.startswith(free)):
             raise BenchError(f"{where}{key!r} does not belong to this model")

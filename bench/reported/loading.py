@@ -216,10 +216,14 @@ def _rows(
     file: Traversable, convert: Mapping[str, Callable[[str], Any]], optional: tuple[str, ...], faults: list[Fault]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """The sound rows of a file with their numbers; what is wrong with the others goes to ``faults``."""
+    if not file.is_file():
+        faults.append(Fault(file.name, 1, "is no file"))
+        return
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        faults.append(Fault(file.name, 1, "is not UTF-8 text"))
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        text = isinstance(error, UnicodeDecodeError)
+        faults.append(Fault(file.name, 1, "is not UTF-8 text" if text else f"cannot be read: {error}"))
         return
     reader = csv.reader(lines, strict=True)
     try:
