@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import BenchError
+from bench.errors import BenchError, first_line
 from bench.imagefiles import MAX_PIXELS, opened
 
 MAX_UNPACKED = 1 << 32  # bytes of a compressed .npz: a small file can stand for any number
@@ -82,7 +82,7 @@ def load_array(path: Path) -> NDArray[Any]:
     try:
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except Exception as error:  # NumPy raises many kinds for broken files
-        raise BenchError(f"{path}: cannot be read as an array ({error})") from None
+        raise BenchError(f"{path}: cannot be read as an array ({first_line(error)})") from None
 
 
 def load_archive(path: Path) -> dict[str, NDArray[Any]]:
@@ -103,7 +103,7 @@ def load_archive(path: Path) -> dict[str, NDArray[Any]]:
     except BenchError:
         raise
     except Exception as error:  # NumPy and zipfile raise many kinds for broken files
-        raise BenchError(f"{path}: cannot be read as arrays ({error})") from None
+        raise BenchError(f"{path}: cannot be read as arrays ({first_line(error)})") from None
 
 
 def _only(path: Path, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:

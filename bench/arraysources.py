@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.arrayfiles import ARRAYS, PICTURES, load_archive, load_array, read_map, read_mask_file
-from bench.errors import BenchError, printable
+from bench.errors import BenchError, first_line, printable
 from bench.imagefiles import MAX_PIXELS
 from bench.textfiles import parse_json
 
@@ -123,7 +123,7 @@ def _safetensors(path: Path) -> Source:
             metadata = stream.metadata() or {}
         ids = parse_json(metadata[IDS]) if IDS in metadata else None
     except Exception as error:  # of safetensors, and of NumPy for types that it does not know
-        raise BenchError(f"{path}: cannot be read: {error}") from None
+        raise BenchError(f"{path}: cannot be read: {first_line(error)}") from None
     if ids is not None and not (isinstance(ids, list) and all(isinstance(name, str) for name in ids)):
         raise BenchError(f"{path}: {IDS!r} in its metadata is no list of names")
     return _several(path, arrays, ids)

@@ -28,6 +28,11 @@ def printable(text: str) -> str:
     )
 
 
+def first_line(error: Exception) -> str:
+    """What an exception says, without the rest of its story."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> BenchError:
     """The error for a name that does not exist, with the nearest one that does."""
     names = sorted(known)

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.errors import BenchError
+from bench.errors import BenchError, first_line
 
 if TYPE_CHECKING:
     from PIL import Image
 
 # Pillow's own limit, above which it warns of a decompression bomb: 256 MiB in RGB.
 MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
-_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "TIFF", "WEBP")
+_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP")
 _ORIENTATION = 0x0112  # EXIF's tag, and TIFF's; 1 is upright
 
 
@@ -55,7 +55,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
     except BenchError:
         raise
     except Exception as error:  # Pillow raises many kinds for broken files
-        raise BenchError(f"{path}: cannot be read as an image ({error})") from None
+        raise BenchError(f"{path}: cannot be read as an image ({first_line(error)})") from None
 
 
 def orientation(image: Image.Image) -> int:

@@ -82,8 +82,10 @@ def _loader() -> type[yaml.SafeLoader]:
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
             seen = set()
             for key_node, _ in node.value:
+                if key_node.tag == "tag:yaml.org,2002:merge":
+                    continue
                 key = self.construct_object(key_node, deep=True)
-                if isinstance(key, Hashable) and key_node.tag != "tag:yaml.org,2002:merge":
+                if isinstance(key, Hashable):
                     if key in seen:
                         mark = key_node.start_mark
                         raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands twice", mark)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.errors import BenchError
+from bench.errors import BenchError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -147,11 +147,6 @@ def unreachable(url: str) -> str:
     except OSError as error:
         return f"no connection to {host}: {error.strerror or error}"
     return ""
-
-
-def first_line(error: Exception) -> str:
-    """What an exception says, without the rest of its story."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def read_state(file: Path, name: str) -> dict[str, torch.Tensor]:
