@@ -264,7 +264,8 @@ def _load(path: Path, what: str, remedy: str) -> dict[str, NDArray[Any]]:
 def _is_study(content: Mapping[str, Any]) -> bool:
     """Whether its trials' keys are names of files here, and what has not run has a key, too."""
     keys, missing, methods = (content.get(name, []) for name in ("keys", "missing", "methods"))
-    if not all(isinstance(each, list) for each in (keys, missing, methods)):
+    lists = all(isinstance(each, list) for each in (keys, missing, methods))
+    if not lists or not isinstance(content.get("layout", ""), str):
         return False
     found = [*keys, *(each.get("key") if isinstance(each, dict) else None for each in missing)]
     return all(isinstance(key, str) and key.isalnum() for key in found) and all(

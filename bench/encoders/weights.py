@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import socket
 import urllib.parse
 import urllib.request
@@ -43,7 +44,7 @@ def sha256(file: Path) -> str:
 
 def require_file(file: Path, name: str) -> Path:
     """``file`` itself, or an error that says that the weights of ``name`` are not there."""
-    if not file.is_file():
+    if not os.path.isfile(file):  # of a name that no system takes, Path.is_file raises an error
         raise BenchError(f"the weights file {str(file)!r} given for {name} does not exist")
     return file
 
@@ -186,8 +187,10 @@ def read_state(file: Path, name: str) -> dict[str, torch.Tensor]:
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(isinstance(v, torch.Tensor) for v in content.values()):
         raise BenchError(f"{file}, given as weights of {name}, holds no state dict (names and tensors)")
-    if any(value.layout != torch.strided or value.is_quantized for value in content.values()):
-        raise BenchError(f"{file}, given as weights of {name}, holds sparse or quantized tensors; save them dense")
+    if any(value.layout != torch.strided or value.is_quantized or value.is_meta for value in content.values()):
+        raise BenchError(
+            f"{file}, given as weights of {name}, holds sparse, quantized or empty tensors; save dense ones"
+        )
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
