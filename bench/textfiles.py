@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,16 +114,20 @@ def parse_json(text: str) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: it is no JSON, is nested too deeply, or holds NaN or infinity, which JSON does not have.
+        ValueError: it is no JSON, is nested too deeply, or holds what no file may: NaN, infinity, half of a
+            surrogate pair.
     """
 
     def refuse(constant: str) -> Any:
         raise ValueError(f"{constant} is no number of JSON")
 
     try:
-        return json.loads(text, parse_constant=refuse)
+        value = json.loads(text, parse_constant=refuse)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    if re.search(r"\\u[dD][89a-fA-F]", text):  # half of a pair, or the halves of one
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def as_whole(value: Any) -> int | None:
