@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bench.arrayfiles import ARRAYS, PICTURES, load_archive, load_array, read_map, read_mask_file
 from bench.errors import BenchError, first_line, printable
+from bench.files import name_fault
 from bench.imagefiles import MAX_PIXELS
 from bench.textfiles import parse_json
 
@@ -108,8 +109,8 @@ def _files(root: Path) -> Iterator[Path]:
         for path in (Path(folder, name) for name in files if not name.startswith(".")):
             if not path.is_file():
                 raise BenchError(f"{path}: a link that leads nowhere, or no file; remove it")
-            if printable(path.name) != path.name:
-                raise BenchError(f"{path}: the name holds what is no text; rename it")
+            if fault := name_fault(path.name):
+                raise BenchError(f"{printable(str(path))}: {fault}")
             yield path
 
 

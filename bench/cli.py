@@ -69,7 +69,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except BenchError as error:
-            raise _UsersError(printable(str(error))) from None
+            raise _UsersError("\n".join(map(printable, str(error).split("\n")))) from None
         except BrokenPipeError:  # `bench table | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(141)

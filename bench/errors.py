@@ -21,11 +21,9 @@ def shorten(name: str, longest: int = 100) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` as it can be printed and stored: bytes that are no text, and what steers terminals, are escaped."""
+    """``text`` on one line, as it can be printed and stored: what is no text or steers terminals is escaped."""
     odd = ("Cc", "Cf", "Cs")
-    return "".join(
-        c if c == "\n" or unicodedata.category(c) not in odd else c.encode("unicode_escape").decode() for c in text
-    )
+    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in odd else c for c in text)
 
 
 def first_line(error: Exception) -> str:

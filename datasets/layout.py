@@ -25,6 +25,7 @@ from typing import Any, ClassVar, Literal
 
 from bench.contracts import GOOD, Finding, Sample
 from bench.errors import BenchError, printable
+from bench.files import name_fault
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # lossless: JPEG would smear a mask's edge
@@ -133,13 +134,8 @@ class Scan:
         return [file for file in files if is_image(file)]
 
     def _usable(self, entry: os.DirEntry[str], path: Path) -> bool:
-        try:
-            entry.name.encode("utf-8")
-        except UnicodeEncodeError:
-            self.error(path, "the name is not valid Unicode; rename it")
-            return False
-        if any(unicodedata.category(character) == "Cc" for character in entry.name):
-            self.error(path, "the name holds a control character; rename it")
+        if fault := name_fault(entry.name):
+            self.error(path, fault)
             return False
         if not entry.is_symlink():
             return True
@@ -278,6 +274,9 @@ def read_tree(
         problem = wrong_root(title, root, f"{names}, each with train/good, test and ground_truth", parts)
         reason = f" Not usable: {'; '.join(str(f.path) + ': ' + f.message for f in scan.findings[:3])}."
         raise BenchError(f"{problem}{reason}" if escaped else str(problem))
+    for folder in categories:
+        if "," in folder.name:
+            scan.note(folder, "a comma in its name: --categories cannot name it, nor a trial's command repeat it")
     for file in files:
         if is_image(file):
             scan.note(file, "an image outside of the categories; ignored")

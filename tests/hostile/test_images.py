@@ -248,6 +248,14 @@ def test_the_check_names_each_file_and_notes_what_is_turned(hostile: Hostile, tm
     assert "4 errors" in result.output
 
 
+def test_a_run_says_what_is_turned_once_per_content(hostile: Hostile, tmp_path: Path) -> None:
+    for name in ("bolt", "nut"):
+        RGB.save(category(tmp_path / "root", name) / "train/good/000.png", exif=EXIF)
+    run = ["run", "--methods", "clip", "--encoder", "pocket/clip", "--dry-run", "--store", tmp_path / "store"]
+    result = hostile.command(*run, "--dataset", "folder", "--data-root", tmp_path / "root", exit_code=0)
+    assert "note: folder: bolt/train/good/000: its EXIF orientation is ignored" in result.stderr
+
+
 @given(place=st.integers(0, len(PNG) - 1), value=st.integers(0, 255))
 def test_a_png_with_a_wrong_byte(hostile: Hostile, tmp_path: Path, place: int, value: int) -> None:
     path = tmp_path / "a.png"

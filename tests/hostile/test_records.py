@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 from hostile import Hostile
 from hypothesis import given
+from safetensors.numpy import save
 from studies import keep
 from trial_records import record
 
@@ -157,6 +160,33 @@ def test_remembered_hashes_are_made_again(hostile: Hostile, tmp_path: Path, text
     image = tmp_path / "a.png"
     image.write_bytes(b"abc")
     assert hostile.handled(lambda: HashBook(tmp_path / "hashes.json")[image]).startswith("ba7816bf")
+
+
+# ---------------------------------------------------------------- scores
+
+KEY = "ab" + "0" * 62
+ARRAYS = {"image": np.arange(3, dtype=np.float32), "maps": np.zeros((3, 2, 2), np.float32)}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="zero bytes"),
+        pytest.param(save(ARRAYS, {"ids": "[]"})[:-4], id="cut"),
+        pytest.param(save(ARRAYS), id="no names"),
+        pytest.param(save(ARRAYS, {"ids": "["}), id="cut names"),
+        pytest.param(save(ARRAYS, {"ids": "5"}), id="a number as names"),
+        pytest.param(save(ARRAYS, {"ids": "[" * 50_000}), id="deep names"),
+        pytest.param(save(ARRAYS, {"id": "[]"}), id="names called otherwise"),
+        pytest.param(pickle.dumps(ARRAYS), id="a pickle"),
+    ],
+)
+def test_scores_that_are_none(hostile: Hostile, tmp_path: Path, content: bytes) -> None:
+    store = Store(tmp_path)
+    path = store.scores_path(KEY)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    hostile.refused(lambda: (store.scores(KEY), store.score_ids(KEY)), "run the study again")
 
 
 # ---------------------------------------------------------------- pins
