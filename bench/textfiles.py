@@ -100,14 +100,22 @@ def _expanded(node: Any, known: dict[int, float]) -> float:
     """How many nodes a node stands for, those of aliases counted each time; endless for one that holds itself."""
     if isinstance(node.value, str):
         node.value.encode()  # an escape may have made half of a surrogate pair, which no file can hold
-        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > 40:  # Python refuses to print the longest
-            raise ValueError(f"a whole number of {len(node.value)} digits")
+        if node.tag == "tag:yaml.org,2002:int":
+            _check_digits(node.value)
         return 1.0
     if id(node) not in known:
         known[id(node)] = float("inf")
         parts = (part for item in node.value for part in (item if isinstance(item, tuple) else (item,)))
         known[id(node)] = 1.0 + sum(_expanded(part, known) for part in parts)
     return known[id(node)]
+
+
+def _check_digits(number: str) -> None:
+    """Refuse what YAML reads otherwise than it looks (010 is 8, 1:30 is 90), and what Python will not print."""
+    if len(number) > 40:
+        raise ValueError(f"a whole number of {len(number)} digits")
+    if not re.fullmatch(r"[-+]?(0+|[1-9][0-9]*)", number):
+        raise ValueError(f"{number} is read as another number than it looks like; write it plainly or in quotes")
 
 
 def parse_json(text: str) -> Any:

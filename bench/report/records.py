@@ -51,6 +51,17 @@ def read(records: Iterable[Mapping[str, Any]]) -> list[Entry]:
     return list(entries.values())
 
 
+def checked(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The records as they are, seen to be such.
+
+    Raises:
+        BenchError: see :func:`read`.
+    """
+    every = [dict(record) for record in records]
+    read(every)
+    return every
+
+
 def _weight(entry: Entry) -> int:
     return {"ok": 2, "missing": 0}.get(entry.status, 1)
 
@@ -59,6 +70,8 @@ def _entry(record: Mapping[str, Any]) -> Entry:
     trial = record["trial"]
     method, dataset, protocol = trial["method"], trial["dataset"], trial["protocol"]
     status = record["status"]
+    if not isinstance(record.get("provenance") or {}, Mapping):
+        raise TypeError("its provenance is no mapping")
     if status not in ("ok", "failed", "skipped", "missing"):
         raise KeyError(f"status {status}")
     version, config, encoders = method.get("version"), method.get("config"), trial.get("encoders")
@@ -85,11 +98,11 @@ def _entry(record: Mapping[str, Any]) -> Entry:
         shots=as_whole(trial["shots"]),
         seed=as_whole(trial["seed"]),
         trial=trial,
-        metrics=_checked(readable(record.get("metrics") or {})),
+        metrics=_numbers(readable(record.get("metrics") or {})),
     )
 
 
-def _checked(metrics: dict[str, Any]) -> dict[str, Any]:
+def _numbers(metrics: dict[str, Any]) -> dict[str, Any]:
     return {name: {**block, "values": as_numbers(block["values"])} for name, block in metrics.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -80,6 +81,25 @@ def test_what_is_no_protocol(hostile: Hostile, text: str) -> None:
 )
 def test_what_is_no_metric_protocol(hostile: Hostile, text: str) -> None:
     hostile.refused(lambda: resolve(text))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["cache", "--limit", limit] for limit in ("nan", "inf", "-1", "many")),
+        *(["check", "--margin", margin] for margin in ("nan", "inf", "-1", "many")),
+        *(["run", "--workers", "-1"], ["run", "--executor", "../local"], ["run", "--metrics", "../auroc"]),
+        *(
+            ["table", "--metric-protocol", "../exact"],
+            ["report", "--images", "-1"],
+            ["figure", "maps", "--count", "0"],
+        ),
+        *(["split", "--category", "x", "--seed", "-1"], ["split", "--category", "x", "--shots", "1.5"]),
+    ],
+    ids=" ".join,
+)
+def test_numbers_of_commands(hostile: Hostile, tmp_path: Path, words: list[str]) -> None:
+    hostile.command(*words, *([] if words[0] in ("cache", "split") else ["--store", tmp_path]))
 
 
 OPTIONS = st.text("promtad[]=,+.01ens-kclu \x00é", max_size=40)

@@ -91,6 +91,7 @@ VALUE = ("metrics", "exact", "values", "image_auroc")
         pytest.param(changed(("trial", "seed"), [0]), id="a list as seed"),
         pytest.param(changed(("trial", "shots"), True), id="true shots"),
         pytest.param(changed(("status",), "great"), id="no such status"),
+        pytest.param(changed(("provenance",), 5), id="a number as provenance"),
         pytest.param(changed(("metrics",), [1]), id="a list as metrics"),
         pytest.param(changed(("metrics", "exact"), 0.5), id="a number as block"),
         pytest.param(changed(("metrics", "exact", "values"), [0.5]), id="a list as values"),
@@ -107,8 +108,9 @@ def test_a_table_of_such_records(
     store = Store(tmp_path)
     keep(store, RECORDS)
     store.record_path(every[0]["key"]).write_text(json.dumps(every[0]))
-    result = hostile.command("table", "--store", tmp_path)
-    assert "is not a trial record" in result.stderr
+    for command in ("table", "report", "compare", "check", "pin", "rescore", "explain-gap"):
+        result = hostile.command(command, "--store", tmp_path)
+        assert "is not a trial record" in result.stderr, command
 
 
 @pytest.mark.parametrize(
