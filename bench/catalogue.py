@@ -14,7 +14,9 @@ from bench.config import label
 from bench.contracts import Dataset, Finding, ImageSet, Prompts, Sample, TrainingSet
 from bench.errors import BenchError
 from bench.hashing import HashBook, hash_json
-from bench.images import read_image, read_mask
+from bench.images import read_image, read_mask, turned
+
+_TURNED = "its EXIF orientation is ignored: masks belong to the pixels as they are stored"
 
 
 class Catalogue:
@@ -125,15 +127,19 @@ class Catalogue:
 
 
 def check_content(catalogue: Catalogue) -> list[Finding]:
-    """Decode every image and mask; name each one that is broken, empty or of another size."""
+    """Decode every image and mask; name each one that is broken, empty or of another size.
+
+    Images that viewers turn by an EXIF orientation, which is ignored here, give one note together.
+    """
 
     def one(sample: Sample) -> list[Finding]:
         try:
             size = read_image(sample).shape[:2]
+            odd = [Finding("note", sample.id, _TURNED)] if turned(sample.image) else []
         except BenchError as error:
             return [Finding("error", sample.id, str(error))]
         if not sample.masks:
-            return []
+            return odd
         try:
             mask = read_mask(sample)
         except BenchError as error:
@@ -144,7 +150,10 @@ def check_content(catalogue: Catalogue) -> list[Finding]:
             return [Finding("error", sample.id, f"mask {names} is {found} pixels, its image {wanted}")]
         if not mask.any():
             return [Finding("error", sample.id, f"mask {names} marks no pixel")]
-        return []
+        return odd
 
     with ThreadPoolExecutor(max_workers=4) as pool:
-        return [finding for found in pool.map(one, catalogue.samples.values()) for finding in found]
+        findings = [finding for found in pool.map(one, catalogue.samples.values()) for finding in found]
+    notes = [finding for finding in findings if finding.level == "note"]
+    together = [Finding("note", notes[0].path, f"{_TURNED} ({len(notes)} images)")] if notes else []
+    return [finding for finding in findings if finding.level == "error"] + together

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 import bench
-from bench.errors import BenchError, unknown
+from bench.errors import BenchError, printable, unknown
 
 # Name -> what `bench --help` says of it; its module is bench.commands.NAME, with an underscore for a dash, and
 # holds it as `command`.
@@ -69,14 +69,14 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except BenchError as error:
-            raise _UsersError(str(error)) from None
+            raise _UsersError("\n".join(map(printable, str(error).split("\n")))) from None
         except BrokenPipeError:  # `bench table | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(141)
         except OSError as error:
             if not error.filename:
                 raise
-            raise _UsersError(f"{error.filename}: {error.strerror}") from None
+            raise _UsersError(printable(f"{error.filename}: {error.strerror}")) from None
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.errors import BenchError, unknown
+from bench.errors import BenchError, shorten, unknown
 
 _TRUE, _FALSE = {"on", "true", "yes", "1"}, {"off", "false", "no", "0"}
 
@@ -42,16 +42,17 @@ def parse_spec(text: str) -> Spec:
         BenchError: brackets or an option are malformed, or an option stands twice.
     """
     text = text.strip()
+    shown = shorten(text)
     name, bracket, inner = text.partition("[")
     if not name or (bracket and not inner.endswith("]")) or "]" in name or text.count("[") != text.count("]"):
-        raise BenchError(f"cannot read {text!r}; write NAME or NAME[option=value,option=value]")
+        raise BenchError(f"cannot read {shown!r}; write NAME or NAME[option=value,option=value]")
     options: dict[str, str] = {}
     for item in split_list(inner[:-1]):
         key, equals, value = (part.strip() for part in item.partition("="))
         if not equals or not key or not value:
-            raise BenchError(f"cannot read the option {item!r} in {text!r}; write option=value")
+            raise BenchError(f"cannot read the option {shorten(item)!r} in {shown!r}; write option=value")
         if key in options:
-            raise BenchError(f"the option {key!r} stands twice in {text!r}")
+            raise BenchError(f"the option {shorten(key)!r} stands twice in {shown!r}")
         options[key] = value
     return Spec(name.strip(), options)
 
@@ -89,11 +90,11 @@ def build_config(cls: type[Any], spec: Spec, kind: str = "method") -> Any:
         try:
             values[key] = _convert(value, hints[key])
         except ValueError as error:
-            raise BenchError(f"{spec.name}[{key}={value}]: {error}") from None
+            raise BenchError(f"{spec.name}[{key}={shorten(value)}]: {error}") from None
     try:
         return cls(**values)
     except ValueError as error:
-        raise BenchError(f"{spec}: {error}") from None
+        raise BenchError(f"{shorten(str(spec))}: {error}") from None
 
 
 def config_dict(config: Any) -> dict[str, Any]:
@@ -151,7 +152,7 @@ def _convert(text: str, hint: Any) -> Any:
             number = hint(text)
         except ValueError:
             raise ValueError(f"not a{'n int' if hint is int else ' number'}") from None
-        if not math.isfinite(number):
+        if isinstance(number, float) and not math.isfinite(number):
             raise ValueError("not a finite number")
         return number
     if hint is str:

@@ -58,7 +58,7 @@ def default_limit() -> int:
     """Bytes: ``$BENCH_CACHE_GIB``, by default 50 GiB."""
     try:
         return int(float(os.environ["BENCH_CACHE_GIB"]) * GIB)
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         return DEFAULT_LIMIT
 
 

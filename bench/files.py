@@ -1,10 +1,21 @@
-"""Writing files so that a reader finds the old one or the new one, never half of one."""
+"""Files: names that can be used, and writing so that a reader finds the old one or the new one, never half."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+import unicodedata
 from pathlib import Path
+
+
+def name_fault(name: str) -> str:
+    """Why a file's name cannot be printed and written down; empty if it can."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return "the name is not valid Unicode; rename it"
+    control = any(unicodedata.category(character) == "Cc" for character in name)
+    return "the name holds a control character; rename it" if control else ""
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -48,7 +48,7 @@ class HashBook:
                 self._known = {
                     k: (int(v[0]), int(v[1]), str(v[2])) for k, v in json.loads(path.read_text()).items()
                 }
-            except (ValueError, AttributeError, IndexError, TypeError):
+            except (OSError, ValueError, AttributeError, LookupError, TypeError, OverflowError, RecursionError):
                 self._known = {}  # only a memory: a broken one is made again
 
     def __getitem__(self, path: Path) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bench.contracts import Sample
 from bench.errors import BenchError
+from bench.imagefiles import opened, orientation
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,7 +27,7 @@ def read_image(sample: Sample) -> NDArray[np.uint8]:
     Raises:
         BenchError: the file cannot be read as an image; the message names it.
     """
-    pixels = _crop(_rgb(sample.image), sample.box)
+    pixels = _crop(_kept_rgb(sample.image) if sample.box else rgb(sample.image), sample.box)
     if pixels.size == 0:
         raise BenchError(f"{sample.image}: the box {sample.box} lies outside the image")
     return pixels
@@ -42,7 +43,7 @@ def read_mask(sample: Sample) -> NDArray[np.bool_]:
         return np.zeros(read_image(sample).shape[:2], dtype=bool)
     union: NDArray[np.bool_] | None = None
     for path in sample.masks:
-        mask = _crop(_grey(path), sample.box) > sample.mask_threshold
+        mask = _crop(_kept_grey(path) if sample.box else brightest(path), sample.box) > sample.mask_threshold
         if union is not None and union.shape != mask.shape:
             raise BenchError(f"{path}: its size differs from {sample.masks[0].name}")
         union = mask if union is None else union | mask
@@ -59,36 +60,74 @@ def _crop(pixels: NDArray[np.uint8], box: Box | None) -> NDArray[np.uint8]:
 
 # Tiles of one strip are asked for one after the other: a few decoded files save most of the decoding.
 @functools.lru_cache(maxsize=8)
-def _rgb(path: Path) -> NDArray[np.uint8]:
-    grey_or_colour = _open(path, "RGB")
-    grey_or_colour.setflags(write=False)
-    return grey_or_colour
+def _kept_rgb(path: Path) -> NDArray[np.uint8]:
+    pixels = rgb(path)
+    pixels.setflags(write=False)
+    return pixels
 
 
 @functools.lru_cache(maxsize=8)
-def _grey(path: Path) -> NDArray[np.uint8]:
-    return _open(path, "L")
+def _kept_grey(path: Path) -> NDArray[np.uint8]:
+    return brightest(path)
 
 
-def _open(path: Path, mode: str) -> NDArray[np.uint8]:
+def rgb(path: Path) -> NDArray[np.uint8]:
+    """``(H, W, 3)`` RGB of a file, its pixels as stored: an EXIF orientation is ignored, see :func:`turned`.
+
+    Raises:
+        BenchError: see :func:`bench.imagefiles.opened`; or the pixels have no range that says what is white.
+    """
+    with opened(path) as image:
+        return np.asarray(_eight_bits(path, image).convert("RGB"), dtype=np.uint8).copy()
+
+
+def brightest(path: Path) -> NDArray[np.uint8]:
+    """``(H, W)`` of a mask's file: the largest of a pixel's channels, 0 for black alone.
+
+    Raises:
+        BenchError: as :func:`rgb`.
+    """
+    with opened(path) as image:
+        eight = _eight_bits(path, image, up=True)  # what a 16-bit mask marks with ones is marked
+        if eight.mode in ("1", "L", "LA", "La"):
+            return np.asarray(eight.convert("L"), dtype=np.uint8).copy()
+        return np.asarray(np.asarray(eight.convert("RGB"), dtype=np.uint8).max(axis=2))
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """``(width, height)`` of a file, which is not decoded.
+
+    Raises:
+        BenchError: see :func:`bench.imagefiles.opened`.
+    """
+    with opened(path) as image:
+        return image.size
+
+
+def turned(path: Path) -> bool:
+    """Whether viewers turn the picture, by its EXIF orientation.
+
+    It is ignored here, as by ``Image.open(...).convert("RGB")`` in most code of the field, and by torchvision:
+    masks are drawn on the pixels as they are stored.
+    """
+    with opened(path) as image:
+        return orientation(image) != 1
+
+
+def _eight_bits(path: Path, image: Image.Image, *, up: bool = False) -> Image.Image:
+    """An 8-bit image: Pillow's own conversion of 16-bit ones clips instead of scaling.
+
+    Rounded down, or ``up``, so that black alone is black.
+    """
     from PIL import Image
 
-    try:
-        with Image.open(path) as image:
-            return np.asarray(_eight_bits(image).convert(mode), dtype=np.uint8).copy()
-    except FileNotFoundError:
-        raise BenchError(f"{path}: no such file") from None
-    except Exception as error:  # Pillow raises many kinds for broken files
-        raise BenchError(f"{path}: cannot be read as an image ({error})") from None
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """An 8-bit image: Pillow's own conversion of 16-bit ones clips instead of scaling."""
-    from PIL import Image
-
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):  # Pillow's "I" of a PNG has 16 bits
+        raise BenchError(
+            f"{path}: pixels of 32 bits, of which nothing says what is white; save it with 8 or 16 bits"
+        )
     if image.mode.startswith("I"):
-        wide = np.asarray(image).astype(np.int64)
-        return Image.fromarray((np.clip(wide, 0, 65535) // 257).astype(np.uint8))
+        wide = np.asarray(image).astype(np.uint32) + (256 if up else 0)
+        return Image.fromarray((wide // 257).astype(np.uint8))
     if image.mode in ("LA", "La"):
         return image.convert("L") if image.mode == "LA" else image.convert("LA").convert("L")
     return image

@@ -13,8 +13,7 @@ Nothing is ever unpickled.
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.arrayfiles import ARRAYS, PICTURES, load_archive, load_array, read_map, read_mask_file
-from bench.errors import BenchError
+from bench.arraysources import IDS, IMAGE, Source, image_name, open_source
+from bench.errors import BenchError, shorten
 from bench.metrics.prepare import Kept, Lazy
-
-MASK_PICTURES = (*PICTURES, ".bmp", ".jpg", ".jpeg")
-# The array that holds all maps, where a file has others besides, and the one that names them.
-STACK, IDS, IMAGE = "maps", "ids", "image"
-_LAYOUT = ("test", "ground_truth")
 
 
 @dataclass(frozen=True)
@@ -53,17 +47,6 @@ class Images:
     notes: tuple[str, ...]
 
 
-def image_name(path: str) -> str:
-    """The name of an image from a relative path or an array's name; see the module."""
-    parts = path.replace("\\", "/").split("/")
-    stem = parts[-1]
-    for suffix in (*ARRAYS, *MASK_PICTURES):
-        if stem.lower().endswith(suffix):
-            stem = stem[: -len(suffix)]
-            break
-    return "/".join([*(part for part in parts[:-1] if part not in _LAYOUT), stem.removesuffix("_mask")])
-
-
 def load_images(maps: Path, masks: Path, scores: Path | None = None) -> Images:
     """Match maps, masks and scores.
 
@@ -79,7 +62,7 @@ def load_images(maps: Path, masks: Path, scores: Path | None = None) -> Images:
     Raises:
         BenchError: files that cannot be read or do not match; the message names them.
     """
-    map_source, mask_source = _source(maps, "map"), _source(masks, "mask")
+    map_source, mask_source = open_source(maps, "map"), open_source(masks, "mask")
     if map_source.names is None or mask_source.names is None:
         if map_source.number != mask_source.number:
             unnamed = maps if map_source.names is None else masks
@@ -95,7 +78,7 @@ def load_images(maps: Path, masks: Path, scores: Path | None = None) -> Images:
         places, notes = _match(map_source, mask_source)
 
     # Masks are asked for several times by each protocol.
-    kept = Kept(lambda place: mask_source.read(place) > 0, mask_source.number)
+    kept = Kept(lambda place: _above_zero(mask_source, place), mask_source.number)
 
     def mask_at(index: int) -> NDArray[np.bool_]:
         place = places[index]
@@ -117,118 +100,17 @@ def load_images(maps: Path, masks: Path, scores: Path | None = None) -> Images:
     return Images(names, Lazy(map_source.read, len(names)), lazy, shown, found, tuple(notes))
 
 
-# ------------------------------------------------------------ where arrays come from
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Arrays of a folder or a file.
-
-    Attributes:
-        names: of the images, in the order of the arrays; None where nothing names them.
-        paths: for messages.
-        read: reads the array at an index.
-        image_scores: ``(N,)`` that lie beside the arrays.
-    """
-
-    names: tuple[str, ...] | None
-    paths: tuple[str, ...]
-    read: Any
-    image_scores: NDArray[np.float64] | None = None
-
-    @property
-    def number(self) -> int:
-        return len(self.paths)
-
-
-def _source(path: Path, kind: str) -> _Source:
-    if path.is_dir():
-        return _folder(path, kind)
-    if not path.is_file():
-        raise BenchError(f"--{kind}s {path}: there is no such file or folder")
-    if path.suffix.lower() == ".npy":
-        return _stack(path, load_array(path), None)
-    if path.suffix.lower() == ".npz":
-        return _several(path, load_archive(path), None)
-    if path.suffix.lower() == ".safetensors":
-        return _safetensors(path)
-    raise BenchError(f"--{kind}s {path}: give a folder, or one .npz, .safetensors or .npy file")
-
-
-def _folder(root: Path, kind: str) -> _Source:
-    suffixes = (*ARRAYS, *(PICTURES if kind == "map" else MASK_PICTURES))
-    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
-    files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(root).parts)]
-    if kind == "mask":
-        truth = [file for file in files if "ground_truth" in file.relative_to(root).parts]
-        files = truth or files
-    if not files:
-        raise BenchError(f"--{kind}s {root}: no {', '.join(suffixes)} file lies there")
-    names = [image_name(file.relative_to(root).as_posix()) for file in files]
-    seen: dict[str, Path] = {}
-    for name, file in zip(names, files, strict=True):
-        if name in seen:
-            raise BenchError(f"two {kind}s of one image, {name}: {seen[name]} and {file}")
-        seen[name] = file
-    read = read_map if kind == "map" else read_mask_file
-    return _Source(tuple(names), tuple(map(str, files)), lambda index: read(files[index]))
-
-
-def _safetensors(path: Path) -> _Source:
-    from safetensors import SafetensorError, safe_open
-    from safetensors.numpy import load_file
-
-    try:
-        arrays = load_file(path)
-        with safe_open(path, "numpy") as stream:
-            metadata = stream.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise BenchError(f"{path}: cannot be read: {error}") from None
-    ids = json.loads(metadata[IDS]) if IDS in metadata else None
-    return _several(path, arrays, ids)
-
-
-def _several(path: Path, arrays: Mapping[str, NDArray[Any]], ids: Sequence[str] | None) -> _Source:
-    """The arrays of one file: one for each image, or all in one."""
-    if ids is None and IDS in arrays:
-        ids = [str(name) for name in arrays[IDS].ravel()]
-    stacks = [name for name, array in arrays.items() if array.ndim == 3]
-    if STACK in stacks or len(stacks) == 1:
-        scores = arrays.get(IMAGE)
-        return _stack(path, arrays[STACK if STACK in stacks else stacks[0]], ids, scores)
-    single = {name: array for name, array in arrays.items() if name != IDS}
-    if stacks or not single or any(array.ndim != 2 for array in single.values()):
-        shapes = ", ".join(f"{name} {array.shape}" for name, array in list(arrays.items())[:8])
-        raise BenchError(
-            f"{path}: expected an array (h, w) for each image, or one array {STACK!r} (N, h, w); found {shapes}"
-        )
-    keys = sorted(single)
-    names = tuple(image_name(key) for key in keys)
-    if len(set(names)) < len(names):
-        raise BenchError(f"{path}: two arrays belong to one image")
-    return _Source(names, tuple(f"{path}:{key}" for key in keys), lambda index: single[keys[index]])
-
-
-def _stack(
-    path: Path, array: NDArray[Any], ids: Sequence[str] | None, scores: NDArray[Any] | None = None
-) -> _Source:
-    if array.ndim != 3 or not len(array):
-        raise BenchError(f"{path}: expected an array (N, h, w), found {array.shape}")
-    names = None if ids is None else tuple(image_name(str(name)) for name in ids)
-    if names is not None and (len(names) != len(array) or len(set(names)) < len(names)):
-        different = len(set(names))
-        raise BenchError(f"{path}: {len(array)} arrays need as many different names; {IDS!r} has {different}")
-    if scores is not None and scores.shape != (len(array),):
-        scores = None
-    paths = tuple(f"{path}[{i}]" for i in range(len(array)))
-    image_scores = None if scores is None else np.asarray(scores, dtype=np.float64)
-    return _Source(names, paths, lambda index: array[index], image_scores)
-
-
 # ------------------------------------------------------------ what belongs together
 
 
-def _match(maps: _Source, masks: _Source) -> tuple[list[int | None], list[str]]:
+def _above_zero(source: Source, place: int) -> NDArray[np.bool_]:
+    mask = source.read(place)
+    if mask.dtype.kind == "f" and np.isnan(mask).any():
+        raise BenchError(f"{source.paths[place]}: a mask with NaN, which is neither normal nor anomalous")
+    return np.asarray(mask > 0)
+
+
+def _match(maps: Source, masks: Source) -> tuple[list[int | None], list[str]]:
     """The mask of each map by name, or None, and notes."""
     assert maps.names is not None
     assert masks.names is not None
@@ -248,21 +130,29 @@ def _scores(path: Path, names: Sequence[str]) -> tuple[NDArray[np.float64], NDAr
     """Scores and labels of a CSV file, in the order of ``names``."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
+            reader = csv.DictReader(stream, strict=True)
             rows, columns = list(reader), reader.fieldnames or []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BenchError(f"{path}: cannot be read as CSV ({error})") from None
-    if not {"name", "score"} <= set(columns):
-        raise BenchError(f"{path}: the first line must name the columns name,score[,label]; found {columns}")
+    if not {"name", "score"} <= set(columns) or len(set(columns)) < len(columns):
+        found_columns = shorten(", ".join(columns))
+        raise BenchError(
+            f"{path}: the first line must name the columns name,score[,label] once; found {found_columns}"
+        )
     found: dict[str, tuple[float, bool]] = {}
     for line, row in enumerate(rows, start=2):
         name = image_name(row["name"] or "")
         if name in found:
-            raise BenchError(f"{path}, line {line}: {name} stands twice")
+            raise BenchError(f"{path}, line {line}: {shorten(name)} stands twice")
         try:
-            found[name] = float(row["score"] or ""), bool(("0", "1").index((row.get("label") or "0").strip()))
+            label = "0" if "label" not in columns else (row["label"] or "").strip()
+            if None in row:
+                raise ValueError("more fields than columns")
+            found[name] = float(row["score"] or ""), bool(("0", "1").index(label))
         except ValueError:
-            raise BenchError(f"{path}, line {line}: expected name,number[,0 or 1], found {row}") from None
+            raise BenchError(
+                f"{path}, line {line}: expected name,number[,0 or 1], found {shorten(str([*row.values()]))}"
+            ) from None
     missing, unknown = [name for name in names if name not in found], sorted(found.keys() - set(names))
     if missing or unknown:
         parts = [f"no score for {_some(missing)}"] if missing else []
@@ -283,4 +173,4 @@ def _check_labels(names: Sequence[str], labels: NDArray[np.bool_], shown: NDArra
 
 def _some(names: Sequence[str], number: int = 5) -> str:
     more = f" and {len(names) - number} more" if len(names) > number else ""
-    return ", ".join(names[:number]) + more
+    return ", ".join(map(shorten, names[:number])) + more

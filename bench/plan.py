@@ -152,16 +152,17 @@ def _source(study: Study, hashes: HashBook) -> Catalogue | None:
 
 def _checked(catalogue: Catalogue, store: Store) -> list[str]:
     """Check a dataset, once per content; raise on errors, return notes."""
-    layout = list(catalogue.dataset.check())
-    errors = [finding for finding in layout if finding.level == "error"]
-    if errors or not store.has("checks", catalogue.fingerprint):
-        errors += check_content(catalogue)
+    findings = list(catalogue.dataset.check())
+    faulty = any(finding.level == "error" for finding in findings)
+    if faulty or not store.has("checks", catalogue.fingerprint):
+        findings += check_content(catalogue)
+    errors = [finding for finding in findings if finding.level == "error"]
     if not errors:
         store.write_once("checks", catalogue.fingerprint, {"images": len(catalogue.samples)})
     else:
         lines = "\n".join(f"  {finding.path}: {finding.message}" for finding in errors)
         raise BenchError(f"{catalogue.label} has {len(errors)} faulty files; nothing was run:\n{lines}")
-    return [f"{catalogue.label}: {finding.path}: {finding.message}" for finding in layout]
+    return [f"{catalogue.label}: {finding.path}: {finding.message}" for finding in findings]
 
 
 def _weights(study: Study, names: list[str]) -> dict[str, Weights]:

@@ -12,12 +12,13 @@ import functools
 import hashlib
 import json
 import unicodedata
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.contracts import Prompts
 from bench.errors import BenchError, unknown
+from bench.textfiles import kind, parse_yaml, read_text
 
 FILE = Path(__file__).with_name("prompts.yaml")
 TEMPLATE = "abnormality of {label} is {descriptions}"
@@ -68,7 +69,7 @@ def read_prompt_file(path: Path) -> dict[str, dict[str, Prompts]]:
         if not _is_section(value):
             raise BenchError(
                 f"{path}, {name!r}: expected a dataset's section (category -> prompts) as elsewhere in this "
-                f"file, found {_kind(value)}"
+                f"file, found {kind(value)}"
             )
         sections[name] = _section(path, f"{name}/", value, template)
     return sections
@@ -111,41 +112,9 @@ def prompt_hash(prompts: Mapping[str, Prompts]) -> str:
 
 
 def _read(path: Path) -> dict[Any, Any]:
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """The safe loader, except that a name written twice is a mistake and not a silent replacement."""
-
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-            seen = set()
-            for key_node, _ in node.value:
-                key = self.construct_object(key_node, deep=True)
-                if isinstance(key, Hashable) and key_node.tag != "tag:yaml.org,2002:merge":
-                    if key in seen:
-                        raise yaml.constructor.ConstructorError(
-                            None, None, f"{key!r} stands twice", key_node.start_mark
-                        )
-                    seen.add(key)
-            return super().construct_mapping(node, deep)
-
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise BenchError(f"the prompt file {path} does not exist") from None
-    except UnicodeDecodeError as error:
-        raise BenchError(f"{path} is not a text file in UTF-8 ({error.reason})") from None
-    except OSError as error:
-        raise BenchError(f"the prompt file {path} cannot be read: {error.strerror or error}") from None
-    try:
-        content = yaml.load(text, Loader=Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise BenchError(f"{path}{place}: not valid YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise BenchError(f"{path}: not valid YAML: {' '.join(str(error).split())[:200]}") from None
+    content = parse_yaml(read_text(path, "prompt file"), str(path))
     if not isinstance(content, dict):
-        raise BenchError(f"{path}: expected category -> prompts at the top level, found {_kind(content)}")
+        raise BenchError(f"{path}: expected category -> prompts at the top level, found {kind(content)}")
     return content
 
 
@@ -182,7 +151,7 @@ def _section(path: Path, where: str, entries: Mapping[Any, Any], template: str) 
 
 def _entry(path: Path, where: str, category: str, value: object, template: str) -> Prompts:
     if not isinstance(value, dict):
-        raise BenchError(f"{path}, {where}: expected {', '.join(_FIELDS[:3])}; found {_kind(value)}")
+        raise BenchError(f"{path}, {where}: expected {', '.join(_FIELDS[:3])}; found {kind(value)}")
     for field in value:
         if field not in _FIELDS:
             problem = unknown(f"field of {where}", str(field), _FIELDS)
@@ -217,14 +186,14 @@ def _descriptions(path: Path, where: str, value: object) -> dict[str, str]:
 
 def _list(path: Path, where: str, value: object) -> list[str]:
     if not isinstance(value, list) or not value:
-        raise BenchError(f"{path}, {where}: expected phrases (type -> phrase, or a list), found {_kind(value)}")
+        raise BenchError(f"{path}, {where}: expected phrases (type -> phrase, or a list), found {kind(value)}")
     return [_text(path, f"{where}, item {number}", item) for number, item in enumerate(value, 1)]
 
 
 def _text(path: Path, where: str, value: object) -> str:
     if not isinstance(value, str):
         hint = "; put it in quotes" if isinstance(value, (bool, int, float)) else ""
-        raise BenchError(f"{path}, {where}: expected text, found {_kind(value)}{hint}")
+        raise BenchError(f"{path}, {where}: expected text, found {kind(value)}{hint}")
     text = " ".join(value.split())
     if not text:
         raise BenchError(f"{path}, {where}: empty")
@@ -235,7 +204,7 @@ def _name(path: Path, what: str, key: object) -> str:
     if isinstance(key, str) and key.strip():
         return unicodedata.normalize("NFC", key)
     hint = '; put the name in quotes, e.g. "00"' if isinstance(key, (bool, int, float)) else ""
-    raise BenchError(f"{path}, {what} {key!r}: expected a name, found {_kind(key)}{hint}")
+    raise BenchError(f"{path}, {what} {key!r}: expected a name, found {kind(key)}{hint}")
 
 
 def _fill(template: str, label: str, descriptions: Any) -> str:
@@ -243,17 +212,3 @@ def _fill(template: str, label: str, descriptions: Any) -> str:
     before, _, after = template.partition("{descriptions}")
     phrases = ", ".join(descriptions)
     return before.replace("{label}", label) + phrases + after.replace("{label}", label)
-
-
-def _kind(value: object) -> str:
-    if value is None:
-        return "nothing"
-    if isinstance(value, str):
-        return f"the text {value[:40]!r}"
-    if isinstance(value, bool):
-        return f"the truth value {value}"
-    if isinstance(value, (int, float)):
-        return f"the number {value}"
-    if isinstance(value, dict):
-        return "a mapping" if value else "an empty mapping"
-    return "a list" if isinstance(value, list) else f"a {type(value).__name__}"

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.files import write_atomically
+from bench.textfiles import parse_json
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -56,12 +57,16 @@ class Store:
         """The record of a trial, or None. A record that cannot be read is put aside as ``*.corrupt``."""
         path = self.record_path(key)
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = parse_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except ValueError:
             record = None
-        if not isinstance(record, dict) or record.get("key") != key or record.get("format") != FORMAT:
+        if (
+            not isinstance(record, dict)
+            or (record.get("key"), record.get("format")) != (key, FORMAT)
+            or not isinstance(record.get("status"), str)
+        ):
             path.replace(path.with_suffix(".corrupt"))
             return None
         return record
@@ -117,8 +122,8 @@ class Store:
 
         try:
             with safe_open(self.scores_path(key), "numpy") as stream:
-                return tuple(json.loads(stream.metadata()["ids"]))
-        except (OSError, SafetensorError) as error:
+                return tuple(map(str, parse_json(stream.metadata()["ids"])))
+        except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
             raise _unreadable(f"scores of trial {key[:12]}", error, _RUN_AGAIN) from None
 
     # ------------------------------------------------------------ features
@@ -172,8 +177,15 @@ class Store:
             raise self._unwritable(error) from None
 
     def study(self, name: str) -> dict[str, Any] | None:
-        """A study that was run here, by name; None if there is none."""
-        return self._json(self.root / "studies" / f"{name}.json")
+        """A study that was run here, by name; None if there is none.
+
+        Raises:
+            BenchError: what is kept of it is no study.
+        """
+        content = self._json(self.root / "studies" / f"{name}.json")
+        if content is not None and not _is_study(content):
+            raise BenchError(f"what the store keeps of study {name} cannot be read; {_RUN_AGAIN}")
+        return content
 
     def study_records(self, name: str) -> list[dict[str, Any]]:
         """The records of a study's trials; of those that have not run, their descriptions as ``missing``."""
@@ -189,7 +201,7 @@ class Store:
 
     def _json(self, path: Path) -> dict[str, Any] | None:
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
         return content if isinstance(content, dict) else None
@@ -247,6 +259,18 @@ def _load(path: Path, what: str, remedy: str) -> dict[str, NDArray[Any]]:
         return dict(load_file(path))
     except (OSError, SafetensorError) as error:
         raise _unreadable(what, error, remedy) from None
+
+
+def _is_study(content: Mapping[str, Any]) -> bool:
+    """Whether its trials' keys are names of files here, and what has not run has a key, too."""
+    keys, missing, methods = (content.get(name, []) for name in ("keys", "missing", "methods"))
+    lists = all(isinstance(each, list) for each in (keys, missing, methods))
+    if not lists or not isinstance(content.get("layout", ""), str):
+        return False
+    found = [*keys, *(each.get("key") if isinstance(each, dict) else None for each in missing)]
+    return all(isinstance(key, str) and key.isalnum() for key in found) and all(
+        isinstance(m, str) for m in methods
+    )
 
 
 def _unreadable(what: str, error: Exception, remedy: str) -> BenchError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from bench.metrics import Evaluation
 from bench.metrics.prepare import Kept
 from bench.metrics.protocols import MetricProtocol
 from bench.plan import open_catalogue
+from bench.report.data import command_words
 from bench.store import Store
 
 
@@ -99,7 +99,7 @@ class StoredScores:
         name = record["trial"]["dataset"]["name"]
         if name in self.roots:
             return self.roots[name]
-        words = shlex.split(record["provenance"].get("command") or "")
+        words = command_words(record)
         if "--data-root" not in words[:-1]:
             return None
         root = Path(words[words.index("--data-root") + 1]).expanduser()

@@ -12,9 +12,14 @@ from typing import Any
 
 from bench.config import Spec, build_config, parse_spec
 from bench.devices import Precision
-from bench.errors import BenchError, unknown
+from bench.errors import BenchError, shorten, unknown
+from bench.textfiles import kind, parse_yaml, read_text
 
 PAPER_SEEDS = 10
+MAX_SEEDS = 10_000  # repetitions of one study
+MAX_SEED = 2**32 - 1  # of NumPy's generators
+_LONGEST_NAME = 100
+_NOT_IN_NAMES = set('/\\:*?"<>|')  # what no file name may have, or Windows takes for something else
 
 
 @dataclass(frozen=True)
@@ -70,14 +75,44 @@ class Study:
             raise BenchError("shots must be one or more numbers, none negative: --shots 1,10")
         if not self.seeds or min(self.seeds) < 0:
             raise BenchError("seeds must be one or more numbers, none negative: --seeds 10")
+        if max(self.seeds) > MAX_SEED:
+            raise BenchError(f"the seed {shorten(str(max(self.seeds)))} is above {MAX_SEED}, the largest there is")
         if len(set(self.seeds)) < len(self.seeds) or len(set(self.shots)) < len(self.shots):
             raise BenchError("a seed or a number of shots stands twice")
+        check_study_name(self.name)
 
     @property
     def protocol(self) -> Spec:
         """The protocol, of a study that has one alone."""
         (only,) = self.protocols
         return only
+
+
+def check_study_name(name: str) -> None:
+    """See that ``name`` can name files: records of studies, pins, pages and figures are called after it.
+
+    Raises:
+        BenchError: it leads to another folder, or no system takes it as a file's name.
+    """
+    wrong = len(name) > _LONGEST_NAME or name.startswith(".") or not name.isprintable() or _NOT_IN_NAMES & {*name}
+    if wrong or name != name.strip():
+        raise BenchError(
+            f"a study cannot be called {shorten(name)!r}: files are named after it; take at most {_LONGEST_NAME} "
+            "letters, digits and marks, none of them a slash"
+        )
+
+
+def first_seeds(number: int) -> tuple[int, ...]:
+    """The seeds of a study that says how many: 0, 1, 2, ...
+
+    Raises:
+        BenchError: more than :data:`MAX_SEEDS`.
+    """
+    if number > MAX_SEEDS:
+        raise BenchError(
+            f"{shorten(str(number))} seeds are more than a study has ({MAX_SEEDS}); which ones: --seeds 0,3,7"
+        )
+    return tuple(range(number))
 
 
 _FIELDS = {f.name for f in dataclasses.fields(Study)} - {"roots", "weights", "device", "precision"}
@@ -99,21 +134,13 @@ def load_study(name: str) -> dict[str, Any]:
     Raises:
         BenchError: there is no such study, the YAML is malformed, or a field is unknown or of a wrong type.
     """
-    import yaml
-
     if name in shipped_studies():
         text = (importlib.resources.files("bench.studies") / f"{name}.yaml").read_text(encoding="utf-8")
     elif name.endswith((".yaml", ".yml")):
-        try:
-            text = Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BenchError(f"cannot read the study {name}: {error}") from None
+        text = read_text(Path(name), "study")
     else:
         raise unknown("study", name, shipped_studies())
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BenchError(f"{name} is no valid YAML: {' '.join(str(error).split())}") from None
+    content = parse_yaml(text, name)
     if not isinstance(content, dict):
         raise BenchError(f"{name}: a study is a mapping of fields such as methods, datasets, shots and seeds")
     fields: dict[str, Any] = {"name": Path(name).stem}
@@ -129,22 +156,35 @@ def _read_field(study: str, key: str, value: Any) -> Any:
         raise BenchError(f"{study}: the field {key!r} is empty; leave it out instead")
     try:
         if key in ("methods", "datasets", "protocols"):
-            return tuple(parse_spec(str(item)) for item in _items(value))
+            return tuple(parse_spec(_text(item)) for item in _items(value))
         if key == "source":
-            return parse_spec(str(value))
+            return parse_spec(_text(value))
         if key == "shots":
-            return tuple(int(item) for item in _items(value))
+            return tuple(map(_whole, _items(value)))
         if key == "seeds":
-            return tuple(range(value)) if isinstance(value, int) else tuple(int(item) for item in _list(value))
+            return tuple(map(_whole, value)) if isinstance(value, list) else first_seeds(_whole(value))
         if key == "categories":
-            return tuple(str(item) for item in _items(value))
+            return tuple(map(_text, _items(value)))
         if key == "prompts":
-            return Path(str(value))
+            return Path(_text(value))
         if key == "layout":
-            return _layout(str(value))
-    except (TypeError, ValueError) as error:
+            return _layout(_text(value))
+        return _text(value)
+    except TypeError as error:
         raise BenchError(f"{study}: the field {key!r} cannot be read: {error}") from None
-    return str(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        hint = "" if isinstance(value, list | dict) or value is None else "; put it in quotes"
+        raise TypeError(f"expected text, found {kind(value)}{hint}")
+    return value
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:  # a bool is an int, too
+        raise TypeError(f"expected whole numbers, found {kind(value)}")
+    return value
 
 
 def set_options(methods: Sequence[Spec], settings: Sequence[str]) -> tuple[Spec, ...]:
@@ -186,12 +226,6 @@ def _layout(name: str) -> str:
     if name not in LAYOUTS:
         raise unknown("layout", name, LAYOUTS)
     return name
-
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise TypeError("expected a number or a list")
-    return value
 
 
 def _items(value: Any) -> Sequence[Any]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bench.contracts import GOOD, DatasetTraits, Finding, Prompts, Sample
 from bench.datasets.layout import FileDataset, Scan, Tree, is_image, open_root, subset_note, wrong_root
+from bench.errors import BenchError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -300,16 +301,16 @@ class Aitex(FileDataset):
 
     def _cut(self, strip: _Strip) -> _Cut:
         """The boxes of the patches to keep; reads the masks, and the image where its pixels matter."""
+        from bench.images import brightest, rgb, size_of
+
         whole = _Cut(boxes=(None,))
         if strip.type != GOOD and not strip.masks:
             return whole
         try:
-            size = _size(strip.file)
-            pixels = _grey(strip.file) if self.config.drop_blank else None
-            masks = [_grey(mask) for mask in strip.masks]
-        except MemoryError:
-            raise
-        except Exception:  # Pillow raises many things for files that are not what they seem
+            size = size_of(strip.file)
+            pixels = rgb(strip.file)[..., 0] if self.config.drop_blank else None  # strips are grey
+            masks = [brightest(mask) for mask in strip.masks]
+        except BenchError:
             return whole
         width, height = size
         if any(mask.shape != (height, width) for mask in masks):
@@ -400,22 +401,6 @@ def _patch_split(n: int) -> list[bool]:
     order = np.random.RandomState(_SPLIT_SEED).permutation(n)
     test = set(order[: math.ceil(0.25 * n)].tolist())
     return [index not in test for index in range(n)]
-
-
-def _size(file: Path) -> tuple[int, int]:
-    from PIL import Image
-
-    with Image.open(file) as image:
-        return image.size
-
-
-def _grey(file: Path) -> NDArray[np.uint8]:
-    """Grey values; the alpha channel of some files is dropped."""
-    import numpy as np
-    from PIL import Image
-
-    with Image.open(file) as image:
-        return np.asarray(image.convert("L"))
 
 
 def _is_blank(pixels: NDArray[np.uint8]) -> bool:

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from bench.contracts import GOOD, Finding, Sample
-from bench.errors import BenchError
+from bench.errors import BenchError, printable
+from bench.files import name_fault
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # lossless: JPEG would smear a mask's edge
@@ -133,10 +134,8 @@ class Scan:
         return [file for file in files if is_image(file)]
 
     def _usable(self, entry: os.DirEntry[str], path: Path) -> bool:
-        try:
-            entry.name.encode("utf-8")
-        except UnicodeEncodeError:
-            self.error(path, "the name is not valid Unicode; rename it")
+        if fault := name_fault(entry.name):
+            self.error(path, fault)
             return False
         if not entry.is_symlink():
             return True
@@ -162,11 +161,6 @@ class Scan:
     def _add(self, level: Literal["error", "note"], path: Path, message: str) -> None:
         name = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
         self.findings.append(Finding(level, printable(name), message))
-
-
-def printable(name: str) -> str:
-    """``name`` as it can be printed and stored: bytes that are not text are escaped."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def text(name: str) -> str:
@@ -280,6 +274,9 @@ def read_tree(
         problem = wrong_root(title, root, f"{names}, each with train/good, test and ground_truth", parts)
         reason = f" Not usable: {'; '.join(str(f.path) + ': ' + f.message for f in scan.findings[:3])}."
         raise BenchError(f"{problem}{reason}" if escaped else str(problem))
+    for folder in categories:
+        if "," in folder.name:
+            scan.note(folder, "a comma in its name: --categories cannot name it, nor a trial's command repeat it")
     for file in files:
         if is_image(file):
             scan.note(file, "an image outside of the categories; ignored")

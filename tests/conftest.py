@@ -19,6 +19,7 @@ atexit.register(shutil.rmtree, os.environ["BENCH_CACHE"], ignore_errors=True)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--parity", metavar="FILE", help="write the table of what the parity tests reached")
+    parser.addoption("--hostile", metavar="FILE", help="write the table of what hostile input was tried")
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import click
@@ -26,6 +27,8 @@ def command(limit: float | None, clear: bool) -> None:
     if root is None:
         raise BenchError("features are not kept on disk: BENCH_CACHE is off; unset it or name a folder")
     store = FeatureStore(root, default_limit())
+    if limit is not None and not math.isfinite(limit):
+        raise BenchError(f"--limit {limit}: not a finite number")
     if clear or limit is not None:
         freed = store.evict(0 if clear else int((limit or 0) * GIB))
         click.echo(f"removed {_size(freed)}")

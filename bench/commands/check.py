@@ -78,6 +78,8 @@ def command(
     from bench.regression import junit as junit_xml
     from bench.regression import output
 
+    if margin is not None and not 0 <= margin < 1:
+        raise BenchError(f"--margin {margin}: not a fraction such as 0.015")
     results = Store(store)
     study = chosen_study(results, study_name)
     chosen = read_metrics(metrics) if metrics else METRICS
@@ -110,8 +112,9 @@ def _check(
     from bench.regression.pins import changes, measured, read
     from bench.regression.verdicts import Check
     from bench.report.naming import flat
+    from bench.report.records import checked
 
-    records = store.study_records(study)
+    records = checked(store.study_records(study))
     results: list[Result] = []
     notes: list[str] = []
     if against != "reported":

@@ -133,6 +133,8 @@ def _records(
     store: Store, study_name: str | None, method: str | None, category: str | None
 ) -> list[dict[str, Any]]:
     """The finished trials of a study that were asked for."""
+    from bench.report.records import checked
+
     studies = store.study_names()
     if not studies:
         raise BenchError(f"no study was run in {store.root} yet; give --maps and --masks, or: bench run")
@@ -140,7 +142,8 @@ def _records(
         raise unknown("study", study_name, studies)
     name = study_name or studies[0]
     content = store.study(name) or {}
-    every = [record for key in content.get("keys", []) if (record := store.record(key)) is not None]
+    found = (store.record(key) for key in content.get("keys", []))
+    every = checked(record for record in found if record is not None)
     done = [record for record in every if record["status"] == "ok"]
     for what, wanted, place in (("method", method, "label"), ("category", category, None)):
         if wanted is None:

@@ -29,11 +29,12 @@ def command(study_name: str | None, pins: Path, dry_run: bool, store: Path) -> N
     The file has every seed's own values and all that they were measured with; it is made to be committed.
     """
     from bench.regression.pins import Pins, difference, measured, read, write
+    from bench.report.records import checked
 
     results = Store(store)
     study = chosen_study(results, study_name)
     path = pins / f"{study}.json"
-    new = measured(study, results.study_records(study))
+    new = measured(study, checked(results.study_records(study)))
     old = read(path) if path.is_file() else Pins(study, {})
     for line in difference(old, new):
         click.echo(line)

@@ -48,6 +48,7 @@ def command(
     """
     from bench.commands.table import chosen_study
     from bench.config import Spec
+    from bench.report.records import checked
     from bench.rescore import rescore
     from bench.stored import StoredScores
 
@@ -56,10 +57,11 @@ def command(
     kept = Store(store)
     names = _names(protocols)
     if everything:
-        records = list(kept.records())
+        records = checked(kept.records())
     else:
         content = kept.study(chosen_study(kept, study_name)) or {}
-        records = [record for key in content.get("keys", []) if (record := kept.record(key)) is not None]
+        found = (kept.record(key) for key in content.get("keys", []))
+        records = checked(record for record in found if record is not None)
     if not records:
         raise BenchError(f"no trial has finished yet in {kept.root}; start with: bench run")
     datasets = dict.fromkeys(record["trial"]["dataset"]["name"] for record in records)

@@ -104,7 +104,7 @@ def command(
 def study_of(study_name: str | None, methods: str | None, options: dict[str, Any]) -> Study:
     """The study that the command line asks for: a named one, changed by whatever else was given."""
     from bench.config import parse_spec, split_list, split_specs
-    from bench.study import Study, load_study, set_options
+    from bench.study import Study, first_seeds, load_study, set_options
 
     given = {key: value for key, value in options.items() if value not in (None, ())}
     alone = study_name is None and (methods or given.keys() - {"device", "precision", "weights"})
@@ -127,7 +127,7 @@ def study_of(study_name: str | None, methods: str | None, options: dict[str, Any
         fields["shots"] = _numbers("--shots", options["shots"])
     if options["seeds"]:
         numbers = _numbers("--seeds", options["seeds"])
-        fields["seeds"] = tuple(range(numbers[0])) if "," not in options["seeds"] else numbers
+        fields["seeds"] = first_seeds(numbers[0]) if "," not in options["seeds"] else numbers
     for key in ("encoder", "backbone", "prompts", "device", "precision"):
         if options[key]:
             fields[key] = options[key]

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.config import Spec, build_config
 from bench.contracts import Backbone, TextImageEncoder, Weights
-from bench.encoders.weights import check_state, find, find_on_hub, first_line, read_state, require_file, sha256
-from bench.errors import BenchError, unknown
+from bench.encoders.weights import check_state, find, find_on_hub, read_state, require_file, sha256
+from bench.errors import BenchError, first_line, unknown
 
 if TYPE_CHECKING:
     import torch

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import socket
 import urllib.parse
 import urllib.request
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.errors import BenchError
+from bench.errors import BenchError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +30,12 @@ _CONVERT = (
 )
 
 
+_OBJECTS = (
+    "holds more than tensors, and loading the rest would run what is in it; where you trust it, save its "
+    "state_dict() alone, as safetensors"
+)
+
+
 def sha256(file: Path) -> str:
     """The SHA-256 of a file's bytes, as hexadecimal digits."""
     with file.open("rb") as stream:
@@ -36,7 +44,7 @@ def sha256(file: Path) -> str:
 
 def require_file(file: Path, name: str) -> Path:
     """``file`` itself, or an error that says that the weights of ``name`` are not there."""
-    if not file.is_file():
+    if not os.path.isfile(file):  # of a name that no system takes, Path.is_file raises an error
         raise BenchError(f"the weights file {str(file)!r} given for {name} does not exist")
     return file
 
@@ -142,11 +150,6 @@ def unreachable(url: str) -> str:
     return ""
 
 
-def first_line(error: Exception) -> str:
-    """What an exception says, without the rest of its story."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def read_state(file: Path, name: str) -> dict[str, torch.Tensor]:
     """The state dict in ``file``, on the CPU.
 
@@ -165,6 +168,7 @@ def read_state(file: Path, name: str) -> dict[str, torch.Tensor]:
         if file.suffix == ".safetensors":
             content = load_file(file)
         else:
+            _check_packing(file)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of TorchScript archives, which then fail, as they should
                 content = torch.load(file, map_location="cpu", weights_only=True)
@@ -172,14 +176,31 @@ def read_state(file: Path, name: str) -> dict[str, torch.Tensor]:
         if "TorchScript" in str(error):
             advice = _CONVERT.format(file=file, safe=file.with_suffix(".safetensors"))
             raise BenchError(f"{file} {advice}") from None
+        if "Unsupported global" in str(error):
+            raise BenchError(f"{file}, given as weights of {name}, {_OBJECTS}") from None
         kind = "safetensors" if isinstance(error, SafetensorError) else "torch"
-        reason = f"cannot be read as a {kind} file: {first_line(error)}"
+        # torch's own words advise to run what is in the file.
+        said = "it is damaged, or something else" if "weights_only" in str(error) else first_line(error)
+        reason = f"cannot be read as a {kind} file: {said}"
         raise BenchError(f"{file}, given as weights of {name}, {reason}") from None
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(isinstance(v, torch.Tensor) for v in content.values()):
         raise BenchError(f"{file}, given as weights of {name}, holds no state dict (names and tensors)")
+    if any(value.layout != torch.strided or value.is_quantized or value.is_meta for value in content.values()):
+        raise BenchError(
+            f"{file}, given as weights of {name}, holds sparse, quantized or empty tensors; save dense ones"
+        )
     return {str(key).removeprefix("module."): value for key, value in content.items()}
+
+
+def _check_packing(file: Path) -> None:
+    """Refuse an archive that unpacks to more than its size: torch.save packs no tensors, and a bomb is made so."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > 2 * file.stat().st_size + (1 << 24):
+            raise ValueError(f"it unpacks to {unpacked} bytes, and torch.save packs nothing")
 
 
 def check_state(
@@ -208,6 +229,8 @@ def check_state(
             raise BenchError(f"{where}{key!r} is missing ({len(state)} tensors in the file)")
         if state[key].shape != tensor.shape:
             raise BenchError(f"{where}{key!r} has shape {tuple(state[key].shape)}, expected {tuple(tensor.shape)}")
+        if state[key].is_floating_point() != tensor.is_floating_point():
+            raise BenchError(f"{where}{key!r} is of {state[key].dtype}, expected {tensor.dtype}")
     for key in state:
         if key not in expected and not (free and key.startswith(free)):
             raise BenchError(f"{where}{key!r} does not belong to this model")

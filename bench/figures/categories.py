@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.figures import style
+from bench.report.text import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -129,9 +130,10 @@ def draw_categories(
         notes: sentences below.
     """
     dots = len(heads) * len(categories) <= _MOST_WITH_DOTS
-    slanted = max(map(len, categories)) * len(categories) > _CHARACTERS
+    longest = max(len(short(category)) for category in categories)
+    slanted = longest * len(categories) > _CHARACTERS
     with style.printed():
-        figure = style.new_figure(0.2 + 1.6 * len(panels) + slanted * 0.035 * max(map(len, categories)))
+        figure = style.new_figure(0.2 + 1.6 * len(panels) + slanted * 0.035 * longest)
         grid = figure.subplots(len(panels), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
         for axes, (group, values) in zip(grid, panels.items(), strict=True):
             (draw_boxes if boxes else draw_bars)(axes, values, heads, categories, dots=dots)
@@ -194,7 +196,7 @@ def _crosses(axes: Axes, values: Values, head: str, places: Any, categories: Seq
 
 
 def _finish(axes: Axes, categories: Sequence[str]) -> None:
-    axes.set_xticks(range(len(categories)), categories)
+    axes.set_xticks(range(len(categories)), list(map(short, categories)))
     axes.set_xlim(-0.55, len(categories) - 0.45)
     axes.tick_params(axis="x", length=0)
     axes.spines[["top", "right"]].set_visible(False)

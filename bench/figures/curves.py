@@ -11,6 +11,7 @@ import numpy as np
 
 from bench.figures import style
 from bench.metrics.curves import CURVES, Curve
+from bench.report.text import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,7 +125,7 @@ def draw_curves(
                 if head in lines:
                     draw_line(axes, lines[head], colours[number], style.line_style(number), band=bands)
             limit = max((line.curves[0].x[-1] for line in lines.values()), default=1.0)
-            axes.set(title=category, xlim=(0, limit), ylim=(0, 1.005))
+            axes.set(title=short(category), xlim=(0, limit), ylim=(0, 1.005))
             axes.set(xticks=np.linspace(0, limit, 4 if kind == "PRO" else 3), yticks=(0, 0.25, 0.5, 0.75, 1))
             axes.spines[["top", "right"]].set_visible(False)
             # The lowest panel of a column need not be in the last row.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.report.text import sentence, wrap
+from bench.report.text import sentence, short, wrap
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,6 +104,7 @@ def finish(
     The figure grows by what they take.
     """
     width, height = figure.get_size_inches()
+    heads = list(map(short, heads))
     small = note_text(notes, width)
     columns = _legend_columns(heads, width)
     key = 0.06 + 0.16 * -(-len(heads) // columns) if heads else 0.0
@@ -143,7 +144,7 @@ def note_height(small: str) -> float:
 def add_texts(figure: Figure, title: str, small: str) -> None:
     """A title along the upper edge and small print along the lower one; whoever calls leaves room for them."""
     width, height = figure.get_size_inches()
-    figure.text(0.5, 1 - 0.03 / height, title, ha="center", va="top", fontsize=SIZE + 0.5, color=INK)
+    figure.text(0.5, 1 - 0.03 / height, short(title, 160), ha="center", va="top", fontsize=SIZE + 0.5, color=INK)
     figure.text(0.03 / width, 0.02 / height, small, va="bottom", fontsize=TINY, color=SOFT, linespacing=1.15)
 
 

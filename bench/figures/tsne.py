@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bench.errors import BenchError
 from bench.figures import style
+from bench.report.text import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -103,7 +104,7 @@ def draw_tsne(
                 draw_cloud(axes, clouds[head, category])
             row[0].set_ylabel(style.wrapped(head, int(side * 16)), fontsize=style.SIZE)
         for axes, category in zip(grid[0], categories, strict=True):
-            axes.set_title(category)
+            axes.set_title(short(category))
         handles = [
             Line2D([], [], linestyle="none", marker="o", markersize=3.5, color=style.NORMAL, markeredgewidth=0),
             Line2D([], [], linestyle="none", marker="x", markersize=3.5, color=style.ANOMALOUS),

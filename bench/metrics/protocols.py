@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from bench.config import build_config, parse_spec
-from bench.errors import BenchError, unknown
+from bench.errors import BenchError, shorten, unknown
 
 MaskRule: TypeAlias = Literal["nearest", "antialias", "any", "nearest-1024"]
 Thresholds: TypeAlias = Literal["all", "rising", "falling", "ranks", "bins", "none"]
@@ -156,6 +156,8 @@ _ALL = (
     ),
 )
 
+MAX_SIDE = 8192  # of an evaluation grid: 256 MiB for each map
+
 PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
 
 
@@ -174,10 +176,12 @@ class Options:
     mask_resize: MaskRule | None = None
 
     def __post_init__(self) -> None:
-        if self.eval_size not in ("", "own") and not (self.eval_size.isdigit() and int(self.eval_size)):
-            raise ValueError(f"eval_size is a number of pixels or own, not {self.eval_size!r}")
         if self.sigma is not None and not 0 <= self.sigma < 1000:
             raise ValueError(f"sigma is a number of pixels, not {self.sigma}")
+        own = self.eval_size in ("", "own")
+        if not own and not (self.eval_size.isdecimal() and 1 <= int(self.eval_size) <= MAX_SIDE):
+            size = shorten(self.eval_size)
+            raise ValueError(f"eval_size is a number of pixels or own, and at most {MAX_SIDE}, not {size!r}")
 
 
 def resolve(text: str, eval_size: int | str | None = None) -> MetricProtocol:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from bench.errors import BenchError
 from bench.files import write_atomically
 from bench.report.naming import flat, group
+from bench.textfiles import as_numbers, as_whole, parse_json
 
 FORMAT = 1
 DECIMALS = 6
@@ -200,7 +201,7 @@ def read(path: Path) -> Pins:
         BenchError: it is no such file, or of another format.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise BenchError(f"{path} has format {content['format']}, not {FORMAT}; write it again: bench pin")
         pins = {pin.place: pin for section in content["sections"] for pin in _section(section)}
@@ -213,8 +214,10 @@ def _section(section: Mapping[str, Any]) -> Iterator[Pin]:
     setting = _without(section, ["trials"])
     dataset, protocol, method = (str(setting[name]["label"]) for name in ("dataset", "protocol", "method"))
     for line in section["trials"]:
-        place = Place(dataset, protocol, method, line["category"], line["shots"], line["seed"])
-        values = {name: line[name] for name in setting["metrics"] if name in line}
+        place = Place(
+            dataset, protocol, method, str(line["category"]), as_whole(line["shots"]), as_whole(line["seed"])
+        )
+        values = {name: as_numbers(line[name]) for name in setting["metrics"] if name in line}
         yield Pin(place, setting, line["split"], line.get("status", "ok"), values)
 
 

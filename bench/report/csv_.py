@@ -35,22 +35,27 @@ def render(tables: Iterable[Table]) -> str:
         assert place is not None  # every cell of a table has one
         writer.writerow(
             [
-                place.dataset,
+                _plain(place.dataset),
                 place.metric,
-                place.protocol,
-                place.category,
+                _plain(place.protocol),
+                _plain(place.category),
                 place.shots,
-                place.method,
+                _plain(place.method),
                 cell.mean,
                 cell.deviation,
                 None if cell.structural else cell.seeds,
                 cell.status,
-                _reason(cell),
+                _plain(_reason(cell)),
                 place.metric_protocol,
                 place.eval_size,
             ]
         )
     return stream.getvalue()
+
+
+def _plain(name: str) -> str:
+    """A name that no spreadsheet takes for a formula: behind an apostrophe if it begins like one (OWASP)."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
 
 
 def _reason(cell: Cell) -> str:

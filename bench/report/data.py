@@ -46,8 +46,16 @@ class Catalogues:
         return self._open[label]
 
 
+def command_words(record: Mapping[str, Any]) -> list[str]:
+    """The words of the command that ran a trial; none if it is no command."""
+    try:
+        return shlex.split(record["provenance"].get("command") or "")
+    except (KeyError, AttributeError, ValueError):
+        return []
+
+
 def _root_of(record: Mapping[str, Any]) -> Path | None:
     """The folder that the record's command names, if it is still there."""
-    words = shlex.split(record["provenance"].get("command") or "")
+    words = command_words(record)
     roots = [Path(value) for option, value in itertools.pairwise(words) if option == "--data-root"]
     return next((root for root in roots if root.is_dir()), None)

@@ -10,6 +10,7 @@ from bench.errors import BenchError, unknown
 from bench.measured import readable
 from bench.report.model import METRICS, Status
 from bench.report.naming import Name, Thing, flat, group, unique_names
+from bench.textfiles import as_numbers, as_whole
 
 _LONGEST_REASON = 200
 
@@ -41,13 +42,24 @@ def read(records: Iterable[Mapping[str, Any]]) -> list[Entry]:
     for number, record in enumerate(records):
         try:
             entry = _entry(record)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             key = str(record.get("key", f"number {number}"))[:12] if isinstance(record, Mapping) else number
             raise BenchError(f"record {key} is not a trial record: {error!r}; run the study again") from None
         known = entries.get(entry.key or number)
         if known is None or _weight(entry) >= _weight(known):
             entries[entry.key or number] = entry
     return list(entries.values())
+
+
+def checked(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The records as they are, seen to be such.
+
+    Raises:
+        BenchError: see :func:`read`.
+    """
+    every = [dict(record) for record in records]
+    read(every)
+    return every
 
 
 def _weight(entry: Entry) -> int:
@@ -58,6 +70,8 @@ def _entry(record: Mapping[str, Any]) -> Entry:
     trial = record["trial"]
     method, dataset, protocol = trial["method"], trial["dataset"], trial["protocol"]
     status = record["status"]
+    if not isinstance(record.get("provenance") or {}, Mapping):
+        raise TypeError("its provenance is no mapping")
     if status not in ("ok", "failed", "skipped", "missing"):
         raise KeyError(f"status {status}")
     version, config, encoders = method.get("version"), method.get("config"), trial.get("encoders")
@@ -81,11 +95,15 @@ def _entry(record: Mapping[str, Any]) -> Entry:
         # prompts are no part of the identity: they may have one hash per category
         method=replace(thing, properties={**thing.properties, "prompts": trial.get("prompts")}),
         category=str(trial["category"]),
-        shots=trial["shots"],
-        seed=trial["seed"],
+        shots=as_whole(trial["shots"]),
+        seed=as_whole(trial["seed"]),
         trial=trial,
-        metrics=readable(record.get("metrics") or {}),
+        metrics=_numbers(readable(record.get("metrics") or {})),
     )
+
+
+def _numbers(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {name: {**block, "values": as_numbers(block["values"])} for name, block in metrics.items()}
 
 
 def _protocol_title(protocol: Mapping[str, Any]) -> str:

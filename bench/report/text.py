@@ -32,6 +32,13 @@ def clean(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
+def short(name: str, longest: int = 80) -> str:
+    """A name as it fits into a figure: without control characters, and if it is long without its middle."""
+    name = clean(name)
+    half = longest // 2
+    return name if len(name) <= longest else f"{name[:half]}…{name[-half:]}"
+
+
 def sentence(text: str) -> str:
     """The text on one line, with a full stop unless it ends as a sentence does."""
     text = " ".join(str(text).split())

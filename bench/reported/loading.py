@@ -11,7 +11,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from bench.errors import BenchError, unknown
+from bench.errors import BenchError, shorten, unknown
 from bench.report.model import METRICS
 
 AVERAGE = "average"  # the category of a number that stands for a whole dataset
@@ -149,7 +149,7 @@ def _text(text: str) -> str:
 
 def _whole(text: str) -> int:
     if not text.isdecimal():
-        raise ValueError(f"{text!r} is not a whole number")
+        raise ValueError(f"{shorten(text)!r} is not a whole number")
     return int(text)
 
 
@@ -157,7 +157,7 @@ def _fraction(text: str) -> tuple[float, int]:
     """The number and how many decimals it is printed with."""
     match = _NUMBER.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is not a number such as 0.908")
+        raise ValueError(f"{shorten(text)!r} is not a number such as 0.908")
     if float(text) > 1:
         raise ValueError(f"{text} is above 1; numbers are fractions, so that 90.8 % is 0.908")
     return float(text), len(match[1] or "")
@@ -216,10 +216,14 @@ def _rows(
     file: Traversable, convert: Mapping[str, Callable[[str], Any]], optional: tuple[str, ...], faults: list[Fault]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """The sound rows of a file with their numbers; what is wrong with the others goes to ``faults``."""
+    if not file.is_file():
+        faults.append(Fault(file.name, 1, "is no file"))
+        return
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        faults.append(Fault(file.name, 1, "is not UTF-8 text"))
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        text = isinstance(error, UnicodeDecodeError)
+        faults.append(Fault(file.name, 1, "is not UTF-8 text" if text else f"cannot be read: {error}"))
         return
     reader = csv.reader(lines, strict=True)
     try:

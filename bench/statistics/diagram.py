@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.errors import BenchError
+from bench.report.text import short
 from bench.statistics.categories import Friedman
 from bench.statistics.common import ALPHA
 
@@ -49,7 +52,7 @@ def draw_critical_differences(
     from seaborn import color_palette
 
     count = len(result.ranks)
-    labels = [_literal(name) for name in names]
+    labels = [_literal(short(name)) for name in names]
     if len(labels) != count or len(set(labels)) != count:
         raise ValueError(f"expected {count} different names")
     colours = color_palette("colorblind")
@@ -95,7 +98,7 @@ def draw_critical_differences(
     )
     figure.set_size_inches(7.0, 0.75 + 0.14 * len(notes) + 0.2 * (2.6 - lowest))
     if title:
-        figure.suptitle(_literal(title), fontsize=9.5, color=_INK)
+        figure.suptitle(_literal(short(title, 160)), fontsize=9.5, color=_INK)
     p = f"= {result.p:.2g}" if result.p >= 0.001 else "< 0.001"
     said = "the methods differ" if result.holds else "no difference holds"
     ranks = f"mean rank over {categories} categories, 1 is best; Friedman p {p}: {said}"
@@ -119,10 +122,16 @@ def save_figure(figure: Figure, path: Path) -> None:
 
     # Without these the date and random names of shapes would be in the file. Text stays text, to be edited.
     dates: dict[str, dict[str, Any]] = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}, ".png": {}}
+    content = io.BytesIO()
     try:
         with matplotlib.rc_context({"svg.hashsalt": "bench", "svg.fonttype": "none", "pdf.fonttype": 42}):
+            form: dict[str, Any] = {"format": suffix[1:], "metadata": dates[suffix]}
             # "tight": long names reach beyond the axes, and belong to the picture.
-            figure.savefig(path, dpi=_DPI, metadata=dates[suffix], facecolor="white", bbox_inches="tight")
+            figure.savefig(content, dpi=_DPI, facecolor="white", bbox_inches="tight", **form)
+        drawn = content.getvalue()
+        if suffix == ".svg":  # XML has no control characters, which names may have
+            drawn = re.sub(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]", b"", drawn)
+        path.write_bytes(drawn)
     except OSError as error:
         raise BenchError(f"cannot write {path}: {error.strerror or error}") from None
 

@@ -135,11 +135,11 @@ def test_table_without_a_study_says_how_to_start(store: list[str]) -> None:
 def test_a_study_file_with_a_wrong_field_is_refused(tmp_path: Path, store: list[str]) -> None:
     file = tmp_path / "mine.yaml"
     for text, message in (
-        ("methods: [clip\n", "no valid YAML"),
+        ("methods: [clip\n", "not valid YAML"),
         ("- clip\n", "mapping of fields"),
         ("method: [clip]\n", "Did you mean 'methods'"),
         ("methods: [clip]\nshots: [few]\n", "'shots' cannot be read"),
-        ("methods: [clip]\nseeds: '10'\n", "expected a number or a list"),
+        ("methods: [clip]\nseeds: '10'\n", "expected whole numbers"),
         ("methods: [clip]\nencoder:\n", "is empty"),
         ("methods: [clip]\nlayout: tabel1\n", "Did you mean 'table1'"),
         ("methods: [clip]\nprotocols: []\ndatasets: [pocket]\n", "names no protocol"),

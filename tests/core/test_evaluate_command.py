@@ -17,9 +17,10 @@ from PIL import Image
 
 import bench
 from bench.arrayfiles import read_map, read_mask_file
+from bench.arraysources import image_name
 from bench.cli import main
 from bench.errors import BenchError
-from bench.mapfiles import image_name, load_images
+from bench.mapfiles import load_images
 from bench.metrics import evaluate, resize_bilinear
 from bench.store import FORMAT, Store
 
