@@ -198,6 +198,7 @@ def _record(task: Task, status: str, reason: str | None) -> dict[str, Any]:
         "reason": reason,
         "trial": describe(task),
         "metrics": {},
+        "scores": None,
         "notes": [],
         "provenance": {
             **environment(task.device),
