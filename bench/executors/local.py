@@ -25,6 +25,7 @@ from bench.study import Batch, Task
 from bench.trial import Outcome, failed, run_together
 
 _POLL = 0.2  # seconds between looks at the workers' reports
+_GRACE = 5.0  # seconds that a worker without work has to end
 
 
 class LocalExecutor:
@@ -130,11 +131,12 @@ def _pass_on(news: Queue[tuple[str, str, int, int]], flying: dict[str, Task], re
 def _stop(pool: ProcessPoolExecutor) -> None:
     """End the workers now: after Ctrl-C nobody waits for a training to finish."""
     processes = list((pool._processes or {}).values())
-    idle = not pool._pending_work_items
+    idle = not pool._pending_work_items and not pool._broken
     pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:
-        if not idle:
-            process.kill()
+        if idle:  # it ends by itself, unless a method has left a thread or a child that does not
+            process.join(_GRACE)
+        process.kill()
         process.join()
 
 

@@ -215,6 +215,7 @@ def test_no_trial_is_lost_when_the_pool_breaks_while_one_is_handed_over(monkeypa
     class Pool:
         _processes: dict[int, Any] = {}  # noqa: RUF012
         _pending_work_items: dict[int, Any] = {}  # noqa: RUF012
+        _broken = False
 
         def __init__(self, *_: Any, **__: Any) -> None: ...
 
