@@ -58,7 +58,7 @@ def _rescore(store: Store, key: str, scores: StoredScores, protocols: Sequence[s
     record = store.record(key)
     if record is None:
         return Outcome("without", "not run yet")
-    if record["status"] != "ok" and not store.scores_path(key).exists():
+    if record["status"] != "ok" and not store.has_scores(record):
         return Outcome("without", f"{record['status']}: {record['reason']}")
     metrics = record["metrics"]
     wanted = {name: aupimo or AUPIMO in metrics.get(name, {}).get("values", ()) for name in protocols or metrics}

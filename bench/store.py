@@ -8,21 +8,29 @@ Layout under the store's root::
     manifests/<hash>.json           the splits that records refer to
     studies/<name>.json             the trials of each study, for ``bench table``
     locks/                          claims of running processes; they die with their process
+    .../<name>.<digest>.corrupt     a file that was found broken, as it was found
 
 Files are written under a temporary name and renamed, scores before records, so that a record that can be
-read is whole. Claims are file locks, which the system releases even after ``kill -9``.
+read is whole. Records and studies carry a checksum of their content, records also that of their scores: what was
+damaged later is put aside, told of, and run again. Claims are file locks, which the system releases even after
+``kill -9``.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench.errors import BenchError
-from bench.files import write_atomically
-from bench.textfiles import parse_json
+from bench.files import remove_leftovers, write_atomically
+from bench.hashing import hash_json
+from bench.scorefile import Arrays, pack, unpack
+from bench.seal import opened, readable_json, sealed
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -30,7 +38,8 @@ if TYPE_CHECKING:
 
 DEFAULT_ROOT = Path("results/runs")
 FORMAT = 1
-_RUN_AGAIN = "run the study again"
+_LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 FINAL = ("ok", "skipped")  # a failed trial is tried again
 
 
@@ -54,29 +63,15 @@ class Store:
         return self.root / "scores" / key[:2] / f"{key}.safetensors"
 
     def record(self, key: str) -> dict[str, Any] | None:
-        """The record of a trial, or None. A record that cannot be read is put aside as ``*.corrupt``."""
-        path = self.record_path(key)
-        try:
-            record = parse_json(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except ValueError:
-            record = None
-        if (
-            not isinstance(record, dict)
-            or (record.get("key"), record.get("format")) != (key, FORMAT)
-            or not isinstance(record.get("status"), str)
-        ):
-            path.replace(path.with_suffix(".corrupt"))
-            return None
-        return record
+        """The record of a trial, or None. A record that is not as it was written is put aside as ``*.corrupt``."""
+        return self._sound(key, self.record_path(key), lambda data: _record(data, key))
 
     def done(self, key: str) -> bool:
         """Whether a trial needs no more running: its record is final and its scores are there."""
         record = self.record(key)
         if record is None or record["status"] not in FINAL:
             return False
-        return record["status"] == "skipped" or self.scores_path(key).exists()
+        return record["status"] == "skipped" or self.has_scores(record)
 
     def records(self) -> Iterator[dict[str, Any]]:
         """All records, in the order of their keys."""
@@ -99,32 +94,52 @@ class Store:
         key = record["key"]
         try:
             if scores is not None:
-                _save(self.scores_path(key), scores, ids)
-            write_atomically(self.record_path(key), _readable_json(record))
+                data = pack(scores, ids)
+                write_atomically(self.scores_path(key), data)
+                kept = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+                record = {**record, "scores": kept}
+            write_atomically(self.record_path(key), sealed(record))
         except OSError as error:
             raise self._unwritable(error) from None
 
-    def scores(self, key: str) -> dict[str, NDArray[Any]]:
+    def has_scores(self, record: Mapping[str, Any]) -> bool:
+        """Whether the scores of a record are there in full length. Whether they are sound, reading them says."""
+        kept = record.get("scores", {})  # records of earlier versions say nothing of their scores
+        path = self.scores_path(record["key"])
+        if kept is None or not path.exists():
+            return False
+        if kept.get("bytes") in (None, path.stat().st_size):
+            return True
+        return self._read_scores(record["key"], kept) is not None  # which puts it aside
+
+    def scores(self, key: str) -> Arrays:
         """The scores of a trial: ``image`` (N,), ``maps`` (N,h,w) if there are any, and extra maps.
 
         Raises:
-            BenchError: there are none, or the file is broken.
+            BenchError: there are none, or they are not as they were written; then they are put aside.
         """
-        return _load(self.scores_path(key), f"scores of trial {key[:12]}", _RUN_AGAIN)
+        return self._scored(key)[0]
 
     def score_ids(self, key: str) -> tuple[str, ...]:
         """The images of :meth:`scores`, in its order.
 
         Raises:
-            BenchError: there are none, or the file is broken.
+            BenchError: as :meth:`scores`.
         """
-        from safetensors import SafetensorError, safe_open
+        return self._scored(key)[1]
 
-        try:
-            with safe_open(self.scores_path(key), "numpy") as stream:
-                return tuple(map(str, parse_json(stream.metadata()["ids"])))
-        except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
-            raise _unreadable(f"scores of trial {key[:12]}", error, _RUN_AGAIN) from None
+    def _scored(self, key: str) -> tuple[Arrays, tuple[str, ...]]:
+        found = self._read_scores(key, (self.record(key) or {}).get("scores", {}))
+        if found is None:
+            raise BenchError(
+                f"scores of trial {key[:12]} cannot be read: they are missing or damaged; run the study again"
+            )
+        return found
+
+    def _read_scores(self, key: str, kept: Mapping[str, Any] | None) -> tuple[Arrays, tuple[str, ...]] | None:
+        if kept is None:
+            return None
+        return self._sound(key, self.scores_path(key), lambda data: _scores(data, kept.get("sha256")))
 
     # ------------------------------------------------------------ features
 
@@ -138,18 +153,14 @@ class Store:
             BenchError: the store cannot be written.
         """
         try:
-            _save(self.features_path(key), arrays, ids)
+            write_atomically(self.features_path(key), pack(arrays, ids))
         except OSError as error:
             raise self._unwritable(error) from None
 
-    def features(self, key: str) -> dict[str, NDArray[Any]] | None:
-        """What :meth:`write_features` has kept of a trial; None if there is nothing.
-
-        Raises:
-            BenchError: the file is broken.
-        """
-        path = self.features_path(key)
-        return _load(path, f"features of trial {key[:12]}", f"delete {path}") if path.exists() else None
+    def features(self, key: str) -> Arrays | None:
+        """What :meth:`write_features` has kept of a trial; None if there is nothing that can be read."""
+        found = self._sound(f"features-{key}", self.features_path(key), unpack)
+        return None if found is None else found[0]
 
     # ------------------------------------------------------------ manifests and studies
 
@@ -157,7 +168,7 @@ class Store:
         """Keep ``content`` as ``folder/name.json`` unless it is there already."""
         if not self.has(folder, name):
             try:
-                write_atomically(self.root / folder / f"{name}.json", _readable_json(content))
+                write_atomically(self.root / folder / f"{name}.json", readable_json(content))
             except OSError as error:
                 raise self._unwritable(error) from None
 
@@ -167,12 +178,17 @@ class Store:
 
     def manifest(self, hash_: str) -> dict[str, Any] | None:
         """A split that records refer to, by its hash; None if it is not there."""
-        return self._json(self.root / "manifests" / f"{hash_}.json")
+        path = self.root / "manifests" / f"{hash_}.json"
+        return self._sound(hash_, path, lambda data: _manifest(data, hash_))
 
     def write_study(self, name: str, content: Mapping[str, Any]) -> None:
         """Remember a study's trials under its name, replacing an earlier one of that name."""
+        path = self._study_path(name)
         try:
-            write_atomically(self.root / "studies" / f"{name}.json", _readable_json(content))
+            write_atomically(path, sealed(content))
+            others = [other.stat().st_mtime_ns for other in self.root.glob("studies/*.json") if other != path]
+            if path.stat().st_mtime_ns <= (latest := max(others, default=0)):  # the clock was put back
+                os.utime(path, ns=(latest + 1, latest + 1))
         except OSError as error:
             raise self._unwritable(error) from None
 
@@ -182,10 +198,13 @@ class Store:
         Raises:
             BenchError: what is kept of it is no study.
         """
-        content = self._json(self.root / "studies" / f"{name}.json")
+        content = self._sound(f"study-{name}", self._study_path(name), opened)
         if content is not None and not _is_study(content):
-            raise BenchError(f"what the store keeps of study {name} cannot be read; {_RUN_AGAIN}")
+            raise BenchError(f"what the store keeps of study {name} cannot be read; run the study again")
         return content
+
+    def _study_path(self, name: str) -> Path:
+        return self.root / "studies" / f"{name}.json"
 
     def study_records(self, name: str) -> list[dict[str, Any]]:
         """The records of a study's trials; of those that have not run, their descriptions as ``missing``."""
@@ -199,12 +218,38 @@ class Store:
         paths = sorted(self.root.glob("studies/*.json"), key=lambda p: (-p.stat().st_mtime_ns, p.name))
         return [path.stem for path in paths]
 
-    def _json(self, path: Path) -> dict[str, Any] | None:
+    # ------------------------------------------------------------ broken files
+
+    def _sound(self, claim: str, path: Path, read: Callable[[bytes], T | None]) -> T | None:
+        """What ``read`` makes of a file; None if there is no file, or if it is broken, which ends it here."""
         try:
-            content = parse_json(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+            content = read(path.read_bytes())
+        except FileNotFoundError:
             return None
-        return content if isinstance(content, dict) else None
+        if content is None:
+            self._put_aside(claim, path, read)
+        return content
+
+    def _put_aside(self, claim: str, path: Path, read: Callable[[bytes], Any]) -> None:
+        """Rename a broken file, unless another process is at it, and say so."""
+        ours = claim in self._claims
+        try:
+            if not ours and not self.claim(claim):
+                return
+            try:
+                data = path.read_bytes()
+                if read(data) is None:  # it was not replaced before we had the claim
+                    # named by its content, so that none takes another's place
+                    aside = path.with_name(f"{path.stem}.{hashlib.sha256(data).hexdigest()[:8]}.corrupt")
+                    path.replace(aside)
+                    _LOG.warning("%s was damaged; it is put aside as %s and does not count", path, aside.name)
+            finally:
+                if not ours:
+                    self.release(claim)
+        except FileNotFoundError:
+            return
+        except (OSError, BenchError) as error:
+            _LOG.warning("%s is damaged and does not count; it cannot be put aside: %s", path, error)
 
     # ------------------------------------------------------------ claims
 
@@ -218,9 +263,12 @@ class Store:
         try:
             (self.root / "locks").mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
+            for path in (self.record_path(key), self.scores_path(key)):
+                remove_leftovers(path)  # nobody else writes these files now
         except Timeout:
             return False
         except OSError as error:
+            lock.release()
             raise self._unwritable(error) from None
         self._claims[key] = lock
         return True
@@ -229,6 +277,9 @@ class Store:
         """Give a claimed trial back."""
         lock = self._claims.pop(key, None)
         if lock is not None:
+            # While it is held: whoever waits for a file that is gone does not get it, and opens a new one.
+            with contextlib.suppress(OSError):
+                Path(lock.lock_file).unlink()
             lock.release()
 
     def release_all(self) -> None:
@@ -243,22 +294,16 @@ class Store:
         )
 
 
-def _save(path: Path, arrays: Mapping[str, NDArray[Any]], ids: Sequence[str]) -> None:
-    import numpy as np
-    from safetensors.numpy import save
+def _record(data: bytes, key: str) -> dict[str, Any] | None:
+    record = opened(data, required="scores")
+    if record is None or (record.get("key"), record.get("format")) != (key, FORMAT):
+        return None
+    return record if isinstance(record.get("status"), str) else None
 
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    write_atomically(path, save(contiguous, {"ids": json.dumps(list(ids))}))
 
-
-def _load(path: Path, what: str, remedy: str) -> dict[str, NDArray[Any]]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return dict(load_file(path))
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(what, error, remedy) from None
+def _manifest(data: bytes, hash_: str) -> dict[str, Any] | None:
+    content = opened(data)
+    return None if content is None or hash_json(content) != hash_ else content
 
 
 def _is_study(content: Mapping[str, Any]) -> bool:
@@ -273,10 +318,5 @@ def _is_study(content: Mapping[str, Any]) -> bool:
     )
 
 
-def _unreadable(what: str, error: Exception, remedy: str) -> BenchError:
-    return BenchError(f"{what} cannot be read: {error}; {remedy}")
-
-
-def _readable_json(content: Any) -> bytes:
-    text = json.dumps(content, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False)
-    return (text + "\n").encode()
+def _scores(data: bytes, sha256: str | None) -> tuple[Arrays, tuple[str, ...]] | None:
+    return unpack(data) if sha256 in (None, hashlib.sha256(data).hexdigest()) else None

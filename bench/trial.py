@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.answers import REASON, TEXT, arrays, checked, explain, in_words, is_out_of_memory, notes, plain
 from bench.catalogue import Catalogue
 from bench.config import build_config, parse_spec
 from bench.contracts import (
@@ -22,7 +24,6 @@ from bench.contracts import (
     Context,
     FitsTogether,
     HasFeatures,
-    ImageSet,
     Method,
     Network,
     Prompts,
@@ -35,6 +36,7 @@ from bench.contracts import (
 from bench.errors import BenchError, NotApplicable
 from bench.evaluation import measure
 from bench.hashing import HashBook
+from bench.isolation import isolated
 from bench.measured import DEFAULT, block, verdict
 from bench.metrics.protocols import resolve
 from bench.plan import open_catalogue
@@ -67,7 +69,7 @@ class Outcome:
 def run_trial(task: Task, track: Track | None = None) -> Outcome:
     """Carry out one trial. Whatever goes wrong inside it ends in the record, never in an exception.
 
-    ``KeyboardInterrupt`` alone passes through.
+    ``KeyboardInterrupt`` alone passes through, in a process that Ctrl-C reaches.
     """
     return run_together((task,), track)[0]
 
@@ -107,6 +109,8 @@ class _Attempt:
 
     def begin(self) -> None:
         """Everything before fitting."""
+        with contextlib.suppress(Exception):  # comes again below; what a plugin sets when it is imported stays
+            METHODS.load(parse_spec(self.task.method).name)
         with self._contained():
             self.trial = _Trial(self.task, self.watch, self.track, self.notes)
             self.ids = self.trial.test_ids
@@ -121,7 +125,7 @@ class _Attempt:
                 return
             self.trial.fit()
             answer = self.trial.score()
-            self.scores = _arrays(answer)
+            self.scores = arrays(answer)
             with self.watch("metrics"):
                 self.metrics = {DEFAULT: self.trial.measure(answer)}
             if self.task.features:
@@ -133,27 +137,28 @@ class _Attempt:
     def _contained(self) -> Iterator[None]:
         passes = _encoder_passes()
         try:
-            with self.watch.running():
+            with self.watch.running(), isolated():
                 yield
         except NotApplicable as error:
-            self.status, self.reason = "skipped", str(error)
+            self.status, self.reason = "skipped", in_words(error)
         except BenchError as error:
-            self.status, self.reason = "failed", str(error)
-        except (Exception, SystemExit) as error:
-            self.status, self.reason, self.trace = "failed", _explain(error), traceback.format_exc()
+            self.status, self.reason = "failed", in_words(error)
+        except BaseException as error:
+            if _is_the_users(error):
+                raise
+            self.status, self.reason, self.trace = "failed", explain(error), traceback.format_exc()
         finally:
             self.passes += _encoder_passes() - passes
 
     def outcome(self) -> Outcome:
         record = _record(self.task, self.status, self.reason or None)
-        # a method may have noted a bare number
-        record |= {"metrics": self.metrics, "notes": list(map(str, self.notes))}
+        record |= {"metrics": self.metrics, "notes": notes(self.notes)}
         record["provenance"] |= {
             "seconds": self.watch.seconds(),
             "peak_memory_mib": _peak_memory(),
             "encoder_passes": self.passes,
             "fitted_with": self.fitted_with,
-            "traceback": self.trace or None,
+            "traceback": plain(self.trace, TEXT) or None,
         }
         return Outcome(record, self.scores, self.ids)
 
@@ -166,14 +171,16 @@ def _fit_together(attempts: list[_Attempt]) -> None:
     passes, watch = _encoder_passes(), Stopwatch()
     short_of_memory = False
     try:
-        with watch.running(), watch("fit"):
+        with watch.running(), watch("fit"), isolated():
             methods = [trial.construct() for trial in trials]
             trials[0].method.fit_together(methods, [t.train for t in trials], [t.context for t in trials])
-    except (Exception, SystemExit) as error:
-        short_of_memory = _is_out_of_memory(error)
+    except BaseException as error:
+        if _is_the_users(error):
+            raise
+        short_of_memory = is_out_of_memory(error)
         if not short_of_memory:
             for attempt in attempts:
-                attempt.notes.append(f"fitted alone, since together with others it failed: {_explain(error)}")
+                attempt.notes.append(f"fitted alone, since together with others it failed: {explain(error)}")
     else:
         for attempt, trial in zip(attempts, trials, strict=True):
             trial.fitted = True
@@ -186,6 +193,11 @@ def _fit_together(attempts: list[_Attempt]) -> None:
         _fit_together(attempts[half:])
 
 
+def _is_the_users(error: BaseException) -> bool:
+    """Whether it is a Ctrl-C, and not a method that raises the same: workers do not hear Ctrl-C."""
+    return isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+
+
 def failed(task: Task, reason: str) -> Outcome:
     """The outcome of a trial that could not even say why it failed, because its process is gone."""
     return Outcome(_record(task, "failed", reason))
@@ -196,9 +208,10 @@ def _record(task: Task, status: str, reason: str | None) -> dict[str, Any]:
         "format": FORMAT,
         "key": task.key,
         "status": status,
-        "reason": reason,
+        "reason": reason and plain(reason, REASON),
         "trial": describe(task),
         "metrics": {},
+        "scores": None,
         "notes": [],
         "provenance": {
             **environment(task.device, task.precision),
@@ -290,7 +303,7 @@ class _Trial:
         """The fitted method's scores, checked."""
         self.images = self.target.image_set(self.test_ids, self.prompts)
         with self.watch("score"):
-            scores = _checked(self.built.score(self.images, self.context), self.images)
+            scores = checked(self.built.score(self.images, self.context), self.images)
         self.notes.extend(self.context.notes)
         return scores
 
@@ -340,29 +353,6 @@ def _prompts(plain: Mapping[str, Any]) -> dict[str, Prompts]:
     return {category: Prompts(**fields) for category, fields in plain.items()}
 
 
-def _checked(scores: Scores, images: ImageSet) -> Scores:
-    """The scores as float32, refused if their shape is not what the contract says."""
-    count = len(images)
-    image = np.asarray(scores.image, dtype=np.float32)
-    if image.shape != (count,):
-        raise BenchError(f"the method gave image scores of shape {image.shape} for {count} images")
-    stacks = {"maps": scores.maps, **scores.extra}
-    arrays = {}
-    for name, stack in stacks.items():
-        if stack is not None:
-            arrays[name] = np.asarray(stack, dtype=np.float32)
-            if arrays[name].ndim != 3 or len(arrays[name]) != count:
-                raise BenchError(f"the method gave {name} of shape {arrays[name].shape} for {count} images")
-    return Scores(image, arrays.pop("maps", None), arrays)
-
-
-def _arrays(scores: Scores) -> dict[str, NDArray[Any]]:
-    arrays: dict[str, NDArray[Any]] = {"image": scores.image, **scores.extra}
-    if scores.maps is not None:
-        arrays["maps"] = scores.maps
-    return arrays
-
-
 def describe(task: Task) -> dict[str, Any]:
     """The record's ``trial``: the identity, and what a table prints beside it."""
     spec = parse_spec(task.method)
@@ -370,7 +360,7 @@ def describe(task: Task) -> dict[str, Any]:
     method, dataset = dict(identity["method"]), dict(identity["dataset"])
     method["label"] = task.method
     dataset["label"] = task.dataset
-    with contextlib.suppress(BenchError):
+    with contextlib.suppress(Exception):  # this runs for trials that failed, too
         cls = METHODS.load(spec.name)
         traits = cls.traits(build_config(cls.Config, spec))
         method |= {
@@ -386,17 +376,6 @@ def describe(task: Task) -> dict[str, Any]:
         dataset |= {"title": data_traits.title, "note": data_traits.note}
     protocol = {**identity["protocol"], "label": task.protocol}
     return {**identity, "method": method, "dataset": dataset, "protocol": protocol}
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-
-
-def _explain(error: BaseException) -> str:
-    """One line for the record; what to do where that is known."""
-    if _is_out_of_memory(error):
-        return f"out of memory ({error}); try fewer --workers, a smaller image size or batch, or another device"
-    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 # ------------------------------------------------------------ what one process keeps between trials

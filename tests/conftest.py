@@ -20,6 +20,9 @@ atexit.register(shutil.rmtree, os.environ["BENCH_CACHE"], ignore_errors=True)
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--parity", metavar="FILE", help="write the table of what the parity tests reached")
     parser.addoption("--hostile", metavar="FILE", help="write the table of what hostile input was tried")
+    parser.addoption("--faults", metavar="FILE", help="write the table of what the fault tests survived")
+    parser.addoption("--faults-kills", metavar="N", type=int, default=6, help="processes to kill  [default: 6]")
+    parser.addoption("--faults-trials", metavar="N", type=int, default=150, help="trials of a long study")
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,8 @@ from bench.executors.station import Done, News, Station, Tracker, memory
 from bench.study import Batch, Task
 from bench.trial import Outcome, run_together
 
+_GRACE = 5.0  # seconds that a worker without work has to end
+
 
 @dataclass(frozen=True)
 class LocalConfig:
@@ -159,11 +161,12 @@ class _Process:
         """End the process: after Ctrl-C nobody waits for a training to finish."""
         self.stopped = True
         processes = list((self._pool._processes or {}).values())
-        idle = self._job.done()
+        idle = self._job.done() and not self._pool._broken
         self._pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
-            if not idle:
-                process.kill()
+            if idle:  # it ends by itself, unless a method has left a thread or a child that does not
+                process.join(_GRACE)
+            process.kill()
             process.join()
         self._reader.close()
         self._writer.close()

@@ -4,45 +4,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from toy_data import write_toy_data
 from toy_plugin import build_wheel, forget_plugins, install
-
-CATEGORIES = ("bolt", "cloth", "plate")
-TYPES = ("dent", "stain")
-
-
-def _image(path: Path, seed: int, blot: bool) -> None:
-    generator = np.random.default_rng(seed)
-    pixels = generator.integers(60, 120, (32, 32, 3), dtype=np.uint8)
-    mask = np.zeros((32, 32), np.uint8)
-    if blot:
-        y, x = generator.integers(2, 22, 2)
-        mask[y : y + 8, x : x + 8] = 255
-        pixels[mask > 0] = 250
-        target = path.parents[2] / "ground_truth" / path.parent.name / f"{path.stem}_mask.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(mask).save(target)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
 
 
 @pytest.fixture
 def toy_root(tmp_path: Path) -> Path:
     """Three categories in MVTec layout, 4 + 3 normal images and two types of 12 and 3 anomalies each."""
     root = tmp_path / "toy"
-    seed = 0
-    for category in CATEGORIES:
-        for part, count, blot in (
-            ("train/good", 4, False),
-            ("test/good", 3, False),
-            ("test/dent", 12, True),
-            ("test/stain", 3, True),
-        ):
-            for number in range(count):
-                seed += 1
-                _image(root / category / part / f"{number:03}.png", seed, blot)
+    write_toy_data(root)
     return root
 
 

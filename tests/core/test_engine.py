@@ -185,7 +185,7 @@ def test_scores_lie_beside_the_record_in_neutral_order(bench: Any, tmp_path: Pat
     ids = store.score_ids(record["key"])
     assert list(ids) != sorted(ids)
     text = store.record_path(record["key"]).read_text()
-    assert json.loads(text) == record
+    assert json.loads(text).items() >= record.items()
 
 
 def test_data_that_change_under_a_running_study_fail_its_trials(toy_root: Path, tmp_path: Path) -> None:

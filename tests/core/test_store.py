@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 
 from bench.errors import BenchError
-from bench.hashing import HashBook, canonical_json, hash_file
+from bench.hashing import HashBook, canonical_json, hash_file, hash_json
+from bench.seal import opened, sealed
 from bench.store import FORMAT, Store
 
 KEY = "ab" + "0" * 62
@@ -27,7 +29,10 @@ def test_record_and_scores_come_back(tmp_path: Path) -> None:
     assert not store.done(KEY)
     store.write(record(), {"image": np.array([1.0, 2.0], np.float32), "maps": maps}, ["a", "b"])
     assert store.done(KEY)
-    assert store.record(KEY) == record()
+    found = store.record(KEY)
+    assert found is not None
+    assert found.pop("scores")["bytes"] == store.scores_path(KEY).stat().st_size
+    assert found == record()
     assert np.array_equal(store.scores(KEY)["maps"], maps)
     assert store.score_ids(KEY) == ("a", "b")
     assert [found["key"] for found in store.records()] == [KEY]
@@ -46,13 +51,130 @@ def test_failed_trials_and_lost_scores_are_run_again(tmp_path: Path) -> None:
         store.scores(KEY)
 
 
+def put_aside(path: Path) -> list[bytes]:
+    return sorted(aside.read_bytes() for aside in path.parent.glob(f"{path.stem}.*.corrupt"))
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"key": "other"}'])
-def test_a_broken_record_is_put_aside(tmp_path: Path, content: str) -> None:
+def test_a_broken_record_is_put_aside(tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture) -> None:
     store = Store(tmp_path)
     store.write(record(), {"image": np.zeros(1, np.float32)})
     store.record_path(KEY).write_text(content)
     assert not store.done(KEY)
-    assert store.record_path(KEY).with_suffix(".corrupt").exists()
+    assert put_aside(store.record_path(KEY)) == [content.encode()]
+    (told,) = caplog.messages
+    assert "was damaged" in told and "\n" not in told
+
+
+def flipped(data: bytes) -> Iterator[bytes]:
+    """A file with each of its bits changed in turn."""
+    for place in range(8 * len(data)):
+        changed = bytearray(data)
+        changed[place // 8] ^= 1 << place % 8
+        yield bytes(changed)
+
+
+def test_no_bit_of_a_record_changes_unnoticed() -> None:
+    content = {**record(), "scores": None, "metrics": {"auroc": 0.125, "reasons": ["é", None]}}
+    data = sealed(content)
+    now = [opened(changed, required="scores") for changed in flipped(data)]
+    assert all(found in (None, content) for found in now)  # in a blank between two fields a bit means nothing
+    assert now.count(None) > 7 * len(data)
+
+
+def test_no_bit_of_scores_changes_unnoticed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    path = store.scores_path(KEY)
+    store.write(record(), {"image": np.array([0.5, 0.25], np.float32)}, ["a", "b"])
+    data = path.read_bytes()
+    broken = list(flipped(data))[::7]
+    for place, changed in enumerate(broken):
+        path.write_bytes(changed)
+        with pytest.raises(BenchError, match="run the study again"):
+            (store.scores if place % 2 else store.score_ids)(KEY)
+        assert not store.done(KEY)
+    assert put_aside(path) == sorted(broken)  # none took another's place
+    path.write_bytes(data)
+    assert store.done(KEY)
+
+
+def test_truncated_scores_are_noticed_without_reading_them(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(record(), {"image": np.zeros(9, np.float32)})
+    data = store.scores_path(KEY).read_bytes()[:-1]
+    store.scores_path(KEY).write_bytes(data)
+    assert not store.done(KEY)
+    assert put_aside(store.scores_path(KEY)) == [data]
+
+
+def test_what_earlier_versions_wrote_is_read(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(record(), {"image": np.array([3.0], np.float32)}, ["a"])
+    store.record_path(KEY).write_text(json.dumps(record(), indent=1))  # without a checksum of either
+    assert store.record(KEY) == record()
+    assert store.done(KEY)
+    assert store.scores(KEY)["image"].tolist() == [3.0]
+    store.write({**record(), "metrics": {}}, None)  # measured again
+    assert store.done(KEY)
+
+
+def test_scores_of_an_attempt_that_does_not_count_are_not_read(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(record("failed"), {"image": np.zeros(2, np.float32)})  # its scores were constant
+    store.write({**record("failed"), "scores": None}, None)  # tried again, it raised
+    with pytest.raises(BenchError, match="missing"):
+        store.scores(KEY)
+
+
+def test_what_another_process_is_at_is_left_to_it(tmp_path: Path) -> None:
+    store, other = Store(tmp_path), Store(tmp_path)
+    store.write(record(), None)
+    store.record_path(KEY).write_text("{")
+    assert other.claim(KEY)
+    assert store.record(KEY) is None
+    assert store.record_path(KEY).exists()
+    other.release(KEY)
+    assert store.record(KEY) is None
+    assert not store.record_path(KEY).exists()
+
+
+def test_a_damaged_study_or_split_is_put_aside(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write_study("mine", {"keys": [KEY]})
+    split = {"test": ["a"]}
+    store.write_once("manifests", hash_json(split), split)
+    assert store.study("mine") == {"keys": [KEY]}
+    assert store.manifest(hash_json(split)) == split
+    for folder in ("studies", "manifests"):
+        (file,) = (tmp_path / folder).iterdir()
+        file.write_text(file.read_text().replace('"a', '"c'))
+    assert store.study("mine") is None
+    assert store.manifest(hash_json(split)) is None
+    assert store.study_names() == []
+    assert not store.has("manifests", hash_json(split))
+
+
+def test_the_latest_study_is_the_one_run_last_whatever_the_clock_says(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write_study("zebra", {})
+    os.utime(tmp_path / "studies/zebra.json", (4e9, 4e9))  # the clock was ahead, and was put back since
+    store.write_study("ant", {})
+    assert store.study_names() == ["ant", "zebra"]
+    store.write_study("zebra", {})
+    assert store.study_names() == ["zebra", "ant"]
+
+
+def test_a_claim_leaves_nothing_and_clears_up_after_writers_that_were_killed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(record(), {"image": np.zeros(2, np.float32)})
+    for path in (store.record_path(KEY), store.scores_path(KEY)):
+        (path.parent / f".{path.name}.k1ll3d").write_text("half")
+        (path.parent / f".{path.name.replace('ab', 'ac')}.other").write_text("of another trial")
+    assert store.claim(KEY)
+    store.release(KEY)
+    assert not list((tmp_path / "locks").iterdir())
+    assert [path.suffix for path in tmp_path.rglob(".*")] == [".other"] * 2
+    assert store.done(KEY)
 
 
 def test_records_hold_no_nan(tmp_path: Path) -> None:

@@ -1,0 +1,87 @@
+"""What the fault tests survived: counted where it was done, and the table of all of it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+
+HEAD = """\
+# What the fault tests survived
+
+Each row counts what its test did to real `bench` processes, or in their midst, and what came of it. *Survived*:
+afterwards, or after the same command was given again, the study held the records of an undisturbed run: the same
+keys, the same content but for provenance, the same scores to the last bit. *Lost*: records that were finished and
+then were not there. *Torn*: files under a final name that were not whole, or were changed and not noticed.
+*Twice*: trials carried out again though their record was finished, by a journal that the method keeps, or two
+records of one trial.
+
+Made by `tox -e faults`, which is `{command}`
+with {versions}.
+
+"""
+COMMAND = "python -m pytest tests/faults --faults-kills {kills} --faults-trials {trials} --faults {file}"
+
+
+@dataclass
+class Row:
+    """One kind of fault.
+
+    Attributes:
+        injected: how often.
+        survived: of those.
+        lost, torn, twice: records; see :data:`HEAD`.
+        beside: what else was measured, in words.
+        test: the test's id.
+    """
+
+    injected: int = 0
+    survived: int = 0
+    lost: int = 0
+    torn: int = 0
+    twice: int = 0
+    beside: str = ""
+    test: str = ""
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Keeps the rows of one test run; a row is added before its test asserts anything of it."""
+
+    rows: dict[str, Row]
+    test: str
+
+    def add(
+        self,
+        what: str,
+        injected: int = 1,
+        survived: int = 1,
+        lost: int = 0,
+        torn: int = 0,
+        twice: int = 0,
+        beside: str = "",
+    ) -> None:
+        self.rows[what] = Row(injected, survived, lost, torn, twice, beside, self.test)
+
+
+def table(rows: dict[str, Row], file: str, kills: int, trials: int) -> str:
+    """The table of :data:`HEAD`, in Markdown."""
+    packages = [f"{name} {version(name)}" for name in ("torch", "numpy", "filelock", "safetensors")]
+    versions = f"Python {platform.python_version()}, {', '.join(packages)}, on {platform.system()}"
+    versions += f" ({platform.machine()}, {os.cpu_count()} cores)"
+    options = f"--faults-kills {kills} --faults-trials {trials}"
+    head = HEAD.format(command=COMMAND.format(kills=kills, trials=trials, file=file), versions=versions)
+    lines = [
+        "| what | injected | survived | lost | torn | twice | beside | repeat with `python -m pytest` |",
+        "|---|---:|---:|---:|---:|---:|---|---|",
+    ]
+    for what, row in rows.items():
+        counts = f"{row.injected} | {row.survived} | {row.lost} | {row.torn} | {row.twice}"
+        lines.append(f"| {what} | {counts} | {row.beside} | `{row.test} {options}` |")
+    total = [
+        sum(getattr(row, name) for row in rows.values())
+        for name in ("injected", "survived", "lost", "torn", "twice")
+    ]
+    lines.append(f"| **all** | {' | '.join(map(str, total))} | | |")
+    return head + "\n".join(lines) + "\n"
