@@ -18,6 +18,7 @@ from bench.methods.devnet import DevNet
 from bench.methods.dra import DRA
 from bench.methods.mlep import MLEP
 from bench.methods.regad import RegAD
+from bench.provenance import environment
 
 SHORT: dict[str, Any] = {"epochs": 2, "steps_per_epoch": 2, "batch_size": 6, "n_references": 50}
 METHODS: dict[str, Callable[[], Any]] = {
@@ -104,3 +105,9 @@ def test_mixed_precision_is_for_cuda_and_only_if_asked_for(monkeypatch: pytest.M
     monkeypatch.setenv("BENCH_AMP", "on")
     with mixed_precision(torch.device("cpu")):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "a GPU")
+    environment.cache_clear()
+    assert environment("cuda")["device"] == "a GPU, training in bfloat16"
+    environment.cache_clear()
