@@ -118,8 +118,8 @@ def embed_sequences(visual: Any, tokens: torch.Tensor) -> torch.Tensor:
     Returns:
         ``(B, E)``.
     """
-    size = max(_PIECE // tokens.shape[1], 1) if tokens.device.type == "cpu" else len(tokens)
-    return torch.cat([pooled(visual, _through_blocks(visual, piece)) for piece in tokens.split(size)])
+    pieces = -(-tokens.shape[0] * tokens.shape[1] // _PIECE) if tokens.device.type == "cpu" else 1
+    return torch.cat([pooled(visual, _through_blocks(visual, piece)) for piece in tokens.chunk(pieces)])
 
 
 def _through_blocks(visual: Any, tokens: torch.Tensor) -> torch.Tensor:
