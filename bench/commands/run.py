@@ -209,7 +209,7 @@ def default_workers(device: str) -> int:
     """One process for a GPU, which it fills; on a CPU one for each core, each with one thread."""
     from bench.devices import choose_device
 
-    if device != "cpu" and choose_device(device) != "cpu":
+    if choose_device(device) != "cpu":
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
