@@ -46,14 +46,14 @@ class Catalogue:
 
     def select(self, category: str, split: str, *, anomalous: bool | None = None) -> tuple[Sample, ...]:
         """The samples of one category and split, all or only the normal or anomalous ones."""
-        samples = self._parts.get((category, split), [])
-        return tuple(sample for sample in samples if anomalous is None or sample.anomalous == anomalous)
+        return tuple(self._parts.get((category, split, anomalous), ()))
 
     @functools.cached_property
-    def _parts(self) -> dict[tuple[str, str], list[Sample]]:
-        parts: dict[tuple[str, str], list[Sample]] = {}
+    def _parts(self) -> dict[tuple[str, str, bool | None], list[Sample]]:
+        parts: dict[tuple[str, str, bool | None], list[Sample]] = {}
         for sample in self.samples.values():
-            parts.setdefault((sample.category, sample.split), []).append(sample)
+            for anomalous in (None, sample.anomalous):
+                parts.setdefault((sample.category, sample.split, anomalous), []).append(sample)
         return parts
 
     @functools.cached_property

@@ -28,12 +28,14 @@ def choose_device(name: str = "auto") -> str:
     Raises:
         BenchError: no such device on this machine.
     """
+    if name == "cpu":  # without the seconds that importing torch takes
+        return name
     import torch
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()) or (index and kind != "cuda"):
+    if kind not in ("cuda", "mps") or (index and not index.isdigit()) or (index and kind != "cuda"):
         raise BenchError(f"unknown device {name!r}; choose auto, cpu, cuda, cuda:N or mps")
     if kind == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0

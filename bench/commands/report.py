@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.commands.options import METRICS, best_option, read_metrics, read_roots, store_option
-from bench.commands.table import chosen_study, load_tables
+from bench.commands.table import chosen_study, load_tables, uncollected
 from bench.store import Store
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     help="The page.  [default: reports/STUDY.html in the store]",
 )
 @store_option
+@uncollected()
 def command(
     study_name: str | None,
     metrics: str | None,

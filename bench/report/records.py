@@ -39,9 +39,10 @@ def read(records: Iterable[Mapping[str, Any]]) -> list[Entry]:
         BenchError: one of them is no trial record.
     """
     entries: dict[str | int, Entry] = {}
+    things = _Things()
     for number, record in enumerate(records):
         try:
-            entry = _entry(record)
+            entry = _entry(record, things)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             key = str(record.get("key", f"number {number}"))[:12] if isinstance(record, Mapping) else number
             raise BenchError(f"record {key} is not a trial record: {error!r}; run the study again") from None
@@ -66,7 +67,22 @@ def _weight(entry: Entry) -> int:
     return {"ok": 2, "missing": 0}.get(entry.status, 1)
 
 
-def _entry(record: Mapping[str, Any]) -> Entry:
+class _Things:
+    """The things of all records. Thousands of records describe the same few, which are made once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Thing] = {}
+
+    def of(self, label: str, title: str | None, prompts: str | None = None, **properties: Any) -> Thing:
+        """As :meth:`Thing.of`; the prompts are no part of the identity: they may have one hash per category."""
+        said = repr((label, title, prompts, properties))
+        if said not in self._known:
+            thing = Thing.of(label, title, **properties)
+            self._known[said] = replace(thing, properties={**properties, "prompts": prompts})
+        return self._known[said]
+
+
+def _entry(record: Mapping[str, Any], things: _Things) -> Entry:
     trial = record["trial"]
     method, dataset, protocol = trial["method"], trial["dataset"], trial["protocol"]
     status = record["status"]
@@ -74,26 +90,30 @@ def _entry(record: Mapping[str, Any]) -> Entry:
         raise TypeError("its provenance is no mapping")
     if status not in ("ok", "failed", "skipped", "missing"):
         raise KeyError(f"status {status}")
-    version, config, encoders = method.get("version"), method.get("config"), trial.get("encoders")
-    thing = Thing.of(method["label"], method.get("title"), version=version, config=config, encoders=encoders)
     return Entry(
         key=str(record.get("key") or ""),
         status=status,
         reason=one_line(record.get("reason") or ""),
-        dataset=Thing.of(
+        dataset=things.of(
             dataset["label"],
             dataset.get("title"),
             version=dataset.get("version"),
             fingerprint=dataset.get("fingerprint"),
         ),
-        protocol=Thing.of(
+        protocol=things.of(
             protocol["label"],
             _protocol_title(protocol),
             config=protocol.get("config"),
             source=protocol.get("source"),
         ),
-        # prompts are no part of the identity: they may have one hash per category
-        method=replace(thing, properties={**thing.properties, "prompts": trial.get("prompts")}),
+        method=things.of(
+            method["label"],
+            method.get("title"),
+            trial.get("prompts"),
+            version=method.get("version"),
+            config=method.get("config"),
+            encoders=trial.get("encoders"),
+        ),
         category=str(trial["category"]),
         shots=as_whole(trial["shots"]),
         seed=as_whole(trial["seed"]),

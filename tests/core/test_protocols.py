@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,13 @@ def make(
         seed=seed,
         normals=normals,
     )
+
+
+def test_a_manifest_as_plain_values(toy_root: Path) -> None:
+    manifest = make(catalogue(toy_root), shots=2)
+    plain = manifest.as_dict()
+    assert plain == dataclasses.asdict(manifest)
+    assert json.loads(json.dumps(plain))["anomalous"]["cloth"]["ids"] == list(manifest.anomalous["cloth"].ids)
 
 
 def test_the_target_stays_out_of_training_and_is_tested_whole(toy_root: Path) -> None:
