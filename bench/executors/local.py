@@ -144,12 +144,9 @@ class _Process:
         initial = (self._writer, share, gpu)
         self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start, initargs=initial)
         self.ready: Future[Any] = self._pool.submit(os.getpid)
-        self._job: Future[Any] = self.ready
 
     def submit(self, batch: Batch) -> Future[Done]:
-        future = self._pool.submit(_work, batch, log_path(self.logs, batch[0]))
-        self._job = future
-        return future
+        return self._pool.submit(_work, batch, log_path(self.logs, batch[0]))
 
     def news(self) -> Iterator[News]:
         while not self.stopped and self._reader.poll():
@@ -159,11 +156,9 @@ class _Process:
         """End the process: after Ctrl-C nobody waits for a training to finish."""
         self.stopped = True
         processes = list((self._pool._processes or {}).values())
-        idle = self._job.done()
         self._pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
-            if not idle:
-                process.kill()
+            process.kill()
             process.join()
         self._reader.close()
         self._writer.close()
