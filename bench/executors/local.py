@@ -23,8 +23,6 @@ from bench.executors.station import Done, News, Station, Tracker, memory
 from bench.study import Batch, Task
 from bench.trial import Outcome, run_together
 
-_GRACE = 5.0  # seconds that a worker without work has to end
-
 
 @dataclass(frozen=True)
 class LocalConfig:
@@ -146,12 +144,9 @@ class _Process:
         initial = (self._writer, share, gpu)
         self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start, initargs=initial)
         self.ready: Future[Any] = self._pool.submit(os.getpid)
-        self._job: Future[Any] = self.ready
 
     def submit(self, batch: Batch) -> Future[Done]:
-        future = self._pool.submit(_work, batch, log_path(self.logs, batch[0]))
-        self._job = future
-        return future
+        return self._pool.submit(_work, batch, log_path(self.logs, batch[0]))
 
     def news(self) -> Iterator[News]:
         while not self.stopped and self._reader.poll():
@@ -161,11 +156,8 @@ class _Process:
         """End the process: after Ctrl-C nobody waits for a training to finish."""
         self.stopped = True
         processes = list((self._pool._processes or {}).values())
-        idle = self._job.done() and not self._pool._broken
         self._pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
-            if idle:  # it ends by itself, unless a method has left a thread or a child that does not
-                process.join(_GRACE)
             process.kill()
             process.join()
         self._reader.close()

@@ -1,0 +1,148 @@
+"""Trials in local worker processes: time limits, output, and one GPU for each worker."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bench.cli import main
+from bench.executors import local, station
+from bench.executors.local import visible_gpus
+from bench.executors.station import Station, captured
+from bench.store import Store
+
+RUN = Callable[..., Result]
+
+
+@pytest.fixture
+def run(toy_root: Path, tmp_path: Path, plugin: Path) -> RUN:
+    """``bench run`` on one category of the toy data."""
+
+    def call(*words: str) -> Result:
+        common = ["--dataset", "folder", "--data-root", str(toy_root), "--store", str(tmp_path / "store")]
+        return CliRunner().invoke(main, ["run", *common, "--categories", "bolt", "--shots", "1", *words])
+
+    return call
+
+
+def test_a_trial_that_takes_too_long_is_ended_and_the_rest_goes_on(run: RUN, tmp_path: Path) -> None:
+    result = run("--methods", "toy-learner[pause=300],toy-loud", "--workers", "1", "--time-limit", "5")
+    assert result.exit_code == 1
+    by_method = {record["trial"]["method"]["name"]: record for record in Store(tmp_path / "store").records()}
+    assert by_method["toy-learner"]["status"] == "failed"
+    assert by_method["toy-learner"]["reason"] == "took longer than 5 seconds; raise --time-limit"
+    assert by_method["toy-loud"]["status"] == "ok"
+    key = by_method["toy-loud"]["key"]
+    output = (tmp_path / "store/logs" / key[:2] / f"{key}.log").read_text()
+    assert all(phrase in output for phrase in ("from Python", "from below", "a warning"))
+
+
+def test_a_time_limit_needs_a_process_that_can_be_stopped(run: RUN) -> None:
+    result = run("--methods", "toy-brightness", "--workers", "0", "--time-limit", "5")
+    assert result.exit_code == 2
+    assert "give --workers 1, or no --time-limit" in result.output
+    assert "more than 0 seconds" in run("--methods", "toy-brightness", "--time-limit", "-1").output
+
+
+def test_output_is_captured_from_python_and_from_below_and_nothing_leaves_no_file(tmp_path: Path) -> None:
+    code = """
+import os, sys, warnings
+from pathlib import Path
+from bench.executors.station import captured
+for name in "ab":
+    with captured(Path("logs") / name):
+        print("out", name)
+        os.system("echo below")
+        warnings.warn("once per trial")
+with captured(Path("logs/quiet")):
+    pass
+print("after")
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("after\n", "")
+    for name in "ab":
+        text = (tmp_path / "logs" / name).read_text()
+        assert f"out {name}" in text and "below" in text and "once per trial" in text
+    assert not (tmp_path / "logs/quiet").exists()
+
+
+def test_what_fails_under_capture_gives_the_output_back(tmp_path: Path, capfd: Any) -> None:
+    def fail() -> None:
+        with captured(tmp_path / "log"):
+            os.write(1, b"inside")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    os.write(1, b"outside")
+    assert capfd.readouterr().out == "outside"
+    assert (tmp_path / "log").read_text() == "inside"
+
+
+def test_a_process_that_gathers_memory_is_worn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond its share, and beyond twice what it held after its first trial: encoders and data may stay."""
+    from bench.features import CACHE
+
+    monkeypatch.setattr(CACHE, "limit", CACHE.limit)
+    monkeypatch.setattr(station, "run_together", lambda batch, track: [])
+    held = iter([30, 59, 61, 99, 101])
+    monkeypatch.setattr(station, "_resident", lambda: next(held))
+    small, large = Station(50), Station(100)
+
+    def worn(desk: Station) -> bool:
+        return desk.work((), lambda _: None, tmp_path / "log").worn
+
+    assert [worn(small), worn(small), worn(small)] == [False, False, True]
+    assert [worn(large), worn(large)] == [False, False]
+
+
+def test_resident_memory_is_measured() -> None:
+    before = station._resident()
+    if before == 0:
+        pytest.skip("this system does not tell")
+    block = bytearray(os.urandom(1)) * (64 * 2**20)
+    assert 60 * 2**20 < station._resident() - before < 80 * 2**20
+    del block
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "gpus"),
+    [
+        ("cuda", None, ["0", "1", "2"]),
+        ("auto", None, ["0", "1", "2"]),
+        ("cuda", "5,GPU-ab,7", ["5", "GPU-ab", "7"]),
+        ("cuda:1", None, [""]),
+        ("cpu", None, []),
+    ],
+)
+def test_which_gpus_there_are(
+    device: str, visible: str | None, gpus: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert visible_gpus(device) == gpus
+
+
+def test_workers_are_shared_out_among_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Process:
+        stopped = False
+
+        def __init__(self, share: int, gpu: str, logs: Path) -> None:
+            self.gpu = gpu
+
+    monkeypatch.setattr(local, "_Process", Process)
+    crew = local._Crew(4, ["0", "1"], tmp_path)
+    hired: list[Any] = [crew.hire() for _ in range(4)]
+    assert [worker.gpu for worker in hired] == ["0", "1", "0", "1"]
+    hired[1].stopped = True
+    assert crew.hire().gpu == "1"  # in the place of the one that is gone
