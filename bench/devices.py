@@ -8,8 +8,6 @@ import random
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, get_args
 
-import numpy as np
-
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -59,6 +57,7 @@ def seed_everything(seed: int, precision: Precision = "highest") -> None:
     """
     # cuBLAS reads this when it starts, so it must be set before the first CUDA product.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import numpy as np
     import torch
 
     random.seed(seed)
