@@ -523,6 +523,7 @@ def study(toy_root: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
             "trial": {
                 "method": {"name": "toy", "label": "toy"},
                 "dataset": {"name": "folder", "label": "folder", "fingerprint": catalogue.fingerprint},
+                "protocol": {"name": "loo", "label": "loo"},
                 "category": category,
                 "shots": 1,
                 "seed": seed,
