@@ -19,7 +19,8 @@ def flip(path: Path, place: int) -> None:
 
 def a_digit(path: Path) -> int:
     """The place of a digit of a metric."""
-    return path.read_bytes().index(b'"image_auroc": 0.') + len(b'"image_auroc": 0.')
+    name = b'"image_auroc": '
+    return path.read_bytes().index(name) + len(name)
 
 
 RECORD: dict[str, Callable[[Path], object]] = {

@@ -96,7 +96,7 @@ class Hostile(Brightness):
 
     @dataclasses.dataclass(frozen=True)
     class Config:
-        how: str = "raise"
+        how: str = ""
         sign: int = 1
 
     @classmethod
@@ -118,7 +118,9 @@ class Hostile(Brightness):
         if how in raises:
             raise raises[how]
         if how == "recursion":
-            return self.score(images, context)
+            def deeper():
+                return deeper()
+            return deeper()
         answers = {
             "nan": Scores(np.full(n, np.nan, np.float32), maps), "nan-map": Scores(image, maps * np.nan),
             "infinite": Scores(image * np.inf, maps), "shape": Scores(image[1:], maps),
