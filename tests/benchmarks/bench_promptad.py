@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench import trial
+from bench import steps
 from bench.config import parse_spec
 from bench.contracts import ImageFeatures, ImageSet
 from bench.engine import batches
@@ -126,18 +126,18 @@ def features_at(root: Path | None) -> Iterator[None]:
 @contextlib.contextmanager
 def encoder_in_every_step() -> Iterator[EveryStep]:
     """Trials of this process meanwhile encode their images whenever they need them."""
-    load = trial._text_image
+    load = steps._text_image
     wrapped: dict[Any, EveryStep] = {}
 
     def loaded(weights: Any, device: str) -> EveryStep:
         return wrapped.setdefault((weights.name, device), EveryStep(load(weights, device)))
 
-    trial._text_image = loaded  # type: ignore[assignment]
+    steps._text_image = loaded  # type: ignore[assignment]
     try:
         with features_at(None):
             yield wrapped  # type: ignore[misc]
     finally:
-        trial._text_image = load
+        steps._text_image = load
 
 
 def tasks(folder: Path, method: str, targets: Sequence[str], seeds: int) -> tuple[Task, ...]:
