@@ -15,7 +15,7 @@ from bench.cli import main
 from bench.errors import BenchError
 
 T = TypeVar("T")
-SECONDS = 30  # of one case, on a machine that others use too
+SECONDS = 60  # of one case, on a machine that others use too
 ROOM = 4 << 30  # bytes of addresses that a case may ask for: more is refused by the system
 GROWTH = 1 << 20  # KiB by which a case may make the process larger than it ever was: 1 GiB
 
