@@ -81,7 +81,7 @@ def build_config(cls: type[Any], spec: Spec, kind: str = "method") -> Any:
         BenchError: an unknown option (with the nearest known one), a value of the wrong type, or one that
             the config's own ``__post_init__`` refuses with ``ValueError``.
     """
-    hints = _hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]  # mypy takes the hash of an instance for that of its class
     names = [f.name for f in dataclasses.fields(cls)]
     values: dict[str, Any] = {}
     for key, value in spec.options.items():
