@@ -47,16 +47,16 @@ class Store:
     # ------------------------------------------------------------ records
 
     def record_path(self, key: str) -> Path:
-        return self.root / "records" / key[:2] / f"{key}.json"
+        return self.root / f"records/{key[:2]}/{key}.json"
 
     def scores_path(self, key: str) -> Path:
-        return self.root / "scores" / key[:2] / f"{key}.safetensors"
+        return self.root / f"scores/{key[:2]}/{key}.safetensors"
 
     def record(self, key: str) -> dict[str, Any] | None:
         """The record of a trial, or None. A record that cannot be read is put aside as ``*.corrupt``."""
         path = self.record_path(key)
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = json.loads(path.read_bytes())
         except FileNotFoundError:
             return None
         except ValueError:
