@@ -7,6 +7,7 @@ since commas separate options and names.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -81,7 +82,7 @@ def build_config(cls: type[Any], spec: Spec, kind: str = "method") -> Any:
         BenchError: an unknown option (with the nearest known one), a value of the wrong type, or one that
             the config's own ``__post_init__`` refuses with ``ValueError``.
     """
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]  # mypy takes the hash of an instance for that of its class
     names = [f.name for f in dataclasses.fields(cls)]
     values: dict[str, Any] = {}
     for key, value in spec.options.items():
@@ -95,6 +96,12 @@ def build_config(cls: type[Any], spec: Spec, kind: str = "method") -> Any:
         return cls(**values)
     except ValueError as error:
         raise BenchError(f"{shorten(str(spec))}: {error}") from None
+
+
+@functools.lru_cache(maxsize=64)
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    """The types of a config's fields; Python compiles each of them anew every time it is asked."""
+    return typing.get_type_hints(cls)
 
 
 def config_dict(config: Any) -> dict[str, Any]:

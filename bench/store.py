@@ -57,10 +57,10 @@ class Store:
     # ------------------------------------------------------------ records
 
     def record_path(self, key: str) -> Path:
-        return self.root / "records" / key[:2] / f"{key}.json"
+        return self.root / f"records/{key[:2]}/{key}.json"
 
     def scores_path(self, key: str) -> Path:
-        return self.root / "scores" / key[:2] / f"{key}.safetensors"
+        return self.root / f"scores/{key[:2]}/{key}.safetensors"
 
     def record(self, key: str) -> dict[str, Any] | None:
         """The record of a trial, or None. A record that is not as it was written is put aside as ``*.corrupt``."""

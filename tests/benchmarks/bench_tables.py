@@ -130,10 +130,10 @@ def commands(root: Path, store: Path, seeds: int) -> dict[str, list[str]]:
     kept = ["--store", str(store)]
     return {
         "list": ["list"],
-        "resume": ["run", *study, *kept],
-        "dry run": ["run", *study, *kept, "--dry-run"],
+        "run (all done)": ["run", *study, *kept],
+        "run --dry-run": ["run", *study, *kept, "--dry-run"],
         "table": ["table", *kept],
-        "report": ["report", *kept, "--images", "0", "--output", str(store / "report.html")],
+        "report --images 0": ["report", *kept, "--images", "0", "--output", str(store / "report.html")],
     }
 
 
@@ -187,6 +187,7 @@ def main() -> None:
             "splits": len(plan.manifests),
             "bytes_per_record": round(size),
             "cores": os.cpu_count(),
+            "load": round(os.getloadavg()[1], 1),  # of the last five minutes: other work slows all this down
             "libraries": {name: version(name) for name in ("click", "numpy", "rich", "scipy", "torch")},
             "python": platform.python_version(),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 from collections import Counter
 from pathlib import Path
@@ -11,10 +12,11 @@ import pytest
 from click.testing import CliRunner
 from trial_records import record
 
+import bench.config
 import bench.plan
 from bench.cli import main
 from bench.commands.table import uncollected
-from bench.config import Spec, parse_spec
+from bench.config import Spec, build_config, parse_spec
 from bench.plan import open_catalogue, prepare
 from bench.report.records import read
 from bench.store import Store
@@ -99,3 +101,16 @@ def test_garbage_is_collected_again_after_a_table() -> None:
     with pytest.raises(KeyError), uncollected():
         raise KeyError
     assert gc.isenabled()
+
+
+def test_the_types_of_options_are_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        rate: float = 0.5
+        steps: tuple[int, ...] = ()
+
+    lookups = counted(monkeypatch, bench.config.typing, "get_type_hints")
+    for number in range(5):
+        config = build_config(Config, Spec("thing", {"rate": f"0.{number}", "steps": "1+2"}))
+        assert (config.rate, config.steps) == (number / 10, (1, 2))
+    assert lookups[Config] == 1
