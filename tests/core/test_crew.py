@@ -70,7 +70,7 @@ class FakeCrew:
     def welcome(self, worker: Any) -> None:
         worker.ready.result()
 
-    def blames(self, worker: Any) -> bool:
+    def blames(self, worker: Any, death: BaseException) -> bool:
         return self.blame
 
     def news(self) -> list[Any]:
