@@ -106,7 +106,10 @@ class Shift:
                 self._hand_out()
                 yield from ended  # while the workers are busy again
                 futures = [*self.flying, *(worker.ready for worker in self.starting)]
-                wait(futures, timeout=_POLL, return_when=FIRST_COMPLETED)
+                if futures:
+                    wait(futures, timeout=_POLL, return_when=FIRST_COMPLETED)
+                elif self.waiting:  # for room
+                    time.sleep(_POLL)
                 self._pass_on()
                 self._greet()
                 ended = [pair for future in list(self.flying) for pair in self._collect(future)]

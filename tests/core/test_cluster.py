@@ -125,13 +125,23 @@ def test_a_trial_that_takes_too_long_is_ended(words: Any, tmp_path: Path) -> Non
     assert sorted(r["status"] for r in records(tmp_path / "store")) == ["failed", "ok"]
 
 
+def during(words: list[str], accident: Callable[[], None]) -> Result:
+    """A run, and what befalls it meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        happening = pool.submit(accident)
+        result = call(words)
+        happening.result()
+    return result
+
+
 def test_kill_9_of_a_worker_costs_nothing_but_time(words: Any, tmp_path: Path, cluster: Cluster) -> None:
-    driver = start(words("toy-learner[pause=1.5]", "--shots", "1", "--seeds", "2"), cluster)
-    (victim, *_) = until(lambda: busy_workers(raylets(cluster)[0]) + busy_workers(raylets(cluster)[1]))
-    os.kill(victim, signal.SIGKILL)
-    _, message = driver.communicate(timeout=PATIENCE)
-    assert driver.returncode == 0, message
-    assert [r["status"] for r in records(tmp_path / "store")] == ["ok"] * 6
+    def accident() -> None:
+        (victim, *_) = until(lambda: [pid for raylet in raylets(cluster) for pid in busy_workers(raylet)])
+        os.kill(victim, signal.SIGKILL)
+
+    result = during(words("toy-learner[pause=1.5]", "--shots", "1"), accident)
+    assert result.exit_code == 0, result.output
+    assert [r["status"] for r in records(tmp_path / "store")] == ["ok"] * 3
 
 
 def test_the_loss_of_a_machine_costs_nothing_but_time(
@@ -147,38 +157,34 @@ def test_the_loss_of_a_machine_costs_nothing_but_time(
     monkeypatch.setattr(_Crew, "blames", noted)
     other = next(node for node in cluster.list_all_nodes() if node is not cluster.head_node)
 
-    def lose() -> None:
+    def accident() -> None:
         until(lambda: busy_workers(other.all_processes["raylet"][0].process.pid))
         cluster.remove_node(other, allow_graceful=False)
 
-    with ThreadPoolExecutor(1) as pool:
-        losing = pool.submit(lose)
-        result = call(words("toy-learner[pause=1.5]", "--shots", "1", "--seeds", "3"))
-        losing.result()
+    result = during(words("toy-learner[pause=1.5]", "--shots", "1", "--seeds", "2"), accident)
     cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
     assert result.exit_code == 0, result.output
-    assert [r["status"] for r in records(tmp_path / "store")] == ["ok"] * 9
+    assert [r["status"] for r in records(tmp_path / "store")] == ["ok"] * 6
     assert answers == [False]  # the machine was lost, the trial had no part in it
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_the_driver_can_be_ended_and_leaves_no_worker_behind(
-    words: Any, tmp_path: Path, cluster: Cluster, how: signal.Signals
-) -> None:
-    command = words("toy-learner[pause=1.5]", "--shots", "1", "--seeds", "3")
-    driver = start(command, cluster)
-    until(lambda: records(tmp_path / "store"))
-    driver.send_signal(how)
-    _, message = driver.communicate(timeout=PATIENCE)
-    assert driver.returncode == (130 if how == signal.SIGINT else -9)
-    assert ("the same command runs them" in message) == (how == signal.SIGINT)
-    assert "Traceback" not in message
-    until(lambda: not any(busy_workers(raylet) for raylet in raylets(cluster)))
-    done = len(records(tmp_path / "store"))
-    assert 0 < done < 9
+def test_the_driver_can_be_ended_and_leaves_no_worker_behind(words: Any, tmp_path: Path, cluster: Cluster) -> None:
+    command = words("toy-learner[pause=1]", "--shots", "1", "--seeds", "4")
+    done = 0
+    for how in (signal.SIGINT, signal.SIGKILL):
+        driver = start(command, cluster)
+        until(lambda: len(records(tmp_path / "store")) > done)  # noqa: B023 - it is called here alone
+        driver.send_signal(how)
+        _, message = driver.communicate(timeout=PATIENCE)
+        assert driver.returncode == (130 if how == signal.SIGINT else -9)
+        assert ("the same command runs them" in message) == (how == signal.SIGINT)
+        assert "Traceback" not in message
+        until(lambda: not any(busy_workers(raylet) for raylet in raylets(cluster)))
+        done = len(records(tmp_path / "store"))
+        assert done < 12
     again = call(command)
-    assert f"9 trials, {done} done" in again.stderr
-    assert [r["status"] for r in records(tmp_path / "store")] == ["ok"] * 9
+    assert f"12 trials, {done} done" in again.stderr
+    assert [r["status"] for r in records(tmp_path / "store")] == ["ok"] * 12
 
 
 def start(words: list[str], cluster: Cluster) -> subprocess.Popen[str]:

@@ -164,6 +164,16 @@ def test_a_lost_machine_is_not_its_trials_fault() -> None:
     assert crew.runs["b"] == NODES
 
 
+def test_work_waits_until_there_is_room_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    crew = FakeCrew(1, {"b": dying}, blame=False)
+    sizes = iter([1] * 20 + [0] * 20)
+    monkeypatch.setattr(crew, "size", lambda: next(sizes, 1))
+    naps: list[float] = []
+    monkeypatch.setattr(crew_module.time, "sleep", naps.append)
+    assert set(run(crew, ["a", "b", "c"])) == set("abc")
+    assert len(naps) in range(5, 21)
+
+
 def test_a_trial_that_takes_too_long_is_stopped_alone() -> None:
     crew = FakeCrew(2, {"b": Future})
     found = run(crew, ["a", "b", "c", "d"], limit=0.1)
