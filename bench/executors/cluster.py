@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -72,12 +73,17 @@ class RayExecutor:
         """As :meth:`bench.executors.Executor.run`.
 
         Raises:
-            BenchError: no cluster at the address, no room on it, or other versions there.
+            BenchError: no cluster at the address, no room on it, other versions there, or no GPU asked for.
         """
+        source = iter(batches)
+        if (first := next(source, None)) is None:
+            return
+        if first[0].device.startswith("cuda") and not self.config.gpus:
+            raise BenchError("say what each worker gets of a GPU, for one each: --executor 'ray[gpus=1]'")
         with _connected(self.config.address, self.workers):
             crew = _Crew(self.config, self.workers, self.logs)
             try:
-                yield from Shift(crew, report, self.config.time_limit).run(batches)
+                yield from Shift(crew, report, self.config.time_limit).run(itertools.chain([first], source))
             finally:
                 crew.close()
 
@@ -111,8 +117,9 @@ def _connected(address: str, workers: int | None) -> Iterator[None]:
         os.chdir(neutral)
         try:
             ray.init(**options, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
-            raise BenchError(f"no Ray cluster can be used at {address!r}: {str(error).splitlines()[0]}") from None
+        except Exception as error:  # of many kinds, down to the bare one
+            reason = " ".join(str(error).split())
+            raise BenchError(f"no Ray cluster can be used at {address!r}: {reason}") from None
         finally:
             os.chdir(here)
         try:
@@ -170,9 +177,12 @@ class _Crew:
                 f"{where} has zsad-bench {version}, this machine {bench.__version__}; install the same everywhere"
             )
 
-    def blames(self, worker: Worker) -> bool:
+    def blames(self, worker: Worker, death: BaseException) -> bool:
         assert isinstance(worker, _Actor)
-        return any(node["Alive"] for node in self.ray.nodes() if node["NodeID"] == worker.node)
+        # A machine that is gone makes its actors "unavailable" long before the cluster calls it dead. Of a process
+        # that is gone its machine tells at once.
+        alone = isinstance(death, self.ray.exceptions.ActorDiedError)
+        return alone and any(node["Alive"] for node in self.ray.nodes() if node["NodeID"] == worker.node)
 
     def news(self) -> list[News]:
         if not self._told.done():

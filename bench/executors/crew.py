@@ -56,7 +56,7 @@ class Crew(Protocol):
         """
         ...
 
-    def blames(self, worker: Worker) -> bool:
+    def blames(self, worker: Worker, death: BaseException) -> bool:
         """A busy worker has died: whether its trial may have killed it. Otherwise its machine was lost."""
         ...
 
@@ -106,7 +106,10 @@ class Shift:
                 self._hand_out()
                 yield from ended  # while the workers are busy again
                 futures = [*self.flying, *(worker.ready for worker in self.starting)]
-                wait(futures, timeout=_POLL, return_when=FIRST_COMPLETED)
+                if futures:
+                    wait(futures, timeout=_POLL, return_when=FIRST_COMPLETED)
+                elif self.waiting:  # for room
+                    time.sleep(_POLL)
                 self._pass_on()
                 self._greet()
                 ended = [pair for future in list(self.flying) for pair in self._collect(future)]
@@ -170,9 +173,9 @@ class Shift:
         del self.flying[future]
         try:
             done = future.result()
-        except self.crew.deaths:
+        except self.crew.deaths as death:
             job.worker.stop()
-            return self._lost(job)
+            return self._lost(job, death)
         except Exception as error:  # the outcome could not travel
             self.idle.append(job.worker)
             return _all_failed(job.batch, f"its outcome could not be returned: {_line(error)}")
@@ -189,10 +192,10 @@ class Shift:
         job.worker.stop()
         return _all_failed(job.batch, f"took longer than {self.time_limit:g} seconds; raise --time-limit")
 
-    def _lost(self, job: _Job) -> list[tuple[Task, Outcome]]:
+    def _lost(self, job: _Job, death: BaseException) -> list[tuple[Task, Outcome]]:
         """What becomes of a job whose worker died."""
         keys = [task.key for task in job.batch]
-        if not self.crew.blames(job.worker):
+        if not self.crew.blames(job.worker, death):
             self.lost_nodes.update(keys)
             if max(self.lost_nodes[key] for key in keys) < NODES:
                 self.waiting.append(job.batch)

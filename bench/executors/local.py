@@ -124,7 +124,7 @@ class _Crew:
     def welcome(self, worker: Worker) -> None:
         worker.ready.result()
 
-    def blames(self, worker: Worker) -> bool:
+    def blames(self, worker: Worker, death: BaseException) -> bool:
         self.workers = max(1, self.workers // 2)
         return True
 

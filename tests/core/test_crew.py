@@ -70,7 +70,7 @@ class FakeCrew:
     def welcome(self, worker: Any) -> None:
         worker.ready.result()
 
-    def blames(self, worker: Any) -> bool:
+    def blames(self, worker: Any, death: BaseException) -> bool:
         return self.blame
 
     def news(self) -> list[Any]:
@@ -162,6 +162,16 @@ def test_a_lost_machine_is_not_its_trials_fault() -> None:
     assert "machines were lost" in found.pop("b")
     assert found == {key: f"outcome of {key}" for key in "ac"}
     assert crew.runs["b"] == NODES
+
+
+def test_work_waits_until_there_is_room_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    crew = FakeCrew(1, {"b": dying}, blame=False)
+    sizes = iter([1] * 20 + [0] * 20)
+    monkeypatch.setattr(crew, "size", lambda: next(sizes, 1))
+    naps: list[float] = []
+    monkeypatch.setattr(crew_module.time, "sleep", naps.append)
+    assert set(run(crew, ["a", "b", "c"])) == set("abc")
+    assert len(naps) in range(5, 21)
 
 
 def test_a_trial_that_takes_too_long_is_stopped_alone() -> None:
