@@ -14,6 +14,7 @@ from faults import Faults, Row, table
 from toy_data import write_toy_data
 from toy_plugin import build_wheel, install
 
+THOROUGH = 20  # kills, from which on everything is tested
 ROWS = pytest.StashKey[dict[str, Row]]()
 
 
@@ -49,7 +50,7 @@ def undisturbed(new_driver: Callable[[], Driver]) -> tuple[Driver, Left]:
 @pytest.fixture
 def thorough(pytestconfig: pytest.Config) -> None:
     """For tests that take long beside what they add."""
-    if pytestconfig.getoption("--faults-kills") < 50:
+    if pytestconfig.getoption("--faults-kills") < THOROUGH:
         pytest.skip("left to tox -e faults")
 
 
@@ -87,4 +88,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             )
     if file := config.getoption("--faults"):
         options = config.getoption("--faults-kills"), config.getoption("--faults-trials")
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
         Path(file).write_text(table(rows, file, *options), encoding="utf-8")

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="fi
 
 SEED = 20
 SLOW = "slow=0.02"  # so that many moments lie within a write
+PATIENCE = 300  # seconds; what takes longer hangs
 
 
 def the_driver(pid: int) -> int | None:
@@ -50,7 +51,7 @@ class Campaign:
     def run(self, kills: int) -> None:
         begin = time.monotonic()
         self.driver = self.new_driver()
-        assert self._start().wait() == 0
+        assert self._start().wait(PATIENCE) == 0
         life = time.monotonic() - begin  # how long the study takes here and now
         while self.kills < kills:
             self.driver = self.new_driver()
@@ -71,18 +72,24 @@ class Campaign:
         process = self._start()
         while self.kills < kills:
             moment = time.monotonic() + self.random.uniform(0, life)
-            while time.monotonic() < moment or (process.poll() is None and self.find(process.pid) is None):
+            # Half of the drivers die in the middle of a write, which chance alone would seldom hit.
+            writing = self.victim == "driver" and self.random.random() < 0.5
+            while not self._is_time(process, moment, writing):
                 if process.poll() is not None:
                     return process.returncode == 0
-                time.sleep(0.005)
+                assert time.monotonic() < moment + PATIENCE, "the driver hangs"
+                time.sleep(0.002)
             if not self._kill(process):
                 continue
             if self.victim == "driver":
-                process.wait()
                 self._look()
                 return False
-        process.wait()
-        return process.returncode == 0
+        return process.wait(PATIENCE) == 0
+
+    def _is_time(self, process: subprocess.Popen[str], moment: float, writing: bool) -> bool:
+        if time.monotonic() < moment or self.find(process.pid) is None:
+            return False
+        return not writing or self.driver.half_written() > 0
 
     def _kill(self, process: subprocess.Popen[str]) -> bool:
         workers, found = children(process.pid), self.find(process.pid)
@@ -96,7 +103,7 @@ class Campaign:
         if self.victim == "driver":
             self.within_writes += self.driver.half_written() > 0
             process.wait()
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + PATIENCE
             while any(map(alive, workers)):  # they see that their driver is gone
                 assert time.monotonic() < deadline, "a worker outlives its driver"
                 time.sleep(0.01)
@@ -119,7 +126,7 @@ class Campaign:
     def _complete(self) -> None:
         for _ in range(3):  # a trial whose worker was killed twice has failed; it is tried again
             self._look()
-            if self._start().wait() == 0:
+            if self._start().wait(PATIENCE) == 0:
                 break
         self._look()
         left = self.driver.left()

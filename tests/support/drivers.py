@@ -83,7 +83,7 @@ class Driver:
 
     def call(self, process: subprocess.Popen[str]) -> tuple[int, str, str]:
         """Wait for it: exit code, output, and what it said on standard error."""
-        output, _ = process.communicate(timeout=900)
+        output, _ = process.communicate(timeout=600)
         said = self.said.read_text(errors="replace")
         self.said.unlink()
         return process.returncode, output, said

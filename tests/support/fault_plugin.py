@@ -185,7 +185,7 @@ class Hostile(Brightness):
         elif how == "fork":
             os.fork()
         elif how == "thread":
-            threading.Thread(target=time.sleep, args=(10_000,), daemon=True).start()
+            threading.Thread(target=time.sleep, args=(10_000,)).start()  # its process does not end by itself
         elif how == "kill-threads":
             for thread in threading.enumerate():
                 if thread is not threading.main_thread():

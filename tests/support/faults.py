@@ -17,7 +17,8 @@ then were not there. *Torn*: files under a final name that were not whole, or we
 *Twice*: trials carried out again though their record was finished, by a journal that the method keeps, or two
 records of one trial.
 
-Made by `tox -e faults`, which is `{command}`
+Made by `{command}`
+(`tox -e faults` does it with 100 and 10000)
 with {versions}.
 
 """
