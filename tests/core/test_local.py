@@ -33,11 +33,11 @@ def run(toy_root: Path, tmp_path: Path, plugin: Path) -> RUN:
 
 
 def test_a_trial_that_takes_too_long_is_ended_and_the_rest_goes_on(run: RUN, tmp_path: Path) -> None:
-    result = run("--methods", "toy-learner[pause=300],toy-loud", "--workers", "1", "--time-limit", "5")
+    result = run("--methods", "toy-learner[pause=300],toy-loud", "--workers", "1", "--time-limit", "15")
     assert result.exit_code == 1
     by_method = {record["trial"]["method"]["name"]: record for record in Store(tmp_path / "store").records()}
     assert by_method["toy-learner"]["status"] == "failed"
-    assert by_method["toy-learner"]["reason"] == "took longer than 5 seconds; raise --time-limit"
+    assert by_method["toy-learner"]["reason"] == "took longer than 15 seconds; raise --time-limit"
     assert by_method["toy-loud"]["status"] == "ok"
     key = by_method["toy-loud"]["key"]
     output = (tmp_path / "store/logs" / key[:2] / f"{key}.log").read_text()
@@ -45,7 +45,7 @@ def test_a_trial_that_takes_too_long_is_ended_and_the_rest_goes_on(run: RUN, tmp
 
 
 def test_a_time_limit_needs_a_process_that_can_be_stopped(run: RUN) -> None:
-    result = run("--methods", "toy-brightness", "--workers", "0", "--time-limit", "5")
+    result = run("--methods", "toy-brightness", "--workers", "0", "--time-limit", "15")
     assert result.exit_code == 2
     assert "give --workers 1, or no --time-limit" in result.output
     assert "more than 0 seconds" in run("--methods", "toy-brightness", "--time-limit", "-1").output
