@@ -34,14 +34,18 @@ def isolated() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _process() -> Iterator[None]:
-    folder, environment = os.getcwd(), dict(os.environ)
+    folder: str | None = None
+    with contextlib.suppress(OSError):  # it was removed before
+        folder = os.getcwd()
+    environment = dict(os.environ)
     filters = list(warnings.filters)
     collecting, depth = gc.isenabled(), sys.getrecursionlimit()
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # the folder was removed
-            os.chdir(folder)
+        with contextlib.suppress(OSError):  # it was removed meanwhile
+            if folder is not None:
+                os.chdir(folder)
         if dict(os.environ) != environment:
             os.environ.clear()
             os.environ.update(environment)

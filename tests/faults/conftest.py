@@ -82,10 +82,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if rows:
         terminalreporter.section("faults survived")
         for what, row in rows.items():
-            terminalreporter.line(
-                f"{what}: {row.survived} of {row.injected} survived; "
-                f"lost {row.lost}, torn {row.torn}, twice {row.twice}. {row.beside}"
-            )
+            terminalreporter.line(f"{what}: {row} (injected, survived, lost, torn, twice) {row.beside}")
     if file := config.getoption("--faults"):
         options = config.getoption("--faults-kills"), config.getoption("--faults-trials")
         Path(file).parent.mkdir(parents=True, exist_ok=True)

@@ -94,7 +94,8 @@ def test_a_slow_disk_changes_nothing(
     assert code == 0, said
     left, ends = driver.left(), driver.carried_out()
     same = unchanged(left, undisturbed[1])
-    faults.add("disk that takes 0.2 s for each file", 1, same, torn=left.torn, twice=ends.total() - len(ends))
+    lost = len(undisturbed[1].records.keys() - left.records.keys())
+    faults.add("disk that takes 0.2 s for each file", 1, same, lost, left.torn, ends.total() - len(ends))
     assert same
 
 
@@ -113,6 +114,7 @@ def test_a_clock_that_jumps_changes_nothing(
     _, output, _ = driver.call(driver.start("table", fault=f"clock={seconds}"))
     latest = "Null" in output
     what = f"clock that jumps {seconds} s back and forth at every look"
-    faults.add(what, 1, int(same and latest), torn=left.torn, twice=ends.total() - len(ends))
+    lost = len(undisturbed[1].records.keys() - left.records.keys())
+    faults.add(what, 1, int(same and latest), lost, left.torn, ends.total() - len(ends))
     assert same
     assert latest, "the study that a table is made of is the one that was run last"

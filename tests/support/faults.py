@@ -15,11 +15,11 @@ afterwards, or after the same command was given again, the study held the record
 keys, the same content but for provenance, the same scores to the last bit. *Lost*: records that were finished and
 then were not there. *Torn*: files under a final name that were not whole, or were changed and not noticed.
 *Twice*: trials carried out again though their record was finished, by a journal that the method keeps, or two
-records of one trial.
+records of one trial. A dash: not counted there.
 
 Made by `{command}`
 (`tox -e faults` does it with 100 and 10000)
-with {versions}.
+with {versions}. One row is repeated by its test's name instead of `tests/faults`.
 
 """
 COMMAND = "python -m pytest tests/faults --faults-kills {kills} --faults-trials {trials} --faults {file}"
@@ -32,18 +32,22 @@ class Row:
     Attributes:
         injected: how often.
         survived: of those.
-        lost, torn, twice: records; see :data:`HEAD`.
+        lost, torn, twice: records; see :data:`HEAD`. None where nobody counts.
         beside: what else was measured, in words.
         test: the test's id.
     """
 
-    injected: int = 0
-    survived: int = 0
-    lost: int = 0
-    torn: int = 0
-    twice: int = 0
-    beside: str = ""
-    test: str = ""
+    injected: int
+    survived: int
+    lost: int | None
+    torn: int | None
+    twice: int | None
+    beside: str
+    test: str
+
+    def __str__(self) -> str:
+        counts = (self.injected, self.survived, self.lost, self.torn, self.twice)
+        return " | ".join("-" if count is None else str(count) for count in counts)
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,9 @@ class Faults:
         what: str,
         injected: int = 1,
         survived: int = 1,
-        lost: int = 0,
-        torn: int = 0,
-        twice: int = 0,
+        lost: int | None = None,
+        torn: int | None = None,
+        twice: int | None = None,
         beside: str = "",
     ) -> None:
         self.rows[what] = Row(injected, survived, lost, torn, twice, beside, self.test)
@@ -71,18 +75,13 @@ def table(rows: dict[str, Row], file: str, kills: int, trials: int) -> str:
     packages = [f"{name} {version(name)}" for name in ("torch", "numpy", "filelock", "safetensors")]
     versions = f"Python {platform.python_version()}, {', '.join(packages)}, on {platform.system()}"
     versions += f" ({platform.machine()}, {os.cpu_count()} cores)"
-    options = f"--faults-kills {kills} --faults-trials {trials}"
     head = HEAD.format(command=COMMAND.format(kills=kills, trials=trials, file=file), versions=versions)
     lines = [
-        "| what | injected | survived | lost | torn | twice | beside | repeat with `python -m pytest` |",
+        "| what | injected | survived | lost | torn | twice | beside | test |",
         "|---|---:|---:|---:|---:|---:|---|---|",
     ]
-    for what, row in rows.items():
-        counts = f"{row.injected} | {row.survived} | {row.lost} | {row.torn} | {row.twice}"
-        lines.append(f"| {what} | {counts} | {row.beside} | `{row.test} {options}` |")
-    total = [
-        sum(getattr(row, name) for row in rows.values())
-        for name in ("injected", "survived", "lost", "torn", "twice")
-    ]
-    lines.append(f"| **all** | {' | '.join(map(str, total))} | | |")
+    lines += [f"| {what} | {row} | {row.beside} | `{row.test}` |" for what, row in rows.items()]
+    names = ("injected", "survived", "lost", "torn", "twice")
+    total = Row(*(sum(getattr(row, name) or 0 for row in rows.values()) for name in names), "", "")
+    lines.append(f"| **all** | {total} | | |")
     return head + "\n".join(lines) + "\n"
