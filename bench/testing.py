@@ -42,13 +42,17 @@ from bench.registry import DATASETS, METHODS
 _SIDE = 64
 
 
-def check_method(spec: str, *, encoder: str = "pocket/clip", backbone: str = "pocket/resnet") -> None:
+def check_method(
+    spec: str, *, encoder: str = "pocket/clip", backbone: str = "pocket/resnet", device: str = "cpu"
+) -> None:
     """Run a method on a small made-up data set and check what it promises.
 
     Args:
         spec: the method with options that make it quick, e.g. ``devnet[epochs=1]``.
         encoder: text-image encoder for methods that have a config field of that name.
         backbone: likewise for a trainable one.
+        device: with another one than the CPU, check that it scores there as on the CPU but for rounding; give
+            options with which it draws nothing on the device (``promptad[dropout=0]``).
 
     Raises:
         AssertionError: a promise is broken.
@@ -71,6 +75,10 @@ def check_method(spec: str, *, encoder: str = "pocket/clip", backbone: str = "po
 
     world = _World()
     first = _run(cls, config, traits, world, world.test)
+    if device != "cpu":
+        there = _run(cls, config, traits, world, world.test, device=device)
+        assert _close(first, there), f"{spec}: it scores otherwise on {device} than on the CPU"
+        return
     _check_scores(spec, traits, first, len(world.test))
     second = _run(cls, config, traits, world, world.test)
     assert _same(first, second), f"{spec}: the same seed gave different scores"
@@ -102,7 +110,13 @@ def _check_scores(spec: str, traits: Traits, scores: Scores, count: int) -> None
 
 
 def _run(
-    cls: Any, config: Any, traits: Traits, world: _World, test: ImageSet, beside: Sequence[int] = ()
+    cls: Any,
+    config: Any,
+    traits: Traits,
+    world: _World,
+    test: ImageSet,
+    beside: Sequence[int] = (),
+    device: str = "cpu",
 ) -> Scores:
     """The scores with seed 3, fitted alone, or as one with trials of the seeds ``beside``."""
     from bench.devices import limit_threads, seed_everything
@@ -116,10 +130,10 @@ def _run(
             weights[getattr(config, field)] = identify(getattr(config, field))
     contexts = [
         Context(
-            device="cpu",
+            device=device,
             seed=seed,
             category="target",
-            encoder=lambda name: load_text_image(weights[name], "cpu"),
+            encoder=lambda name: load_text_image(weights[name], device),
             backbone=lambda name: load_backbone(weights[name]),
             support=world.support if traits.support else None,
             network=lambda name: load_network(weights[name]),
@@ -158,7 +172,7 @@ def _same(one: Scores, other: Scores) -> bool:
 
 
 def _close(one: Scores, other: Scores) -> bool:
-    """Whether they differ by a thousandth of their spread at most: sums were taken in another order."""
+    """Whether they differ by a thousandth of their spread at most: sums were taken otherwise."""
     mine, theirs = _stacks(one), _stacks(other)
     return mine.keys() == theirs.keys() and all(
         np.abs(mine[name] - theirs[name]).max() <= 1e-3 * np.ptp(mine[name]) for name in mine

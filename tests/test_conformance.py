@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 import trees
 
 from bench.registry import DATASETS, METHODS
@@ -43,6 +44,12 @@ def test_every_method_is_checked() -> None:
 @pytest.mark.parametrize("spec", QUICK)
 def test_method(spec: str) -> None:
     check_method(spec)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU to compare the CPU with")
+@pytest.mark.parametrize("spec", [spec for spec in QUICK if not spec.startswith("anomalib/")])
+def test_method_on_a_gpu(spec: str) -> None:
+    check_method(spec.replace("promptad[", "promptad[dropout=0,"), device="cuda")
 
 
 def _roots(folder: Path) -> dict[str, Path | None]:
