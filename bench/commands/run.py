@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 @click.option("--time-limit", type=float, metavar="SECONDS", help="End a trial that takes longer; it has failed.")
 @click.option("--metrics", help=f"Tables to print: {','.join(METRICS)}.")
 @best_option
-@click.option("--dry-run", is_flag=True, help="Check everything and list the trials; run none.")
+@click.option("--dry-run", is_flag=True, help="Check everything, list the trials, estimate their time; run none.")
 @store_option
 def command(
     study_name: str | None,
