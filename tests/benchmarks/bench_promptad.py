@@ -171,7 +171,6 @@ def column(folder: Path, method: str, targets: Sequence[str]) -> dict[str, Any]:
         for a, b in zip(ours, theirs, strict=True)
         if a.scores is not None and b.scores is not None
     )
-    fits = [sum(o.record["provenance"]["seconds"]["fit"] for o in each) for each in (ours, theirs)]
     return {
         "trials": len(chosen),
         "targets": len(targets),
@@ -181,7 +180,6 @@ def column(folder: Path, method: str, targets: Sequence[str]) -> dict[str, Any]:
         "every_step_processor_seconds": round(every_processors, 1),
         "ratio": round(every / kept, 2),
         "processor_ratio": round(every_processors / kept_processors, 2),
-        "fit_ratio": round(fits[1] / fits[0], 2),
         "encoder_passes": sum(o.record["provenance"]["encoder_passes"] for o in ours),
         "encoder_passes_every_step": sum(o.record["provenance"]["encoder_passes"] for o in theirs),
         "encoder_passes_second_method": sum(o.record["provenance"]["encoder_passes"] for o in clip),
