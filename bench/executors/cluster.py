@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import itertools
 import os
+import signal
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -289,6 +290,8 @@ class Hand:
     def __init__(self, desk: Any, on_gpu: bool) -> None:
         if not on_gpu:  # Ray leaves the GPUs visible that it has not given away
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        # Ctrl-C is for the driver; a KeyboardInterrupt in a trial is then known to be its method's.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.desk = desk
         self.station = Station(memory() // max(1, os.cpu_count() or 1))
         self.depot = Depot(_RemoteFiles(desk))

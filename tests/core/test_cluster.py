@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from drivers import children
 
 import bench
 from bench.cli import main
@@ -83,16 +84,7 @@ def until(condition: Callable[[], Any]) -> Any:
 
 def busy_workers(raylet: int) -> list[int]:
     """Process ids of the workers of one machine that are carrying out a trial."""
-    children = Path(f"/proc/{raylet}/task").glob("*/children")
-    pids = [int(pid) for file in children for pid in file.read_text().split()]
-    return [pid for pid in pids if b"ray::Hand.work" in _command_line(pid)]
-
-
-def _command_line(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
+    return children(raylet, b"ray::Hand.work")
 
 
 def raylets(cluster: Cluster) -> list[int]:
@@ -114,6 +106,13 @@ def test_a_trial_that_kills_its_worker_twice_has_failed_and_output_is_kept(words
         log = tmp_path / "store/logs" / record["key"][:2] / f"{record['key']}.log"
         assert all(phrase in log.read_text() for phrase in ("from Python", "from below", "a warning"))
     assert "from below" not in result.output
+
+
+def test_a_method_that_interrupts_is_not_the_user(words: Any, tmp_path: Path) -> None:
+    result = call(words("toy-faulty[how=keyboard]", "--categories", "bolt"))
+    assert result.exit_code == 1
+    (record,) = records(tmp_path / "store")
+    assert (record["status"], record["reason"]) == ("failed", "KeyboardInterrupt: not the user")
 
 
 def test_a_trial_that_takes_too_long_is_ended(words: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -136,13 +137,20 @@ def place_of(record: Mapping[str, Any]) -> str:
     return f"{trial['category']}/{trial['shots']}/{trial['seed']}"
 
 
-def children(pid: int) -> list[int]:
-    """The worker processes of a driver."""
+def children(pid: int, words: bytes = b"spawn_main") -> list[int]:
+    """The processes that one has started with these words in their command line: a driver's workers."""
+    with contextlib.suppress(OSError):  # it is gone
+        files = Path(f"/proc/{pid}/task").glob("*/children")
+        found = [int(child) for file in files for child in file.read_text().split()]
+        return [child for child in found if words in _command_line(child)]
+    return []
+
+
+def _command_line(pid: int) -> bytes:
     try:
-        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return [int(child) for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        return []
+        return b""
 
 
 def alive(pid: int) -> bool:

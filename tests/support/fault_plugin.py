@@ -27,6 +27,7 @@ class Journal(Learner):
         self.shots = train.shots
 
     def score(self, images, context):
+        time.sleep(float(os.environ.get("ZSAD_PAUSE", 0)))  # slower, and yet the same trial
         scores = super().score(images, context)
         journal(context, self.shots)
         return scores

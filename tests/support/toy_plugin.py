@@ -87,6 +87,8 @@ class Faulty(Brightness):
             raise MemoryError("cannot allocate 99 GiB")
         if how == "exit":
             sys.exit(7)
+        if how == "keyboard":
+            raise KeyboardInterrupt("not the user")
         if how == "die":
             os._exit(9)
         if how == "nan":
