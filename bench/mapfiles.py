@@ -173,4 +173,4 @@ def _check_labels(names: Sequence[str], labels: NDArray[np.bool_], shown: NDArra
 
 def _some(names: Sequence[str], number: int = 5) -> str:
     more = f" and {len(names) - number} more" if len(names) > number else ""
-    return ", ".join(map(shorten, names[:number])) + more
+    return ", ".join(shorten(name, 300) for name in names[:number]) + more  # a path says most at its end
