@@ -6,7 +6,7 @@ import contextlib
 import os
 import random
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from bench.errors import BenchError
 
@@ -52,8 +52,9 @@ def seed_everything(seed: int, precision: Precision = "highest") -> None:
 
     Args:
         precision: ``highest`` keeps products and convolutions of float32 numbers in float32. ``high`` lets a GPU
-            round their factors to TF32 (10 bits), ``medium`` to bfloat16 (7 bits), a CPU too if it can multiply
-            these; sums stay float32. See ``torch.set_float32_matmul_precision`` and :func:`mixed_precision`.
+            round their factors to TF32 (10 bits). ``medium`` does the same, lets a CPU round them to bfloat16
+            (7 bits) if it can multiply these, and baselines train their networks in bfloat16 on a GPU
+            (:func:`mixed_precision`). See ``torch.set_float32_matmul_precision``.
     """
     # cuBLAS reads this when it starts, so it must be set before the first CUDA product.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -68,30 +69,48 @@ def seed_everything(seed: int, precision: Precision = "highest") -> None:
     # a debugging aid of deterministic mode, which costs time
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
+    set_precision(precision)
+
+
+def set_precision(precision: Precision) -> None:
+    """Say how exactly float32 numbers are multiplied; see :func:`seed_everything`."""
+    import torch
+
+    backends: Any = torch.backends
+    # torch's newer switches go before the older ones below, which raise errors while the two contradict each other
+    for owner in (backends, backends.cudnn, backends.cuda.matmul, backends.mkldnn):
+        for part in (owner, *(getattr(owner, name, None) for name in ("conv", "rnn", "matmul"))):
+            if hasattr(part, "fp32_precision"):
+                part.fp32_precision = "none"
     torch.set_float32_matmul_precision(precision)
-    torch.backends.cudnn.allow_tf32 = precision != "highest"
+    backends.cudnn.allow_tf32 = precision != "highest"
+
+
+def get_precision() -> Precision:
+    """What :func:`set_precision` has set; ``highest`` where somebody used other switches since."""
+    import torch
+
+    try:
+        found: Any = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return "highest"
+    return found if found in PRECISIONS else "highest"
 
 
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
     """Products of float32 numbers are float32 meanwhile: for what trials of any precision share."""
-    import torch
-
-    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
+    before = get_precision()
+    set_precision("highest")
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(products)
-        torch.backends.cudnn.allow_tf32 = convolutions
+        set_precision(before)
 
 
 def uses_bfloat16(device: torch.device) -> bool:
     """Whether networks are trained in mixed precision: on a GPU, where ``medium`` precision was asked for."""
-    import torch
-
-    return device.type == "cuda" and torch.get_float32_matmul_precision() == "medium"
+    return device.type == "cuda" and get_precision() == "medium"
 
 
 def mixed_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:

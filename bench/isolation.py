@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from bench.devices import get_precision, set_precision
+
 
 @contextlib.contextmanager
 def isolated() -> Iterator[None]:
@@ -81,7 +83,7 @@ def _torch() -> Iterator[None]:
 
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     gradients, threads = torch.is_grad_enabled(), torch.get_num_threads()
-    precision = torch.get_float32_matmul_precision()
+    precision = get_precision()
     try:
         yield
     finally:
@@ -91,5 +93,4 @@ def _torch() -> Iterator[None]:
         torch.set_grad_enabled(gradients)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
-        if torch.get_float32_matmul_precision() != precision:
-            torch.set_float32_matmul_precision(precision)
+        set_precision(precision)

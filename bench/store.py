@@ -19,6 +19,7 @@ damaged later is put aside, told of, and run again. Claims are file locks, which
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
@@ -288,6 +289,11 @@ class Store:
             self.release(key)
 
     def _unwritable(self, error: OSError) -> BenchError:
+        if error.errno == errno.EMFILE:
+            return BenchError(
+                "too many open files: a trial that runs, or waits for its worker, holds one; raise the limit "
+                "(ulimit -n 4096), or take fewer --workers or --together"
+            )
         return BenchError(
             f"cannot write to the store {self.root}: {error.strerror or error}; "
             "make room or choose another folder with --store"

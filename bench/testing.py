@@ -143,7 +143,8 @@ def _run(
     methods: list[Method] = [cls(config) for _ in contexts]
     method, context = methods[0], contexts[0]
     if beside:
-        cls.fit_together(methods, [world.train] * len(methods), contexts)
+        others = [world.part(number) for number in range(len(beside))]
+        cls.fit_together(methods, [world.train, *others], contexts)
     elif traits.trained:
         method.fit(world.train, context)
     scores = method.score(test, context)
@@ -200,8 +201,21 @@ class _World:
         images = ImageSet(keys, [c for c, _ in seen], prompts, self._images.__getitem__)
         types = ["blot" if y else "good" for _, y in seen]
         self.train = TrainingSet(images, [y for _, y in seen], types, self._masks.__getitem__, 2)
+        self._seen = images, [y for _, y in seen], types
         self.test = self._target(100, labels, prompts)
         self.support = self._target(200, [0, 0], prompts)
+
+    def part(self, number: int) -> TrainingSet:
+        """Another training set of the seen categories: one anomaly less, in another order."""
+        images, labels, types = self._seen
+        order = [i for i in reversed(range(len(images))) if i != np.flatnonzero(labels)[number]]
+        return TrainingSet(
+            images.subset(order),
+            [labels[i] for i in order],
+            [types[i] for i in order],
+            self._masks.__getitem__,
+            2,
+        )
 
     def _target(self, start: int, labels: Sequence[int], prompts: Mapping[str, Prompts]) -> ImageSet:
         keys = [self._make(start + i, y) for i, y in enumerate(labels)]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -90,34 +91,37 @@ class _Attempt:
         """Everything before fitting."""
         with contextlib.suppress(Exception):  # comes again below; what a plugin sets when it is imported stays
             METHODS.load(parse_spec(self.task.method).name)
-        with self._contained():
-            self.steps = Steps(self.task, self.watch, self.track, self.notes)
-            self.ids = self.steps.test_ids
-            self.steps.prepare()
+        self._contain(self._begin)
+
+    def _begin(self) -> None:
+        self.steps = Steps(self.task, self.watch, self.track, self.notes)
+        self.ids = self.steps.test_ids
+        self.steps.prepare()
 
     def finish(self) -> None:
         """Fit if that is still to be done, score, measure."""
         if self.steps is None and self.status == "ok":
             self.begin()
-        with self._contained():
-            if self.status != "ok" or self.steps is None:
-                return
-            self.steps.fit()
-            answer = self.steps.score()
-            self.scores = arrays(answer)
-            with self.watch("metrics"):
-                self.metrics = {DEFAULT: self.steps.measure(answer)}
-            if self.task.features:
-                self.scores["features"] = self.steps.features()
-            status, reason = verdict(self.metrics[DEFAULT])
-            self.status, self.reason = status, reason or ""
+        if self.steps is not None and self.status == "ok":
+            self._contain(functools.partial(self._finish, self.steps))
 
-    @contextlib.contextmanager
-    def _contained(self) -> Iterator[None]:
+    def _finish(self, steps: Steps) -> None:
+        steps.fit()
+        answer = steps.score()
+        self.scores = arrays(answer)
+        with self.watch("metrics"):
+            self.metrics = {DEFAULT: steps.measure(answer)}
+        if self.task.features:
+            self.scores["features"] = steps.features()
+        status, reason = verdict(self.metrics[DEFAULT])
+        self.status, self.reason = status, reason or ""
+
+    def _contain(self, step: Callable[[], None]) -> None:
+        """Whatever goes wrong in ``step``, or in what is set up around it, is the trial's end."""
         passes = _encoder_passes()
         try:
             with self.watch.running(), isolated():
-                yield
+                step()
         except NotApplicable as error:
             self.status, self.reason = "skipped", in_words(error)
         except BenchError as error:
@@ -145,7 +149,7 @@ class _Attempt:
 def _fit_together(attempts: list[_Attempt]) -> None:
     """Fit several trials as one; those that cannot be fitted so are left to be fitted alone, which tells why."""
     trials = [attempt.steps for attempt in attempts if attempt.steps is not None]
-    if len(trials) < 2 or not isinstance(trials[0].method, FitsTogether):
+    if len(trials) < 2 or not trials[0].traits.trained or not isinstance(trials[0].method, FitsTogether):
         return
     passes, watch = _encoder_passes(), Stopwatch()
     short_of_memory = False
@@ -160,12 +164,15 @@ def _fit_together(attempts: list[_Attempt]) -> None:
         if not short_of_memory:
             for attempt in attempts:
                 attempt.notes.append(f"fitted alone, since together with others it failed: {explain(error)}")
+        for trial in trials:
+            trial.context.notes.clear()  # they will be noted again
     else:
         for attempt, trial in zip(attempts, trials, strict=True):
             trial.fitted = True
             attempt.fitted_with = len(trials)
-            attempt.watch.add_share(watch, len(trials))
-        attempts[0].passes += _encoder_passes() - passes
+    for attempt in attempts:
+        attempt.watch.add_share(watch, len(attempts))
+    attempts[0].passes += _encoder_passes() - passes
     if short_of_memory:  # outside the handler, whose traceback keeps hold of the memory
         half = len(attempts) // 2
         _fit_together(attempts[:half])

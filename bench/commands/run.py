@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
-    help="Of float32 products: high is TF32 on a GPU, medium bfloat16.  [default: highest]",
+    help="Of float32 products: high is TF32 on a GPU, medium bfloat16 for baselines.  [default: highest]",
 )
 @click.option("--workers", type=click.IntRange(min=0), help="Trials side by side; 0 runs in this process.")
 @click.option(

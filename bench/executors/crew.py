@@ -82,7 +82,8 @@ class Shift:
     Args:
         crew: where workers come from.
         report: see :data:`bench.executors.Report`.
-        time_limit: seconds that a trial may take; a batch of n may take n times as long.
+        time_limit: seconds that a trial may take; a batch of n may take n times as long, and is then tried again
+            trial by trial.
     """
 
     def __init__(self, crew: Crew, report: Report, time_limit: float | None) -> None:
@@ -178,7 +179,7 @@ class Shift:
             return self._lost(job, death)
         except Exception as error:  # the outcome could not travel
             self.idle.append(job.worker)
-            return _all_failed(job.batch, f"its outcome could not be returned: {_line(error)}")
+            return self._blame(job.batch, f"its outcome could not be returned: {_line(error)}")
         if done.worn:
             job.worker.stop()
         else:
@@ -190,7 +191,14 @@ class Shift:
             return []
         del self.flying[future]
         job.worker.stop()
-        return _all_failed(job.batch, f"took longer than {self.time_limit:g} seconds; raise --time-limit")
+        return self._blame(job.batch, f"took longer than {self.time_limit:g} seconds; raise --time-limit")
+
+    def _blame(self, batch: Batch, reason: str) -> list[tuple[Task, Outcome]]:
+        """A trial has failed; one of several, nobody knows which, so that each is tried again alone."""
+        if len(batch) == 1:
+            return _all_failed(batch, reason)
+        self.suspects.extend(batch)
+        return []
 
     def _lost(self, job: _Job, death: BaseException) -> list[tuple[Task, Outcome]]:
         """What becomes of a job whose worker died."""

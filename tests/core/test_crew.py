@@ -190,8 +190,16 @@ def test_a_batch_may_take_as_long_as_its_trials_together(monkeypatch: pytest.Mon
     shift.flying = {slow: crew_module._Job(crew.hire(), batch, 0.0)}  # type: ignore[arg-type]
     assert shift._collect(slow) == []
     clock.monotonic = lambda: 31.0
-    assert [task.key for task, _ in shift._collect(slow)] == list("abc")
+    assert shift._collect(slow) == []
+    assert [task.key for task in shift.suspects] == list("abc")
     assert crew.hired[0].stopped
+
+
+def test_of_a_batch_that_takes_too_long_each_trial_is_tried_alone() -> None:
+    crew = FakeCrew(2, {"b": Future})
+    found = run(crew, ["abc", "d"], limit=0.1)
+    assert found.pop("b") == "failed: took longer than 0.1 seconds; raise --time-limit"
+    assert found == {key: f"outcome of {key}" for key in "acd"}
 
 
 def test_a_worn_worker_is_replaced() -> None:
@@ -203,7 +211,9 @@ def test_a_worn_worker_is_replaced() -> None:
 
 def test_an_outcome_that_cannot_travel_fails_its_trial() -> None:
     crew = FakeCrew(1, {"b": lambda: resolved(error=TypeError("cannot pickle\na socket"))})
-    assert run(crew, ["a", "b"])["b"] == "failed: its outcome could not be returned: cannot pickle"
+    found = run(crew, ["a", "bc"])
+    assert found.pop("b") == "failed: its outcome could not be returned: cannot pickle"
+    assert found == {key: f"outcome of {key}" for key in "ac"}
 
 
 def test_workers_that_never_start_end_the_run_with_the_reason() -> None:

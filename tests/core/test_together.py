@@ -51,6 +51,8 @@ def test_records_are_the_same_however_many_are_fitted_as_one(
 def test_what_cannot_be_fitted_as_one_is_fitted_alone_and_says_so(toy_root: Path, tmp_path: Path) -> None:
     assert run(toy_root, tmp_path / "store", "toy-joint[how=raise]", "--together", "6").exit_code == 0
     assert fitted_with(tmp_path / "store") == [1] * 18
+    for record in Store(tmp_path / "store").records():
+        assert record["provenance"]["seconds"]["fit"] >= 0.1 / 6  # what was tried in vain took its time, too
     for record in plain(tmp_path / "store").values():
         assert "boom together" in record["notes"][-1]
 

@@ -5,14 +5,23 @@ from __future__ import annotations
 import dataclasses
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from bench.config import parse_spec
-from bench.devices import choose_device, full_precision, limit_threads, seed_everything
+from bench.devices import (
+    PRECISIONS,
+    choose_device,
+    full_precision,
+    get_precision,
+    limit_threads,
+    seed_everything,
+)
 from bench.errors import BenchError
+from bench.isolation import isolated
 from bench.plan import prepare
 from bench.store import Store
 from bench.study import Study
@@ -78,6 +87,24 @@ def test_precision_is_set_and_left_by_features() -> None:
     finally:
         seed_everything(0)
     assert torch.get_float32_matmul_precision() == "highest"
+    assert not torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize("place", ["", "cudnn", "cudnn.conv", "cuda.matmul", "mkldnn", "mkldnn.matmul"])
+def test_torchs_newer_switches_of_precision_do_not_outlive_a_trial(place: str) -> None:
+    owner: Any = torch.backends
+    for name in filter(None, place.split(".")):
+        owner = getattr(owner, name)
+    if not hasattr(owner, "fp32_precision"):
+        pytest.skip("this torch has no such switch")
+    with isolated():
+        owner.fp32_precision = "tf32" if "mkldnn" not in place else "bf16"
+        assert get_precision() in PRECISIONS  # where torch itself refuses to answer, too
+        with full_precision():
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert not torch.backends.cudnn.allow_tf32
+    assert get_precision() == torch.get_float32_matmul_precision() == "highest"
+    seed_everything(0)
     assert not torch.backends.cudnn.allow_tf32
 
 

@@ -162,6 +162,7 @@ class Joint(Learner):
     def fit_together(cls, methods, trains, contexts):
         how = methods[0].config.how
         if how == "raise" and len(methods) > 1:
+            time.sleep(0.1)
             raise RuntimeError("boom together")
         if how == "memory" and len(methods) > 2:
             raise MemoryError("cannot allocate 99 GiB")
