@@ -22,8 +22,8 @@ def isolated() -> Iterator[None]:
     another file), warning filters, NumPy's handling of floating-point errors, torch's default dtype and device,
     gradients, precision of products and number of threads, garbage collection, recursion limit. A child that was
     forked and comes out here ends. (:func:`bench.devices.seed_everything` sets generators and deterministic
-    algorithms at each trial's start.) What cannot be put back: modules that were patched, memory, threads, signal
-    handlers and other processes.
+    algorithms at each trial's start.) What is not put back: modules that were patched, ``sys.path``, logging,
+    locale, torch's autocast and anomaly modes, memory, threads, signal handlers and other processes.
     """
     pid = os.getpid()
     try:

@@ -1,8 +1,9 @@
 """How PromptAD is trained: what each step sees, and the steps, of one trial or of several as one.
 
-Trials of one target differ in seed and shots alone, so that they share the encoder's features of their images,
-each of which lies on the device once, and train as further views of the same layers
-(:meth:`bench.methods._promptad_net.Decoder.join`). Whatever is random in a trial comes from generators of its own.
+Trials of one target differ in seed and shots alone, so that they share the encoder's features of their images, of
+which there is one copy (on the device, where :func:`bench.devices.resident` finds room), and train as further
+views of the same layers (:meth:`bench.methods._promptad_net.Decoder.join`). Whatever is random in a trial comes
+from generators of its own.
 """
 
 from __future__ import annotations
