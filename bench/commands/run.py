@@ -230,7 +230,9 @@ def _execute(
     try:
         with ProgressListener(console, len(plan.tasks), len(plan.tasks) - len(todo)) as listener:
             rest = dataclasses.replace(plan, tasks=todo)
-            summary = execute(rest, store, executor, listener, together or default_together(plan.study.device))
+            if together is None:  # a GPU needs many trials at once to be filled; a CPU's cache has room for one
+                together = TOGETHER_ON_GPU if executor.on_gpu(plan.study.device) else 1
+            summary = execute(rest, store, executor, listener, together)
     except Interrupted as stop:
         _remember(plan, todo, store)
         left = len(todo) - sum(stop.summary.ended.values())
@@ -244,13 +246,6 @@ def _execute(
         if (log := log_path(store.root / "logs", task)).exists():
             click.echo(f"        {log}", err=True)
     return bool(summary.failures)
-
-
-def default_together(device: str) -> int:
-    """A GPU needs many trials at once to be filled; on a CPU they would only share its cache."""
-    from bench.devices import choose_device
-
-    return 1 if choose_device(device) == "cpu" else TOGETHER_ON_GPU
 
 
 def _remember(plan: Plan, todo: tuple[Task, ...], store: Store) -> None:

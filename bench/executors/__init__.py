@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -18,12 +19,20 @@ class Executor(Protocol):
 
     ``config`` is an instance of ``cls.Config``, a frozen dataclass of options (``ray[gpus=0.25]``). ``workers`` is
     how many trials run side by side, None for as many as there is room for. What trials print goes to
-    ``logs/ab/<key>.log``, for a batch under its first trial's key.
+    ``logs/ab/<key>.log``, for a batch under its first trial's key (and see :func:`share_log`).
     """
 
     Config: ClassVar[type[Any]]
 
     def __init__(self, config: Any, workers: int | None, logs: Path) -> None: ...
+
+    def on_gpu(self, device: str) -> bool:
+        """Whether trials of a study with this ``device``, such as ``auto``, compute on a GPU.
+
+        Raises:
+            BenchError: the device is not there.
+        """
+        ...
 
     def run(self, batches: Iterable[Batch], report: Report) -> Iterator[tuple[Task, Outcome]]:
         """Carry out batches by :func:`bench.trial.run_together`, in any order; yield each task with its outcome.
@@ -37,6 +46,17 @@ class Executor(Protocol):
 def log_path(logs: Path, task: Task) -> Path:
     """Where the output of a trial goes, if it prints anything."""
     return logs / task.key[:2] / f"{task.key}.log"
+
+
+def share_log(logs: Path, batch: Batch, outcomes: Sequence[Outcome]) -> None:
+    """A batch has ended: its output is found under the key of every trial of it that failed, too."""
+    output = log_path(logs, batch[0])
+    for task, outcome in zip(batch[1:], outcomes[1:], strict=True):
+        path = log_path(logs, task)
+        path.unlink(missing_ok=True)  # of an earlier run
+        if outcome.record["status"] == "failed" and output.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(output, path)
 
 
 def check_time_limit(seconds: float | None) -> None:

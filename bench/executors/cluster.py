@@ -21,7 +21,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import bench
 from bench.errors import BenchError
-from bench.executors import Report, check_time_limit, log_path
+from bench.executors import Report, check_time_limit, log_path, share_log
 from bench.executors.crew import Shift, Worker
 from bench.executors.shipping import Depot, Files
 from bench.executors.station import Done, News, Station, memory
@@ -69,6 +69,10 @@ class RayExecutor:
             raise BenchError("--workers 0 runs trials in this process; with ray give 1 or more")
         _import_ray()
         self.config, self.workers, self.logs = config, workers, logs
+
+    def on_gpu(self, device: str) -> bool:
+        """As :meth:`bench.executors.Executor.on_gpu`; the driver's machine need not have one."""
+        return bool(self.config.gpus) and device != "cpu"
 
     def run(self, batches: Iterable[Batch], report: Report) -> Iterator[tuple[Task, Outcome]]:
         """As :meth:`bench.executors.Executor.run`.
@@ -227,6 +231,7 @@ class _Actor:
                 path = log_path(self.crew.logs, batch[0])
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(log)
+            share_log(self.crew.logs, batch, done.outcomes)
         except BaseException as error:
             future.set_exception(error)
         else:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bench.errors import BenchError
-from bench.executors import Report, check_time_limit, log_path
+from bench.executors import Report, check_time_limit, log_path, share_log
 from bench.executors.crew import Shift, Worker
 from bench.executors.station import Done, News, Station, Tracker, memory
 from bench.study import Batch, Task
@@ -54,6 +54,12 @@ class LocalExecutor:
         if workers == 0 and config.time_limit is not None:
             raise BenchError("with --workers 0 a trial cannot be stopped; give --workers 1, or no --time-limit")
         self.config, self.workers, self.logs = config, workers, logs
+
+    def on_gpu(self, device: str) -> bool:
+        """As :meth:`bench.executors.Executor.on_gpu`."""
+        from bench.devices import choose_device
+
+        return choose_device(device) != "cpu"
 
     def run(self, batches: Iterable[Batch], report: Report) -> Iterator[tuple[Task, Outcome]]:
         """As :meth:`bench.executors.Executor.run`."""
@@ -146,7 +152,7 @@ class _Process:
         self.ready: Future[Any] = self._pool.submit(os.getpid)
 
     def submit(self, batch: Batch) -> Future[Done]:
-        return self._pool.submit(_work, batch, log_path(self.logs, batch[0]))
+        return self._pool.submit(_work, batch, self.logs)
 
     def news(self) -> Iterator[News]:
         while not self.stopped and self._reader.poll():
@@ -187,6 +193,8 @@ def _end_with_driver() -> None:
         os._exit(1)
 
 
-def _work(batch: Batch, log: Path) -> Done:
+def _work(batch: Batch, logs: Path) -> Done:
     assert _station is not None and _news is not None
-    return _station.work(batch, _news.send, log)
+    done = _station.work(batch, _news.send, log_path(logs, batch[0]))
+    share_log(logs, batch, done.outcomes)
+    return done

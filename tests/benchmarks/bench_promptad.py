@@ -1,13 +1,17 @@
 """What keeping features, and training trials together, save PromptAD.
 
     python tests/benchmarks/bench_promptad.py [--out FILE.json] [--iters 60] [--ffn 256] [--targets wood,mesh]
+        [--encoder random/ViT-B-16] [--parts together,column,run]
 
-Three things, each beside its alternative in the same run and on the same machine:
+Four things, each beside its alternative in the same run and on the same machine:
 
 - ``column``: PromptAD on pocket, the targets named (all by default), 3 seeds x 2 shots, in this process with one
   thread: with features kept, and with the encoder in every training step, as scripts without a feature store
   train. The latter has the same network and the same random draws and must come to the same scores.
-- ``second method``: how many images another method on the same encoder puts through it after that.
+- ``second method`` (with ``column``): how many images another method on the same encoder puts through it then.
+- ``run``: the trials of ``column`` as this machine runs them, a worker per core and features kept, none of which
+  are there at first; and as a script does, one after another, torch's own number of threads, the encoder in every
+  step.
 - ``together``: 10 seeds x 2 shots of one target: 20 trainings one after another in one process, with torch's own
   number of threads, as a script would; the same in worker processes, one thread each; the same, fitted as one
   per worker.
@@ -124,6 +128,14 @@ def features_at(root: Path | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def kept_at(root: Path) -> Iterator[None]:
+    """As ``features_at``, for this process and the workers that it starts."""
+    os.environ["BENCH_CACHE"] = str(root)
+    with features_at(root):
+        yield
+
+
+@contextlib.contextmanager
 def encoder_in_every_step() -> Iterator[EveryStep]:
     """Trials of this process meanwhile encode their images whenever they need them."""
     load = steps._text_image
@@ -153,17 +165,27 @@ def tasks(folder: Path, method: str, targets: Sequence[str], seeds: int) -> tupl
 
 
 def timed_trials(chosen: Sequence[Task]) -> tuple[float, float, list[Outcome]]:
+    """Wall and processor seconds of the trials in this process, and what they came to."""
     start, processors = time.perf_counter(), time.process_time()
     outcomes = [run_trial(task) for task in chosen]
-    return time.perf_counter() - start, time.process_time() - processors, outcomes
+    seconds = time.perf_counter() - start, time.process_time() - processors
+    check(outcomes)
+    return *seconds, outcomes
 
 
-def column(folder: Path, method: str, targets: Sequence[str]) -> dict[str, Any]:
+def check(outcomes: Sequence[Outcome]) -> None:
+    """A trial that failed has taken no time worth comparing."""
+    for outcome in outcomes:
+        if outcome.record["status"] != "ok":
+            raise RuntimeError(outcome.record["reason"])
+
+
+def column(folder: Path, method: str, targets: Sequence[str], encoder: str) -> dict[str, Any]:
     chosen = tasks(folder, method, targets, 3)
     run_trial(tasks(folder, method.replace("promptad[", "promptad[topk=0.2,"), ["gear"], 1)[0])  # imports
     with features_at(folder / "features"):
         kept, kept_processors, ours = timed_trials(chosen)
-        clip = [run_trial(task) for task in tasks(folder, "clip", targets, 1)]
+        _, _, clip = timed_trials(tasks(folder, f"clip[encoder={encoder}]", targets, 1))
     with encoder_in_every_step():
         every, every_processors, theirs = timed_trials(chosen)
     difference = max(
@@ -187,40 +209,54 @@ def column(folder: Path, method: str, targets: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def in_workers(folder: Path, chosen: Sequence[Task], workers: int, size: int = 1) -> float:
+    """Seconds that the trials take in worker processes of one thread each, ``size`` of them fitted as one."""
+    start = time.perf_counter()
+    executor = LocalExecutor(LocalConfig(), workers, folder / "logs")
+    outcomes = [outcome for _, outcome in executor.run(iter(batches(chosen, size)), lambda *_: None)]
+    seconds = time.perf_counter() - start
+    check(outcomes)
+    if len(outcomes) != len(chosen):
+        raise RuntimeError(f"{len(outcomes)} of {len(chosen)} trials came back")
+    return seconds
+
+
+def in_one_process(chosen: Sequence[Task]) -> float:
+    """Seconds that the trials take one after another, with torch's own number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    try:
+        return timed_trials(chosen)[0]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def run(folder: Path, method: str, targets: Sequence[str], workers: int) -> dict[str, Any]:
+    chosen = tasks(folder, method, targets, 3)
+    with kept_at(folder / "run"):
+        ours = in_workers(folder, chosen, workers)
+    with encoder_in_every_step():
+        theirs = in_one_process(chosen)
+    return {
+        "trials": len(chosen),
+        "workers": workers,
+        "kept_in_workers_seconds": round(ours, 1),
+        "every_step_one_by_one_seconds": round(theirs, 1),
+        "threads_one_by_one": os.cpu_count(),
+        "ratio": round(theirs / ours, 2),
+    }
+
+
 def together(folder: Path, method: str, target: str, workers: int) -> dict[str, Any]:
     chosen = tasks(folder, method, [target], 10)
-    for task in tasks(folder, "clip", [target], 1):  # features are there before anything is timed
-        run_trial(task)
-
-    def one_by_one() -> None:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(os.cpu_count() or 1)
-        try:
-            for task in chosen:
-                run_trial(task)
-        finally:
-            torch.set_num_threads(threads)
-
-    def in_workers(size: int) -> None:
-        done = list(
-            LocalExecutor(LocalConfig(), workers, folder / "logs").run(
-                iter(batches(chosen, size)), lambda *_: None
-            )
-        )
-        bad = [outcome.record["reason"] for _, outcome in done if outcome.record["status"] != "ok"]
-        if len(done) != len(chosen) or bad:
-            raise RuntimeError(f"{len(done)} trials; {bad[:1]}")
-
-    found = {}
-    alternatives: list[tuple[str, Any]] = [
-        ("one_by_one", one_by_one),
-        ("workers", lambda: in_workers(1)),
-        ("together", lambda: in_workers(-(-len(chosen) // workers))),
-    ]
-    for name, run in alternatives:
-        start = time.perf_counter()
-        run()
-        found[name] = time.perf_counter() - start
+    with kept_at(folder / "together"):
+        for task in tasks(folder, method.replace("promptad[", "promptad[topk=0.2,"), [target], 1):
+            run_trial(task)  # features are there before anything is timed
+        found = {
+            "one_by_one": in_one_process(chosen),
+            "workers": in_workers(folder, chosen, workers),
+            "together": in_workers(folder, chosen, workers, -(-len(chosen) // workers)),
+        }
     return {
         "trials": len(chosen),
         "workers": workers,
@@ -238,29 +274,32 @@ def main() -> None:
     parser.add_argument("--iters", type=int, default=60, help="training steps (default 60)")
     parser.add_argument("--ffn", type=int, default=256, help="width of the feed-forward layers (default 256)")
     parser.add_argument("--targets", help="target categories, with commas (default: all nine)")
+    parser.add_argument("--encoder", default="pocket/clip", help="default pocket/clip")
+    parser.add_argument("--parts", default="together,column,run")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    method = f"promptad[encoder=pocket/clip,iters={options.iters},ffn={options.ffn}]"
+    method = f"promptad[encoder={options.encoder},iters={options.iters},ffn={options.ffn}]"
     every = "button,capsule,chip,fabric,gear,mesh,terrazzo,washer,wood"
     targets = (options.targets or every).split(",")
     torch.set_num_threads(1)
+    result: dict[str, Any] = {
+        "method": method,
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in ("torch", "open_clip_torch", "numpy")},
+    }
     with tempfile.TemporaryDirectory() as name:
-        os.environ["BENCH_CACHE"] = str(Path(name) / "shared")
-        with features_at(Path(name) / "shared"):
-            joint = together(Path(name), method, targets[0], options.workers)
-        print(json.dumps(joint, indent=1))
-        first = column(Path(name), method, targets)
-        print(json.dumps(first, indent=1))
-    if options.out is not None:
-        result = {
-            "method": method,
-            "column": first,
-            "together": joint,
-            "cores": os.cpu_count(),
-            "machine": platform.machine(),
-            "python": platform.python_version(),
-            "libraries": {name: version(name) for name in ("torch", "open_clip_torch", "numpy")},
+        folder = Path(name)
+        parts: dict[str, Any] = {
+            "together": lambda: together(folder, method, targets[0], options.workers),
+            "column": lambda: column(folder, method, targets, options.encoder),
+            "run": lambda: run(folder, method, targets, options.workers),
         }
+        for part in options.parts.split(","):
+            result[part] = parts[part]()
+            print(f"{part}: {json.dumps(result[part], indent=1)}", flush=True)
+    if options.out is not None:
         options.out.write_text(json.dumps(result, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

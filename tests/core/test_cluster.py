@@ -23,6 +23,7 @@ from bench.cli import main
 from bench.config import parse_spec
 from bench.errors import BenchError
 from bench.executors.cluster import Desk, Hand, RayConfig, RayExecutor, _Crew, _import_ray
+from bench.executors.local import LocalConfig, LocalExecutor
 from bench.plan import prepare
 from bench.registry import EXECUTORS
 from bench.store import Store
@@ -256,6 +257,15 @@ def test_a_gpu_must_be_asked_for(tmp_path: Path) -> None:
     task: Any = SimpleNamespace(device="cuda")
     with pytest.raises(BenchError, match=r"ray\[gpus=1\]"):
         next(RayExecutor(RayConfig(), None, tmp_path).run([(task,)], lambda *_: None))
+
+
+def test_the_workers_device_counts_not_the_drivers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for driver_has_one in (False, True):
+        monkeypatch.setattr("torch.cuda.is_available", lambda has=driver_has_one: has)
+        assert RayExecutor(RayConfig(gpus=0.25), None, tmp_path).on_gpu("auto")
+        assert not RayExecutor(RayConfig(gpus=0.25), None, tmp_path).on_gpu("cpu")
+        assert not RayExecutor(RayConfig(), None, tmp_path).on_gpu("auto")
+        assert LocalExecutor(LocalConfig(), None, tmp_path).on_gpu("auto") == driver_has_one
 
 
 def test_without_ray_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

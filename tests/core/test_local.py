@@ -8,13 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from bench.cli import main
-from bench.executors import local, station
+from bench.executors import local, log_path, share_log, station
 from bench.executors.local import visible_gpus
 from bench.executors.station import Station, captured
 from bench.store import Store
@@ -43,6 +44,30 @@ def test_a_trial_that_takes_too_long_is_ended_and_the_rest_goes_on(run: RUN, tmp
     key = by_method["toy-loud"]["key"]
     output = (tmp_path / "store/logs" / key[:2] / f"{key}.log").read_text()
     assert all(phrase in output for phrase in ("from Python", "from below", "a warning"))
+
+
+def test_what_a_batch_printed_is_found_with_each_of_its_trials_that_failed(run: RUN, tmp_path: Path) -> None:
+    words = ("--methods", "toy-joint[how=seed 1]", "--seeds", "3", "--together", "3", "--workers", "1")
+    assert run(*words).exit_code == 1
+    by_seed = {record["trial"]["seed"]: record["key"] for record in Store(tmp_path / "store").records()}
+    logs = {seed: tmp_path / "store/logs" / key[:2] / f"{key}.log" for seed, key in by_seed.items()}
+    assert [logs[seed].exists() for seed in range(3)] == [True, True, False]
+    assert logs[0].read_text() == logs[1].read_text()
+    assert "fits seed 1" in logs[1].read_text()
+
+
+def test_a_log_of_an_earlier_run_does_not_stay_with_a_trial_of_a_batch(tmp_path: Path) -> None:
+    batch: Any = [SimpleNamespace(key=key * 2) for key in "abc"]
+    outcomes: Any = [SimpleNamespace(record={"status": status}) for status in ("ok", "ok", "failed")]
+    logs = [log_path(tmp_path, task) for task in batch]
+    for log in logs:
+        log.parent.mkdir()
+        log.write_text(f"of {log.stem}")
+    share_log(tmp_path, batch, outcomes)
+    assert [log.exists() and log.read_text() for log in logs] == ["of aa", False, "of aa"]
+    logs[0].unlink()
+    share_log(tmp_path, batch, outcomes)
+    assert not any(log.exists() for log in logs)
 
 
 def test_a_time_limit_needs_a_process_that_can_be_stopped(run: RUN) -> None:

@@ -48,6 +48,18 @@ def test_records_are_the_same_however_many_are_fitted_as_one(
     assert plain(tmp_path / "store") == alone
 
 
+def test_where_trials_compute_on_a_gpu_they_are_fitted_as_one_unasked(
+    toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.executors.local.LocalExecutor.on_gpu", lambda self, device: device == "auto")
+    assert run(toy_root, tmp_path / "gpu", "toy-joint").exit_code == 0
+    assert fitted_with(tmp_path / "gpu") == [6] * 18
+    assert run(toy_root, tmp_path / "cpu", "toy-joint", "--device", "cpu").exit_code == 0
+    assert fitted_with(tmp_path / "cpu") == [1] * 18
+    assert run(toy_root, tmp_path / "said", "toy-joint", "--together", "1").exit_code == 0
+    assert fitted_with(tmp_path / "said") == [1] * 18
+
+
 def test_what_cannot_be_fitted_as_one_is_fitted_alone_and_says_so(toy_root: Path, tmp_path: Path) -> None:
     assert run(toy_root, tmp_path / "store", "toy-joint[how=raise]", "--together", "6").exit_code == 0
     assert fitted_with(tmp_path / "store") == [1] * 18

@@ -167,6 +167,7 @@ class Joint(Learner):
         if how == "memory" and len(methods) > 2:
             raise MemoryError("cannot allocate 99 GiB")
         for method, train, context in zip(methods, trains, contexts):
+            print(f"fits seed {context.seed}")
             if how == "seed 1" and context.seed == 1:
                 raise RuntimeError("boom for seed 1")
             grain = np.random.default_rng(context.seed).random() / 100
