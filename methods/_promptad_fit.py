@@ -21,6 +21,7 @@ from bench.contracts import Context, ImageSet, TrainingSet
 from bench.devices import resident
 from bench.errors import NotApplicable
 from bench.methods import _promptad_net as net
+from bench.methods._promptad_loss import draw_reference, objective
 from bench.methods._promptad_text import Ints, Texts, resolve_layers, views
 
 if TYPE_CHECKING:
@@ -67,12 +68,12 @@ def fit(config: PromptADConfig, trains: Sequence[TrainingSet], contexts: Sequenc
         flat = places.flatten()
         maps = joined([t[flat.to(t.device)].to(device) for t in tokens], own, other.unsqueeze(2), noise)
         sampled = config.ref_scores == "sampled"
-        loss = net.objective(
+        loss = objective(
             maps,
             labels.flatten().float(),
             config,
             regions=None if regions is None else regions[own_places.flatten()],
-            reference=net.draw_reference((net.BLOCKS, count), noises_of) if sampled else None,
+            reference=draw_reference((net.BLOCKS, count), noises_of) if sampled else None,
         )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

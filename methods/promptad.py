@@ -305,7 +305,7 @@ class PromptAD:
 
 def image_score(blocks: torch.Tensor, config: PromptADConfig) -> torch.Tensor:
     """The score of one image from its maps ``(3, V, N)``; see ``image_score``."""
-    from bench.methods._promptad_net import top_mean
+    from bench.methods._promptad_loss import top_mean
 
     branches = blocks[-1]
     if config.image_score == "branches":

@@ -21,7 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.contracts import Context, ImageSet, TextImageEncoder, TrainingSet
 from bench.encoders import identify, load_backbone, load_text_image
-from bench.methods._promptad_net import Decoder, objective
+from bench.methods._promptad_loss import objective
+from bench.methods._promptad_net import Decoder
 from bench.methods.devnet import DevNet
 from bench.methods.dra import DRA
 from bench.methods.mlep import MLEP

@@ -14,6 +14,7 @@ from parity import Parity
 from torch import Tensor, nn
 
 from bench.methods import _promptad_net as net
+from bench.methods._promptad_loss import deviation_loss, draw_reference, objective, top_mean
 from bench.methods.promptad import PromptADConfig
 
 W, E, B, N = 12, 10, 3, 9
@@ -229,15 +230,15 @@ def test_eqs_3_and_4_on_numbers() -> None:
 
 def test_top_mean_takes_19_of_196_and_keeps_signs() -> None:
     s = torch.arange(196.0) - 300
-    assert net.top_mean(s, 0.1) == s[-19:].mean()
-    assert net.top_mean(s, 0.1) < 0
-    assert net.top_mean(torch.tensor([1.0, 5.0, 3.0]), 0.1) == 5  # at least one
+    assert top_mean(s, 0.1) == s[-19:].mean()
+    assert top_mean(s, 0.1) < 0
+    assert top_mean(torch.tensor([1.0, 5.0, 3.0]), 0.1) == 5  # at least one
 
 
 def test_eq_5_on_numbers() -> None:
     scores = torch.tensor([-7.0, -5.0, 0.0, 2.0, 5.0, 8.0])
-    np.testing.assert_array_equal(net.deviation_loss(scores, torch.zeros(6), 5.0), [0, 0, 5, 7, 10, 13])
-    np.testing.assert_array_equal(net.deviation_loss(scores, torch.ones(6), 5.0), [12, 10, 5, 3, 0, 0])
+    np.testing.assert_array_equal(deviation_loss(scores, torch.zeros(6), 5.0), [0, 0, 5, 7, 10, 13])
+    np.testing.assert_array_equal(deviation_loss(scores, torch.ones(6), 5.0), [12, 10, 5, 3, 0, 0])
 
 
 @pytest.mark.parametrize("supervision", ["image", "pixel", "both"])
@@ -263,17 +264,17 @@ def test_objective_equals_numpy(supervision: Any, loss_sum: bool, parity: Parity
                     per = (1 - r) * np.maximum(0, 5 + dev) + r * np.maximum(0, 5 - dev)
                     expected += weight * per.mean() / B
     reference = (mean[:, None], std[:, None])  # of one trial
-    got = net.objective(maps, labels, config, regions=regions, reference=reference)
+    got = objective(maps, labels, config, regions=regions, reference=reference)
     parity.equal("PromptAD: objective, Eq. 5", "NumPy", got, expected, 1e-12)
-    plain = net.objective(maps, labels, config, regions=regions)
+    plain = objective(maps, labels, config, regions=regions)
     same = (torch.zeros_like(reference[0]), torch.ones_like(reference[1]))
-    torch.testing.assert_close(plain, net.objective(maps, labels, config, regions=regions, reference=same))
+    torch.testing.assert_close(plain, objective(maps, labels, config, regions=regions, reference=same))
 
 
 def test_sampled_reference_scores() -> None:
-    mean, std = net.draw_reference((3, 2), [torch.Generator().manual_seed(seed) for seed in (0, 1)])
+    mean, std = draw_reference((3, 2), [torch.Generator().manual_seed(seed) for seed in (0, 1)])
     assert mean.shape == std.shape == (3, 2, 2, 1)
-    assert torch.equal(mean[:, 1:], net.draw_reference((3, 2), [torch.Generator().manual_seed(1)])[0])
+    assert torch.equal(mean[:, 1:], draw_reference((3, 2), [torch.Generator().manual_seed(1)])[0])
     assert mean.abs().max() < 0.1
     assert (std - 1).abs().max() < 0.1
 
@@ -408,12 +409,12 @@ def test_joined_trials_have_the_gradients_of_each_alone(changes: dict[str, Any],
         tokens, text, other = zip(*(inputs[i] for i in chosen), strict=True)
         frozen = [torch.cat(layer) for layer in zip(*tokens, strict=True)]
         maps = decoder(frozen, torch.cat(text), torch.cat(other), noise)
-        loss = net.objective(
+        loss = objective(
             maps,
             torch.cat([labels[i] for i in chosen]),
             config,
             torch.cat([regions[i] for i in chosen]),
-            net.draw_reference((3, views + config.loss_sum), generators),
+            draw_reference((3, views + config.loss_sum), generators),
         )
         return list(torch.autograd.grad(loss, list(decoder.parameters())))
 

@@ -17,7 +17,7 @@ import bench.steps
 from bench.cli import main
 from bench.encoders.towers import FrozenClip
 from bench.features import CACHE, FeatureCache
-from bench.methods import _promptad_net
+from bench.methods import _promptad_loss
 
 STUDY = {
     "methods": ["clip", "promptad[iters=20,ffn=64]"],
@@ -52,8 +52,8 @@ def check(*words: str) -> Result:
 
 
 def test_a_wrong_top_k_fails_the_check(pins: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = _promptad_net.top_mean
-    monkeypatch.setattr(_promptad_net, "top_mean", lambda scores, fraction: right(scores, 5 * fraction))
+    right = _promptad_loss.top_mean
+    monkeypatch.setattr(_promptad_loss, "top_mean", lambda scores, fraction: right(scores, 5 * fraction))
     result = check(*pins, *run(tmp_path / "b", STUDY))
     assert result.exit_code == 1, result.output
     lines = result.stdout.splitlines()
