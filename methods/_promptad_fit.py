@@ -48,8 +48,10 @@ def fit(config: PromptADConfig, trains: Sequence[TrainingSet], contexts: Sequenc
         regions = torch.cat([_regions(train, features.grid) for train in trains]).to(device)
     texts = Texts(trains[0].images, config, encoder)
     normality, abnormality = texts.normality.to(device), texts.abnormality.to(device)
-    # to the device once, not at every step
-    schedule = _schedule(config, trains, contexts, images, texts).to(device)
+    drawn = _schedule(config, trains, contexts, images, texts)
+    # to the device once, and to where the features are: a step that looked rows up elsewhere would wait for it
+    schedule = drawn.to(device)
+    rows_at = {t.device: drawn[:, 0].flatten(1).to(t.device) for t in tokens}
 
     noises_of = [torch.Generator(device).manual_seed(context.seed) for context in contexts]
     decoders = []
@@ -62,11 +64,10 @@ def fit(config: PromptADConfig, trains: Sequence[TrainingSet], contexts: Sequenc
     count = joined.views + config.loss_sum
     title = "train" if len(trains) == 1 else f"train {len(trains)} together"
     for step in contexts[0].track(range(config.iters), title):
-        places, own_places, nor_rows, abn_rows, labels = schedule[step]
+        _, own_places, nor_rows, abn_rows, labels = schedule[step]
         own, other = (v.flatten(0, 1) for v in views(normality[nor_rows], abnormality[abn_rows], config))
-        noise = joined.draw_noise(places.shape[1], tokens[0].shape[1], noises_of)
-        flat = places.flatten()
-        maps = joined([t[flat.to(t.device)].to(device) for t in tokens], own, other.unsqueeze(2), noise)
+        noise = joined.draw_noise(labels.shape[1], tokens[0].shape[1], noises_of)
+        maps = joined([t[rows_at[t.device][step]].to(device) for t in tokens], own, other.unsqueeze(2), noise)
         sampled = config.ref_scores == "sampled"
         loss = objective(
             maps,

@@ -20,6 +20,7 @@ from sklearn.metrics import roc_auc_score
 from bench.config import build_config, parse_spec
 from bench.contracts import Context, ImageFeatures, ImageSet, Prompts, Scores, TrainingSet
 from bench.errors import BenchError, NotApplicable
+from bench.methods import _promptad_fit
 from bench.methods._promptad_fit import draw_steps
 from bench.methods._promptad_text import Texts, resolve_layers, sentences
 from bench.methods.promptad import PromptAD, PromptADConfig
@@ -362,6 +363,31 @@ def same(one: Scores, other: Scores, order: Sequence[int] | None = None) -> bool
     pairs = [(one.image, other.image), (one.maps, other.maps)]
     pairs += [(one.extra[name], other.extra[name]) for name in one.extra]
     return all(np.array_equal(pick(a), b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("supervision", ["image", "both"])
+def test_no_training_step_asks_the_device_for_a_number(
+    resident: bool, supervision: Any, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would wait for a GPU cannot be had from meta tensors, which have no numbers.
+
+    Nor have they generators and fused optimisers, so that dropout, all that is drawn in a step, is left out here.
+    """
+
+    class Generator(torch.Generator):
+        def __new__(cls, device: object = "cpu") -> Any:
+            return super().__new__(cls, "cpu")
+
+    adamw = torch.optim.AdamW
+    monkeypatch.setattr(torch, "Generator", Generator)
+    monkeypatch.setattr(_promptad_fit.optim, "AdamW", lambda of, fused, **options: adamw(of, **options))
+    if not resident:
+        monkeypatch.setattr(_promptad_fit, "resident", lambda tensor, device: tensor)
+    config = replace(TINY, dropout=0.0, supervision=supervision, loss_sum=True)
+    contexts = [replace(context(seed), device="meta") for seed in range(2)]
+    decoders = _promptad_fit.fit(config, [world.train] * 2, contexts)
+    assert {p.device.type for decoder in decoders for p in decoder.parameters()} == {"meta"}
 
 
 def test_the_same_seed_gives_the_same_bits_whatever_else_draws(world: World) -> None:
