@@ -19,6 +19,18 @@ def name_fault(name: str) -> str:
     return "the name holds a control character; rename it" if control else ""
 
 
+def allow_many_open_files() -> None:
+    """Let this process open as many files at a time as it may, up to 65536; a shell's 1024 are soon used up."""
+    try:
+        import resource
+    except ImportError:  # a system without such limits
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2**16 if hard == resource.RLIM_INFINITY else min(hard, 2**16)
+    if soft not in (resource.RLIM_INFINITY, wanted) and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write to a temporary name beside ``path``, flush to the disk, rename.
 

@@ -292,7 +292,7 @@ class Store:
         if error.errno == errno.EMFILE:
             return BenchError(
                 "too many open files: a trial that runs, or waits for its worker, holds one; raise the limit "
-                "(ulimit -n 4096), or take fewer --workers or --together"
+                "(ulimit -Hn), or take fewer --workers or --together"
             )
         return BenchError(
             f"cannot write to the store {self.root}: {error.strerror or error}; "

@@ -222,11 +222,13 @@ def _execute(
     """Run what is left; True if a trial failed."""
     from bench.engine import Interrupted, execute
     from bench.executors import log_path
+    from bench.files import allow_many_open_files
     from bench.progress import ProgressListener
 
     if not todo:
         click.echo("nothing to do: every trial is in the store already", err=True)
         return False
+    allow_many_open_files()  # every trial in flight holds one
     try:
         with ProgressListener(console, len(plan.tasks), len(plan.tasks) - len(todo)) as listener:
             rest = dataclasses.replace(plan, tasks=todo)

@@ -198,6 +198,28 @@ time.sleep(60)
 """
 
 
+@pytest.mark.parametrize(("hard", "expected"), [(400, "claimed 300"), (100, "too many open files")])
+def test_more_trials_in_flight_than_open_files_are_allowed(hard: int, expected: str, tmp_path: Path) -> None:
+    code = f"""
+import resource, sys
+from pathlib import Path
+from bench.errors import BenchError
+from bench.files import allow_many_open_files
+from bench.store import Store
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, {hard}))
+allow_many_open_files()
+store = Store(Path(sys.argv[1]))
+try:
+    print("claimed", sum(store.claim(f"{{number:064x}}") for number in range(300)))
+except BenchError as error:
+    print(error)
+store.release_all()
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(expected), done.stdout
+    assert not list((tmp_path / "locks").iterdir())
+
+
 def test_a_claim_excludes_other_processes_and_dies_with_its_own(tmp_path: Path) -> None:
     command = [sys.executable, "-P", "-c", HOLD, str(tmp_path), KEY]
     other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
