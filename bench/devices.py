@@ -138,10 +138,25 @@ def limit_threads(count: int = 1) -> None:
 def resident(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """``tensor`` on ``device``, to stay there while a method is trained; on the CPU if it takes too much room.
 
-    On a GPU too much is a quarter of what is free now: the network and its gradients want the rest.
+    On a GPU too much is a quarter of what is free now: the network and its gradients want the rest. What torch
+    holds back of earlier trials' memory is free.
     """
     import torch
 
-    if device.type == "cuda" and tensor.nbytes > 0.25 * torch.cuda.mem_get_info(device)[0]:
-        return tensor
+    if device.type == "cuda":
+        held_back = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        if tensor.nbytes > 0.25 * (torch.cuda.mem_get_info(device)[0] + held_back):
+            return tensor
     return tensor.to(device)
+
+
+def sent(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """``tensor`` on ``device``, without waiting until a GPU has done what it was given before.
+
+    For what goes from the CPU to a device. The other way around nothing would wait for the numbers.
+    """
+    import torch
+
+    if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()  # from elsewhere CUDA copies when it is idle
+    return tensor.to(device, non_blocking=True)

@@ -145,15 +145,17 @@ class Steps:
             return self.source.training_set(ids, self.source_prompts, self.task.shots or 0)
 
     def _context(self, device: str, seed: int) -> Context:
-        support = self.manifest.support
+        # The context must not hold on to this trial, which holds it: until the collector of cycles found them, the
+        # trained network would stay in memory.
+        support, weights = self.manifest.support, self.task.weights
         context = Context(
             device=device,
             seed=seed,
             category=self.task.category,
-            encoder=lambda name: _text_image(self.task.weights[name], device),
-            backbone=lambda name: _backbone(self.task.weights[name]),
+            encoder=lambda name: _text_image(weights[name], device),
+            backbone=lambda name: _backbone(weights[name]),
             support=self.target.image_set(support, self.prompts) if support else None,
-            network=lambda name: _network(self.task.weights[name]),
+            network=lambda name: _network(weights[name]),
         )
         if self.track is not None:
             context.track = self.track

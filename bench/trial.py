@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import signal
 import sys
 import traceback
@@ -174,6 +175,7 @@ def _fit_together(attempts: list[_Attempt]) -> None:
         attempt.watch.add_share(watch, len(attempts))
     attempts[0].passes += _encoder_passes() - passes
     if short_of_memory:  # outside the handler, whose traceback keeps hold of the memory
+        gc.collect()  # a method may hold on to itself
         half = len(attempts) // 2
         _fit_together(attempts[:half])
         _fit_together(attempts[half:])

@@ -14,8 +14,9 @@ import torch
 from torch.nn import functional as F
 
 from bench.contracts import Backbone
+from bench.devices import sent
 from bench.methods import _finetune
-from bench.methods._pixels import rows, sent
+from bench.methods._pixels import rows
 
 NORMAL, ANOMALY, PSEUDO = 0, 1, 2  # labels of a training batch
 

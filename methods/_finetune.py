@@ -20,9 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from bench.devices import mixed_precision
+from bench.devices import mixed_precision, sent
 from bench.features import in_fixed_batches
-from bench.methods._pixels import sent
 
 if TYPE_CHECKING:
     from bench.contracts import Backbone

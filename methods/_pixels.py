@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.devices import resident
+from bench.devices import resident, sent
 from bench.features import CACHE, FeatureKey, ahead
 
 if TYPE_CHECKING:
@@ -45,14 +45,6 @@ def _scaled(image: NDArray[np.uint8], size: int, resampling: str) -> NDArray[np.
     from PIL import Image
 
     return np.array(Image.fromarray(image).resize((size, size), Image.Resampling[resampling.upper()]))
-
-
-def sent(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
-    """``tensor`` on ``device``, without waiting until a GPU has done what it was given before.
-
-    For what goes from the CPU to a device. The other way around nothing would wait for the numbers.
-    """
-    return tensor.to(device, non_blocking=True)
 
 
 def rows(pixels: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:

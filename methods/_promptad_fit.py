@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import optim
 
 from bench.contracts import Context, ImageSet, TrainingSet
-from bench.devices import resident
+from bench.devices import resident, sent
 from bench.errors import NotApplicable
 from bench.methods import _promptad_net as net
 from bench.methods._promptad_loss import draw_reference, objective
@@ -53,7 +53,9 @@ def fit(config: PromptADConfig, trains: Sequence[TrainingSet], contexts: Sequenc
     schedule = drawn.to(device)
     rows_at = {t.device: drawn[:, 0].flatten(1).to(t.device) for t in tokens}
 
-    noises_of = [torch.Generator(device).manual_seed(context.seed) for context in contexts]
+    # mps, for one, cannot draw all 64 bits of a number
+    draws_at = device if device.type == "cuda" else torch.device("cpu")
+    noises_of = [torch.Generator(draws_at).manual_seed(context.seed) for context in contexts]
     decoders = []
     for context in contexts:
         weights_of = torch.Generator().manual_seed(context.seed)
@@ -67,14 +69,15 @@ def fit(config: PromptADConfig, trains: Sequence[TrainingSet], contexts: Sequenc
         _, own_places, nor_rows, abn_rows, labels = schedule[step]
         own, other = (v.flatten(0, 1) for v in views(normality[nor_rows], abnormality[abn_rows], config))
         noise = joined.draw_noise(labels.shape[1], tokens[0].shape[1], noises_of)
-        maps = joined([t[rows_at[t.device][step]].to(device) for t in tokens], own, other.unsqueeze(2), noise)
+        looked_up = [sent(t[rows_at[t.device][step]], device) for t in tokens]
+        maps = joined(looked_up, own, other.unsqueeze(2), noise)
         sampled = config.ref_scores == "sampled"
         loss = objective(
             maps,
             labels.flatten().float(),
             config,
             regions=None if regions is None else regions[own_places.flatten()],
-            reference=draw_reference((net.BLOCKS, count), noises_of) if sampled else None,
+            reference=draw_reference((net.BLOCKS, count), noises_of, device) if sampled else None,
         )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

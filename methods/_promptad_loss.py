@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.devices import sent
+
 if TYPE_CHECKING:
     from bench.methods.promptad import PromptADConfig
 
@@ -27,17 +29,21 @@ def deviation_loss(scores: Tensor, y: Tensor, alpha: float) -> Tensor:
     return (1 - y) * F.relu(alpha + scores) + y * F.relu(alpha - scores)
 
 
-def draw_reference(shape: tuple[int, int], generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
+def draw_reference(
+    shape: tuple[int, int], generators: Sequence[torch.Generator], device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Mean and deviation of 5000 standard normal scores for each loss, as DevNet's code draws them.
 
     Args:
         shape: of one trial's losses, ``(3, L)``.
+        generators: one of each trial.
+        device: where the result is to lie.
 
     Returns:
         ``(3, J, L, 1)`` each.
     """
     drawn = [torch.randn((*shape, 5000), generator=each, device=each.device) for each in generators]
-    scores = torch.stack(drawn, 1)
+    scores = sent(torch.stack(drawn, 1), device)
     return scores.mean(-1, keepdim=True), scores.std(-1, keepdim=True)
 
 
@@ -80,5 +86,8 @@ def objective(
 
 
 def _weighted(losses: Tensor, config: PromptADConfig) -> Tensor:
-    weights = losses.new_tensor(config.deep_weights).view(-1, 1, 1)
-    return (losses * weights).sum()
+    """The sum of ``(3, J, L)``, weighted by block: by numbers, since a GPU waits for tensors made of numbers."""
+    total = losses.new_zeros(())
+    for weight, block in zip(config.deep_weights, losses, strict=True):
+        total = total + weight * block.sum()
+    return total

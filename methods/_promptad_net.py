@@ -24,6 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.devices import sent
+
 if TYPE_CHECKING:
     from bench.methods.promptad import PromptADConfig
 
@@ -203,7 +205,7 @@ class Decoder(nn.Module):
     def draw_noise(
         self, batch: int, tokens: int, generators: Sequence[torch.Generator]
     ) -> list[BlockNoise] | None:
-        """The dropout masks of one training step, each trial's from its own generator, on that one's device.
+        """The dropout masks of one training step, each trial's from its own generator.
 
         None if nothing is dropped.
         """
@@ -211,14 +213,17 @@ class Decoder(nn.Module):
         if not _octets(config.dropout):
             return None
 
+        def kept(*shape: int) -> Tensor:
+            return sent(_kept(shape, config.dropout, generators), self.signs.device)
+
         def factors(*shape: int) -> Tensor:
-            return _kept(shape, config.dropout, generators).float().mul_(_kept_scale(config.dropout))
+            return kept(*shape).float().mul_(_kept_scale(config.dropout))
 
         return [
             BlockNoise(
                 attention=factors(views * batch, config.nhead, tokens, tokens),
                 mixed=factors(views, batch, tokens, config.D),
-                hidden=_kept((views, batch * tokens, config.ffn), config.dropout, generators),
+                hidden=kept(views, batch * tokens, config.ffn),
                 output=factors(views, batch, tokens, config.D),
             )
             for _ in range(BLOCKS)
@@ -344,7 +349,7 @@ def _kept(shape: tuple[int, ...], rate: float, generators: Sequence[torch.Genera
     With a draw for each, dropout would take as long as the rest of the network.
 
     Args:
-        shape: of one trial's; the result's first axis is J times as long.
+        shape: of one trial's; the result's first axis is J times as long. It lies where the generators draw.
     """
     count = math.prod(shape)
     words = torch.empty((len(generators), -(-count // 8)), dtype=torch.int64, device=generators[0].device)

@@ -225,14 +225,14 @@ class RegAD:
         """``(B, 3, S, S)`` bytes, or floats in [0, 1], to what the network takes."""
         import torch
 
-        from bench.methods._pixels import sent
+        from bench.devices import sent
 
         assert self._backbone is not None
         images = sent(pixels, device)
         if not images.is_floating_point():
             images = images.float() / 255
         if self.config.normalise:
-            mean, std = images.new_tensor(self._backbone.mean), images.new_tensor(self._backbone.std)
+            mean, std = (sent(torch.tensor(v), device) for v in (self._backbone.mean, self._backbone.std))
             images = (images - mean.view(3, 1, 1)) / std.view(3, 1, 1)
         # channels last: a third faster on CPUs
         return images.contiguous(memory_format=torch.channels_last)

@@ -87,6 +87,8 @@ def command(
     study = study_of(study_name, methods, options)
     results = Store(store)
     executor = _executor(executor_name, ray_address, time_limit, workers, results)
+    if study.device != "auto":
+        executor.on_gpu(study.device)  # a device that is not there is said before the data are read
     plan = _prepare(study, results, console)
     todo = _left(plan, results)
     if dry_run:
@@ -168,12 +170,9 @@ def _weights(given: tuple[str, ...]) -> dict[str, Path]:
 
 def _prepare(study: Study, store: Store, console: Any) -> Plan:
     """Look everything up, name the study, and say what is about to happen."""
-    from bench.devices import choose_device
     from bench.plan import prepare
     from bench.study import PAPER_SEEDS
 
-    if study.device != "auto":
-        choose_device(study.device)  # a device that is not there is said before the data are read
     busy = console.status("checking the data and looking up weights")
     with busy if console.is_terminal else contextlib.nullcontext():
         plan = prepare(study, store)
@@ -272,7 +271,7 @@ def _remember(plan: Plan, todo: tuple[Task, ...], store: Store) -> None:
 def _print_trials(plan: Plan, todo: tuple[Task, ...], store: Store, workers: int | None) -> None:
     """List all trials and what is known of how long those that are left will take."""
     from bench.estimate import ROUGH, estimate, in_words
-    from bench.executors.local import cores
+    from bench.executors.local import cores, visible_gpus
 
     left = {task.key for task in todo}
     expected = estimate(todo, store.records() if todo else (), plan.study.device)
@@ -282,6 +281,6 @@ def _print_trials(plan: Plan, todo: tuple[Task, ...], store: Store, workers: int
         about = "" if seconds is None else f"~ {in_words(seconds)} {ROUGH * (task.key in expected.rough)}"
         click.echo(f"{task.key[:12]}  {state:8}{about:14}{task.dataset} · {task.title}")
     if workers is None and expected.seconds:
-        workers = cores() if expected.device.startswith("cpu") else 1
+        workers = cores() if expected.device.startswith("cpu") else len(visible_gpus(plan.study.device))
     for line in expected.lines(min(workers or 1, len(todo))):
         click.echo(line, err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ class Executor(Protocol):
         """Whether trials of a study with this ``device``, such as ``auto``, compute on a GPU.
 
         Raises:
-            BenchError: the device is not there.
+            BenchError: there is no such device where this executor's workers are.
         """
         ...
 
@@ -49,14 +50,18 @@ def log_path(logs: Path, task: Task) -> Path:
 
 
 def share_log(logs: Path, batch: Batch, outcomes: Sequence[Outcome]) -> None:
-    """A batch has ended: its output is found under the key of every trial of it that failed, too."""
+    """A batch has ended: its output is found under the key of every trial of it that failed, too.
+
+    Unless the disk is full, say: the trials matter more.
+    """
     output = log_path(logs, batch[0])
-    for task, outcome in zip(batch[1:], outcomes[1:], strict=True):
-        path = log_path(logs, task)
-        path.unlink(missing_ok=True)  # of an earlier run
-        if outcome.record["status"] == "failed" and output.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(output, path)
+    with contextlib.suppress(OSError):
+        for task, outcome in zip(batch[1:], outcomes[1:], strict=True):
+            path = log_path(logs, task)
+            path.unlink(missing_ok=True)  # of an earlier run
+            if outcome.record["status"] == "failed" and output.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(output, path)
 
 
 def check_time_limit(seconds: float | None) -> None:

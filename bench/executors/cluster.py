@@ -71,20 +71,27 @@ class RayExecutor:
         self.config, self.workers, self.logs = config, workers, logs
 
     def on_gpu(self, device: str) -> bool:
-        """As :meth:`bench.executors.Executor.on_gpu`; the driver's machine need not have one."""
+        """As :meth:`bench.executors.Executor.on_gpu`; the driver's machine need not have one.
+
+        Raises:
+            BenchError: a device that a worker cannot have, or a GPU and no share of one for each worker.
+        """
+        if device not in ("auto", "cpu", "cuda"):
+            raise BenchError(f"on a cluster the device is auto, cpu or cuda, not {device!r}")
+        if device == "cuda" and not self.config.gpus:
+            raise BenchError("say what each worker gets of a GPU, for one each: --executor 'ray[gpus=1]'")
         return bool(self.config.gpus) and device != "cpu"
 
     def run(self, batches: Iterable[Batch], report: Report) -> Iterator[tuple[Task, Outcome]]:
         """As :meth:`bench.executors.Executor.run`.
 
         Raises:
-            BenchError: no cluster at the address, no room on it, other versions there, or no GPU asked for.
+            BenchError: no cluster at the address, no room on it, other versions there, or no such device.
         """
         source = iter(batches)
         if (first := next(source, None)) is None:
             return
-        if first[0].device.startswith("cuda") and not self.config.gpus:
-            raise BenchError("say what each worker gets of a GPU, for one each: --executor 'ray[gpus=1]'")
+        self.on_gpu(first[0].device)
         with _connected(self.config.address, self.workers):
             crew = _Crew(self.config, self.workers, self.logs)
             try:
@@ -227,8 +234,9 @@ class _Actor:
     def _receive(self, batch: Batch, answer: Future[_Answer], future: Future[Done]) -> None:
         try:
             done, log = answer.result()
+            path = log_path(self.crew.logs, batch[0])
+            path.unlink(missing_ok=True)  # of an earlier run
             if log:
-                path = log_path(self.crew.logs, batch[0])
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(log)
             share_log(self.crew.logs, batch, done.outcomes)

@@ -180,10 +180,13 @@ class Shift:
         except Exception as error:  # the outcome could not travel
             self.idle.append(job.worker)
             return self._blame(job.batch, f"its outcome could not be returned: {_line(error)}")
-        if done.worn:
+        if done.worn or done.broken:
             job.worker.stop()
         else:
             self.idle.append(job.worker)
+        if done.broken and len(job.batch) > 1:
+            self.suspects.extend(job.batch)
+            return []
         return list(zip(job.batch, done.outcomes, strict=True))
 
     def _stop_late(self, future: Future[Done], job: _Job) -> list[tuple[Task, Outcome]]:

@@ -59,7 +59,7 @@ class LocalExecutor:
         """As :meth:`bench.executors.Executor.on_gpu`."""
         from bench.devices import choose_device
 
-        return choose_device(device) != "cpu"
+        return choose_device(device).startswith("cuda")
 
     def run(self, batches: Iterable[Batch], report: Report) -> Iterator[tuple[Task, Outcome]]:
         """As :meth:`bench.executors.Executor.run`."""
@@ -94,7 +94,8 @@ def visible_gpus(device: str) -> list[str]:
     import torch
 
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return given.split(",") if given else [str(number) for number in range(torch.cuda.device_count())]
+    count = torch.cuda.device_count()  # of those that are named there, the ones that exist
+    return given.split(",")[:count] if given else [str(number) for number in range(count)]
 
 
 def _in_process(batches: Iterable[Batch], report: Report) -> Iterator[tuple[Task, Outcome]]:

@@ -26,10 +26,13 @@ class Done(NamedTuple):
     Attributes:
         outcomes: of the batch's trials, in order.
         worn: the process has gathered so much memory that it should be replaced.
+        broken: it has lost its GPU. It must be replaced, and if the batch had several trials, all but one of them
+            failed through no fault of their own.
     """
 
     outcomes: list[Outcome]
     worn: bool
+    broken: bool = False
 
 
 class Station:
@@ -58,7 +61,9 @@ class Station:
         held = _resident()
         self._at_first = self._at_first or held
         # Encoders and cached features may rightly fill the share; a leak goes on growing after the first trial.
-        return Done(outcomes, worn=held > max(self._share, 2 * self._at_first))
+        worn = held > max(self._share, 2 * self._at_first)
+        failed = any(outcome.record["status"] == "failed" for outcome in outcomes)
+        return Done(outcomes, worn, broken=failed and has_lost_gpu())
 
 
 class Tracker:
@@ -100,6 +105,18 @@ def _redirect(numbers: Iterable[tuple[int, int]]) -> None:
     sys.stderr.flush()
     for number, target in numbers:
         os.dup2(target, number)
+
+
+def has_lost_gpu() -> bool:
+    """Whether a kernel has crashed, after which nothing that this process asks of its GPU can succeed."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
 
 
 def memory() -> int:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,8 +22,10 @@ import bench
 from bench.cli import main
 from bench.config import parse_spec
 from bench.errors import BenchError
-from bench.executors.cluster import Desk, Hand, RayConfig, RayExecutor, _Crew, _import_ray
+from bench.executors import log_path
+from bench.executors.cluster import Desk, Hand, RayConfig, RayExecutor, _Actor, _Answer, _Crew, _import_ray
 from bench.executors.local import LocalConfig, LocalExecutor
+from bench.executors.station import Done
 from bench.plan import prepare
 from bench.registry import EXECUTORS
 from bench.store import Store
@@ -264,8 +266,40 @@ def test_the_workers_device_counts_not_the_drivers(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr("torch.cuda.is_available", lambda has=driver_has_one: has)
         assert RayExecutor(RayConfig(gpus=0.25), None, tmp_path).on_gpu("auto")
         assert not RayExecutor(RayConfig(gpus=0.25), None, tmp_path).on_gpu("cpu")
+        assert RayExecutor(RayConfig(gpus=0.25), None, tmp_path).on_gpu("cuda")
         assert not RayExecutor(RayConfig(), None, tmp_path).on_gpu("auto")
         assert LocalExecutor(LocalConfig(), None, tmp_path).on_gpu("auto") == driver_has_one
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "mps", "gpu"])
+def test_a_device_that_a_worker_cannot_have(device: str, tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match=f"auto, cpu or cuda, not '{device}'"):
+        RayExecutor(RayConfig(gpus=1), None, tmp_path).on_gpu(device)
+
+
+def test_a_cluster_may_have_what_this_machine_has_not(
+    toy_root: Path, tmp_path: Path, plugin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    words = ["run", "--dataset", "folder", "--data-root", str(toy_root), "--store", str(tmp_path), "--dry-run"]
+    words += ["--methods", "toy-brightness", "--device", "cuda"]
+    assert "not on this machine" in CliRunner().invoke(main, words).output
+    result = CliRunner().invoke(main, [*words, "--executor", "ray[gpus=1]"])
+    assert result.exit_code == 0, result.output
+
+
+def test_a_log_of_an_earlier_run_does_not_stay(tmp_path: Path) -> None:
+    batch: Any = [SimpleNamespace(key=key * 2) for key in "ab"]
+    for task in batch:
+        log_path(tmp_path, task).parent.mkdir()
+        log_path(tmp_path, task).write_text("of an earlier run")
+    outcomes: Any = [SimpleNamespace(record={"status": "failed"})] * 2
+    silent, received = Future[Any](), Future[Any]()
+    silent.set_result(_Answer(Done(outcomes, worn=False), b""))
+    actor = SimpleNamespace(ready=SimpleNamespace(remote=lambda: SimpleNamespace(future=Future)))
+    _Actor(SimpleNamespace(logs=tmp_path), actor)._receive(batch, silent, received)  # type: ignore[arg-type]
+    assert received.result().outcomes == outcomes
+    assert not any(log_path(tmp_path, task).exists() for task in batch)
 
 
 def test_without_ray_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

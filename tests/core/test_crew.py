@@ -209,6 +209,17 @@ def test_a_worn_worker_is_replaced() -> None:
     assert len(crew.hired) == 2
 
 
+def test_a_worker_without_its_gpu_is_replaced_and_a_batch_that_it_failed_is_tried_trial_by_trial() -> None:
+    def broken(outcome: str, trials: int) -> Callable[[], Future[Any]]:
+        return lambda: resolved(Done([outcome] * trials, worn=False, broken=True))  # type: ignore[list-item]
+
+    crew = FakeCrew(1, {"a": once(broken("lost", 3), "a"), "d": broken("failed on its own", 1)})
+    found = run(crew, ["abc", "d"])
+    assert found == {**{key: f"outcome of {key}" for key in "abc"}, "d": "failed on its own"}
+    assert crew.log == ["abc", "d", "a", "b", "c"]
+    assert [worker.stopped for worker in crew.hired[:2]] == [True, True]
+
+
 def test_an_outcome_that_cannot_travel_fails_its_trial() -> None:
     crew = FakeCrew(1, {"b": lambda: resolved(error=TypeError("cannot pickle\na socket"))})
     found = run(crew, ["a", "bc"])

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from bench.cli import main
@@ -129,6 +130,26 @@ def test_a_process_that_gathers_memory_is_worn(tmp_path: Path, monkeypatch: pyte
     assert [worn(large), worn(large)] == [False, False]
 
 
+def test_a_process_that_has_lost_its_gpu_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes: list[Any] = [SimpleNamespace(record={"status": "ok"}), SimpleNamespace(record={"status": "failed"})]
+    monkeypatch.setattr(station, "run_together", lambda batch, track: outcomes)
+
+    def broken() -> bool:
+        return Station(2**40).work((), lambda _: None, tmp_path / "log").broken
+
+    def crashed() -> None:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    assert not broken()  # no GPU was used
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.cuda.synchronize", lambda: None)
+    assert not broken()  # the trial failed for a reason of its own
+    monkeypatch.setattr("torch.cuda.synchronize", crashed)
+    assert broken()
+    del outcomes[1]
+    assert not broken()
+
+
 def test_resident_memory_is_measured() -> None:
     before = station._resident()
     if before == 0:
@@ -147,6 +168,7 @@ def test_resident_memory_is_measured() -> None:
         ("auto", None, ["0", "1", "2"]),
         ("cuda", "5,GPU-ab,7", ["5", "GPU-ab", "7"]),
         ("cuda:1", None, [""]),
+        ("cuda", "0,1,2,8,9", ["0", "1", "2"]),
         ("cpu", None, []),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from bench.cli import main
 from bench.contracts import ImageSet
+from bench.steps import Steps
 from bench.store import Store
 
 pytestmark = pytest.mark.usefixtures("plugin")
@@ -58,6 +61,31 @@ def test_where_trials_compute_on_a_gpu_they_are_fitted_as_one_unasked(
     assert fitted_with(tmp_path / "cpu") == [1] * 18
     assert run(toy_root, tmp_path / "said", "toy-joint", "--together", "1").exit_code == 0
     assert fitted_with(tmp_path / "said") == [1] * 18
+
+
+@pytest.mark.parametrize("together", ["1", "6"])
+def test_a_trained_method_goes_when_its_trial_has_ended(
+    together: str, toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only when Python looks for cycles: what it holds of a GPU's memory would be missing until then."""
+    alive: list[weakref.ref[Any]] = []
+    construct = Steps.construct
+
+    def watched(steps: Steps) -> Any:
+        method = construct(steps)
+        alive.append(weakref.ref(method))
+        return method
+
+    monkeypatch.setattr(Steps, "construct", watched)
+    gc.collect()
+    monkeypatch.setattr(gc, "collect", lambda: 0)
+    gc.disable()
+    try:
+        assert run(toy_root, tmp_path / "store", "toy-joint", "--together", together).exit_code == 0
+        assert len(alive) == 18
+        assert [reference() for reference in alive] == [None] * 18
+    finally:
+        gc.enable()
 
 
 def test_what_cannot_be_fitted_as_one_is_fitted_alone_and_says_so(toy_root: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from bench.devices import (
     full_precision,
     get_precision,
     limit_threads,
+    resident,
     seed_everything,
 )
 from bench.errors import BenchError
@@ -48,6 +49,22 @@ def test_devices_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("gpu", "cuda:x", "cpu:1"):
         with pytest.raises(BenchError, match="choose auto, cpu, cuda, cuda:N or mps"):
             choose_device(name)
+
+
+@pytest.mark.parametrize(
+    ("free", "held_back", "stays"), [(4000, 0, False), (3000, 1000, False), (3000, 900, True)]
+)
+def test_what_takes_too_much_room_stays_on_the_cpu(
+    free: int, held_back: int, stays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room is what the GPU has free and what torch holds back of it without using it."""
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free, 9000))
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda device: 5000 + held_back)
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda device: 5000)
+    tensor = torch.zeros(250)  # of 4 bytes each
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, device: "moved")
+    found: Any = resident(tensor, torch.device("cuda"))
+    assert (found is tensor) if stays else (found == "moved")
 
 
 def test_a_seed_fixes_all_generators() -> None:

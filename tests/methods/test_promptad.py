@@ -16,6 +16,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
+from waiting import no_waiting
 
 from bench.config import build_config, parse_spec
 from bench.contracts import Context, ImageFeatures, ImageSet, Prompts, Scores, TrainingSet
@@ -366,26 +367,16 @@ def same(one: Scores, other: Scores, order: Sequence[int] | None = None) -> bool
 
 
 @pytest.mark.parametrize("resident", [True, False])
-@pytest.mark.parametrize("supervision", ["image", "both"])
+@pytest.mark.parametrize(("supervision", "ref_scores"), [("image", "constants"), ("both", "sampled")])
 def test_no_training_step_asks_the_device_for_a_number(
-    resident: bool, supervision: Any, world: World, monkeypatch: pytest.MonkeyPatch
+    resident: bool, supervision: Any, ref_scores: Any, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What would wait for a GPU cannot be had from meta tensors, which have no numbers.
-
-    Nor have they generators and fused optimisers, so that dropout, all that is drawn in a step, is left out here.
-    """
-
-    class Generator(torch.Generator):
-        def __new__(cls, device: object = "cpu") -> Any:
-            return super().__new__(cls, "cpu")
-
-    adamw = torch.optim.AdamW
-    monkeypatch.setattr(torch, "Generator", Generator)
+    adamw = torch.optim.AdamW  # which is not fused for meta tensors
     monkeypatch.setattr(_promptad_fit.optim, "AdamW", lambda of, fused, **options: adamw(of, **options))
     if not resident:
         monkeypatch.setattr(_promptad_fit, "resident", lambda tensor, device: tensor)
-    config = replace(TINY, dropout=0.0, supervision=supervision, loss_sum=True)
-    contexts = [replace(context(seed), device="meta") for seed in range(2)]
+    config = replace(TINY, supervision=supervision, loss_sum=True, ref_scores=ref_scores)
+    contexts = [replace(context(seed), device="meta", track=no_waiting) for seed in range(2)]
     decoders = _promptad_fit.fit(config, [world.train] * 2, contexts)
     assert {p.device.type for decoder in decoders for p in decoder.parameters()} == {"meta"}
 

@@ -18,6 +18,7 @@ from bench.methods._promptad_loss import deviation_loss, draw_reference, objecti
 from bench.methods.promptad import PromptADConfig
 
 W, E, B, N = 12, 10, 3, 9
+CPU = torch.device("cpu")
 SMALL = PromptADConfig(D=8, nhead=2, ffn=16, dropout=0.0)
 
 Array = NDArray[np.float64]
@@ -272,9 +273,9 @@ def test_objective_equals_numpy(supervision: Any, loss_sum: bool, parity: Parity
 
 
 def test_sampled_reference_scores() -> None:
-    mean, std = draw_reference((3, 2), [torch.Generator().manual_seed(seed) for seed in (0, 1)])
+    mean, std = draw_reference((3, 2), [torch.Generator().manual_seed(seed) for seed in (0, 1)], CPU)
     assert mean.shape == std.shape == (3, 2, 2, 1)
-    assert torch.equal(mean[:, 1:], draw_reference((3, 2), [torch.Generator().manual_seed(1)])[0])
+    assert torch.equal(mean[:, 1:], draw_reference((3, 2), [torch.Generator().manual_seed(1)], CPU)[0])
     assert mean.abs().max() < 0.1
     assert (std - 1).abs().max() < 0.1
 
@@ -414,7 +415,7 @@ def test_joined_trials_have_the_gradients_of_each_alone(changes: dict[str, Any],
             torch.cat([labels[i] for i in chosen]),
             config,
             torch.cat([regions[i] for i in chosen]),
-            draw_reference((3, views + config.loss_sum), generators),
+            draw_reference((3, views + config.loss_sum), generators, CPU),
         )
         return list(torch.autograd.grad(loss, list(decoder.parameters())))
 
