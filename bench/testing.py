@@ -52,7 +52,8 @@ def check_method(
         encoder: text-image encoder for methods that have a config field of that name.
         backbone: likewise for a trainable one.
         device: with another one than the CPU, check that it scores there as on the CPU but for rounding; give
-            options with which it draws nothing on the device (``promptad[dropout=0]``).
+            options with which it draws nothing on the device (``promptad[dropout=0]``) and nothing jumps when a
+            number is rounded otherwise, as the nearest pixel does (``devnet[rotation=0]``).
 
     Raises:
         AssertionError: a promise is broken.

@@ -5,16 +5,17 @@
 Every part can be run alone, one after another with the same ``--root``, which keeps the images and the features:
 
 - ``images``: draws them, 15 categories, 5354 images of 700 to 1024 pixels, once.
-- ``encode``: every image through ViT-B/16, once for all that follows.
+- ``encode``: every image that ``promptad`` needs through ViT-B/16, once: the same trials, of one step.
 - ``promptad``: all trials of one target, 10 seeds x 2 shots, as the harness runs them by default on a GPU (fitted
   as one, ``--precision`` as given); the other 15 targets of Table 1 are taken to cost the same.
-- ``busy``: the share of the time in which the GPU computes while PromptAD trains, by torch's profiler.
+- ``busy``: the share of the time in which the GPU computes while PromptAD trains, by torch's profiler, which takes
+  some time itself.
 - ``compiled``: the same with the network compiled by ``torch.compile``, which the harness does not do: on a CPU it
   does not pay. If it pays here, it should.
 - ``baselines``: one trial of DevNet, MLEP and DRA (ResNet-18, 448 pixels), and all of CLIP, for one target.
 
-What was not run is called estimated. ``--device cpu --scale 0.02`` tries the script without a GPU: the numbers are
-then of no use.
+What was not run is called estimated: the columns of Table 1 where a part ran in full, and Table 1 where all five
+columns are known. ``--device cpu --scale 0.02`` tries the script without a GPU: the numbers are then of no use.
 """
 
 from __future__ import annotations
@@ -40,8 +41,11 @@ from bench.datasets.mvtec import OFFICIAL
 
 ENCODER, BACKBONE = "random/ViT-B-16", "torchvision/resnet18[weights=random]"
 SIDES = (700, 800, 900, 1000, 1024)  # as MVTec AD's, by category
+COLUMNS = ("clip", "devnet", "mlep", "dra", "promptad")
 TARGETS, SEEDS, SHOTS = 16, 10, 2  # of Table 1: MVTec AD's categories and AITEX
 TARGET = "bottle"
+ITERS = 2000  # PromptAD's training steps by default
+WARM_UP = 5  # steps before those that ``busy`` looks at
 
 
 def draw(place: tuple[Path, int, int, bool]) -> None:
@@ -125,30 +129,32 @@ def prompts(root: Path) -> Path:
     return path
 
 
-def promptad(options: argparse.Namespace) -> dict[str, Any]:
+def promptad(options: argparse.Namespace, iters: int | None = None) -> dict[str, Any]:
     words = ["--encoder", ENCODER, "--categories", TARGET, "--seeds", str(options.seeds), "--shots", "1,10"]
     words += ["--precision", options.precision]
-    found = bench(options, f"promptad[iters={options.iters}]", *words)
-    share = SEEDS * SHOTS / found["trials"]
-    return {**found, "column_minutes_estimated": round(found["wall_seconds"] * share * TARGETS / 60, 1)}
-
-
-def encode(options: argparse.Namespace) -> dict[str, Any]:
-    """One short training passes every image through the encoder that is not there yet."""
-    words = ["--encoder", ENCODER, "--categories", TARGET, "--seeds", "1", "--shots", "1"]
-    return bench(options, "promptad[iters=1]", *words)
+    found = bench(options, f"promptad[iters={iters or options.iters}]", *words)
+    if iters is None and options.iters == ITERS and options.scale == 1:
+        found["column_minutes_estimated"] = column(found["wall_seconds"] * SEEDS * SHOTS / found["trials"])
+    return {**found, "iters": iters or options.iters}
 
 
 def baselines(options: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {"clip": bench(options, "clip", "--encoder", ENCODER, "--categories", TARGET)}
+    if options.scale == 1:
+        found["clip"]["column_minutes_estimated"] = column(found["clip"]["wall_seconds"])
     short = "[epochs=1,steps_per_epoch=1,batch_size=4]" if options.scale < 1 else ""
     for name in ("devnet", "mlep", "dra"):
         words = ["--backbone", BACKBONE, "--categories", TARGET, "--seeds", "1", "--shots", "10"]
         found[name] = bench(options, name + short, *words, "--precision", options.precision)
-        trials = TARGETS * SEEDS * SHOTS
-        minutes = found[name]["trial_seconds"]["total"] * trials / 60
-        found[name]["column_minutes_estimated"] = round(minutes, 1)
+        if options.scale == 1:
+            seconds = found[name]["trial_seconds"]["total"] * SEEDS * SHOTS
+            found[name]["column_minutes_estimated"] = column(seconds)
     return found
+
+
+def column(seconds: float) -> float:
+    """Minutes that a column of Table 1 takes if each target takes so many seconds."""
+    return round(seconds * TARGETS / 60, 1)
 
 
 def busy(options: argparse.Namespace) -> dict[str, Any]:
@@ -172,7 +178,7 @@ def busy(options: argparse.Namespace) -> dict[str, Any]:
 
     def track(steps: Iterable[Any], _: str) -> Iterator[Any]:
         for step in steps:
-            if step in (5, config.iters - 1):
+            if step in (WARM_UP, config.iters - 1):
                 torch.cuda.synchronize()
                 marks.append(time.perf_counter())
             yield step
@@ -194,10 +200,10 @@ def busy(options: argparse.Namespace) -> dict[str, Any]:
         computed += max(0.0, end_of - max(start_of, until))
         until = max(until, end_of)
     return {
-        "steps": config.iters - 6,
+        "steps": config.iters - 1 - WARM_UP,
         "trials": trials,
         "seconds": round(span / 1e6, 3),
-        "seconds_per_step": round(span / 1e6 / (config.iters - 6), 5),
+        "seconds_per_step": round(span / 1e6 / (config.iters - 1 - WARM_UP), 5),
         "share": round(computed / span, 3),
         "peak_gpu_gib": round(torch.cuda.max_memory_allocated() / 2**30, 1),
     }
@@ -214,7 +220,7 @@ def compiled(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def made_up(trials: int, device: str) -> tuple[list[Any], list[Any]]:
-    """Training sets of ``trials`` trials on the same 400 images, and an encoder whose features are noise."""
+    """Training sets of ``trials`` trials on the same 420 images, and an encoder whose features are noise."""
     import torch
 
     from bench.contracts import Context, ImageFeatures, ImageSet, Prompts, TrainingSet
@@ -254,15 +260,17 @@ def main() -> None:
     parser.add_argument("--parts", default="images,encode,promptad,busy,compiled,baselines")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--precision", default="high", help="see bench run --help (default high: TF32)")
-    parser.add_argument("--iters", type=int, default=2000, help="PromptAD's training steps (default 2000)")
+    parser.add_argument("--iters", type=int, default=ITERS, help=f"PromptAD's training steps (default {ITERS})")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="PromptAD's seeds (default 10)")
     parser.add_argument("--busy-steps", type=int, default=60, help="steps under the profiler (default 60)")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the images, and of their size")
     options = parser.parse_args()
+    if options.busy_steps < WARM_UP + 5:
+        parser.error(f"--busy-steps must be {WARM_UP + 5} or more: the first {WARM_UP} do not count")
     options.root.mkdir(parents=True, exist_ok=True)
     parts: dict[str, Any] = {
         "images": lambda: images(options.root / "images", options.scale),
-        "encode": lambda: encode(options),
+        "encode": lambda: promptad(options, iters=1),
         "promptad": lambda: promptad(options),
         "busy": lambda: busy(options),
         "compiled": lambda: compiled(options),
@@ -282,19 +290,18 @@ def main() -> None:
     for name in options.parts.split(","):
         result[name] = parts[name]()
         print(f"{name}: {json.dumps(result[name])}", flush=True)
-        columns = [row["column_minutes_estimated"] for row in baseline_rows(result)]
-        if columns:
-            result["table1_minutes_estimated"] = round(sum(columns), 1)
+        result |= table1(result)
         if options.out is not None:
             options.out.write_text(json.dumps(result, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     if "table1_minutes_estimated" in result:
         print(f"Table 1, estimated from one target: {result['table1_minutes_estimated']} minutes")
 
 
-def baseline_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The methods whose columns have been estimated so far."""
-    rows = [result.get("promptad", {}), *result.get("baselines", {}).values()]
-    return [row for row in rows if "column_minutes_estimated" in row]
+def table1(result: dict[str, Any]) -> dict[str, float]:
+    """The minutes that all of Table 1 takes, once each of its columns has been estimated."""
+    rows = {"promptad": result.get("promptad", {}), **result.get("baselines", {})}
+    columns = [rows.get(name, {}).get("column_minutes_estimated") for name in COLUMNS]
+    return {} if None in columns else {"table1_minutes_estimated": round(sum(columns), 1)}
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -130,8 +131,7 @@ def features_at(root: Path | None) -> Iterator[None]:
 @contextlib.contextmanager
 def kept_at(root: Path) -> Iterator[None]:
     """As ``features_at``, for this process and the workers that it starts."""
-    os.environ["BENCH_CACHE"] = str(root)
-    with features_at(root):
+    with features_at(root), mock.patch.dict(os.environ, BENCH_CACHE=str(root)):
         yield
 
 
