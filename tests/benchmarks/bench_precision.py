@@ -121,26 +121,27 @@ def against(exact: Any, other: Any) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="What less exact products change in AUROC.")
-    parser.add_argument("--out", type=Path, help="write the results to this JSON file")
+    parser.add_argument("--out", type=Path, help="write the results to this JSON file; other methods' stay there")
     parser.add_argument("--methods", default=METHODS, help=f"default {METHODS}")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--targets", help="target categories, with commas (default: all nine)")
     options = parser.parse_args()
     targets = options.targets.split(",") if options.targets else []
     torch.set_num_threads(1)
-    result: dict[str, Any] = {
-        "seeds": options.seeds,
+    result: dict[str, Any] = {"methods": {}}
+    if options.out is not None and options.out.exists():
+        result = json.loads(options.out.read_text(encoding="utf-8"))
+    result |= {
         "cores": os.cpu_count(),
         "machine": platform.machine(),
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in ("torch", "open_clip_torch", "torchvision", "numpy")},
-        "methods": {},
     }
     with tempfile.TemporaryDirectory() as name:
         CACHE.store = FeatureStore(Path(name) / "features")
         for spec in split_specs(options.methods):
             chosen = tasks(Path(name), str(spec), targets, options.seeds)
-            result["methods"][str(spec)] = measure(chosen)
+            result["methods"][str(spec)] = {"seeds": options.seeds, **measure(chosen)}
             print(f"{spec}: {json.dumps(result['methods'][str(spec)], indent=1)}", flush=True)
             if options.out is not None:
                 options.out.write_text(json.dumps(result, indent=2, sort_keys=True) + "\n", encoding="utf-8")
