@@ -21,13 +21,13 @@ Ints = NDArray[np.int64]
 
 GENERIC = ("scratch", "tear", "crack", "cut", "defect")  # the paper's example words (section 4.1)
 SHARED = Prompts("thing", "a flawless thing", f"abnormality of thing is {', '.join(GENERIC)}")
-LAYERS_OF_12 = (3, 7, 9)  # CLIPSeg's, of ViT-B/16's 12 blocks
 
 
 def resolve_layers(layers: Sequence[int], n_blocks: int) -> tuple[int, ...]:
     """The encoder's blocks that are read, deepest first; see ``clip_layers``."""
-    if not layers:
-        layers = [max(0, int((i + 1) * n_blocks / 12 + 0.5) - 1) for i in LAYERS_OF_12]
+    from bench.encoders.towers import clipseg_blocks
+
+    layers = layers or clipseg_blocks(n_blocks)
     if max(layers) >= n_blocks:
         raise BenchError(f"clip_layers={'+'.join(map(str, layers))}: this encoder has blocks 0 to {n_blocks - 1}")
     return tuple(sorted(layers, reverse=True))

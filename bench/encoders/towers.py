@@ -20,6 +20,12 @@ from bench.stopwatch import timed
 _TEXT_BATCH = 8  # sentences per pass; usually two are asked for, and a larger batch would be mostly padding
 _ROWS = 1024  # tokens per product in `project`
 _KEEP_ALL = 2**20  # bytes per image up to which all blocks are kept, for methods that will ask for others
+_CLIPSEG = (3, 7, 9)  # blocks of 12 that CLIPSeg reads
+
+
+def clipseg_blocks(n_blocks: int) -> list[int]:
+    """The blocks that CLIPSeg reads, counted from 0; of an encoder of other depth those nearest in depth."""
+    return [max(0, int((block + 1) * n_blocks / 12 + 0.5) - 1) for block in _CLIPSEG]
 
 
 class FrozenClip:
@@ -111,9 +117,13 @@ class FrozenClip:
         for block in blocks.values():
             shapes[f"block{block}"] = (1 + grid * grid, self.width)
 
-        every = [f"block{block}" for block in range(self.n_blocks)]
-        small = self.n_blocks * (1 + grid * grid) * self.width * 4 <= _KEEP_ALL
-        also = every if small else []
+        # Whoever comes first keeps what the next will ask for: of a large encoder, and on disk alone, what methods
+        # read by default (PromptAD what CLIPSeg does, CLIP the last block).
+        also: list[str] = []
+        if self.n_blocks * (1 + grid * grid) * self.width * 4 <= _KEEP_ALL:
+            also = [f"block{block}" for block in range(self.n_blocks)]
+        elif self._cache.store is not None:
+            also = [f"block{block}" for block in {*clipseg_blocks(self.n_blocks), self.n_blocks - 1}]
 
         def forward(pixels: torch.Tensor) -> Mapping[str, torch.Tensor]:
             return in_fixed_batches(lambda batch: self._forward(batch, {*shapes, *also}), pixels, self.batch_size)

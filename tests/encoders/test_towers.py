@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tiny
@@ -12,9 +14,12 @@ from open_clip.transformer import Transformer
 from PIL import Image
 
 from bench.contracts import TextImageEncoder
+from bench.encoders import towers
 from bench.encoders.towers import FrozenClip
 from bench.errors import BenchError
+from bench.feature_store import FeatureStore
 from bench.features import FeatureCache
+from bench.methods._promptad_text import resolve_layers
 
 
 def by_hand(model: CLIP, pixels: torch.Tensor, quick: bool) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -212,4 +217,24 @@ def test_features_are_shared_between_encoders_of_the_same_weights() -> None:
     tiny.frozen_clip(cache=cache).encode_images(images.subset([2, 0]), layers=(1,))
     assert cache.passes == 3
     tiny.frozen_clip(cache=cache).encode_images(images, layers=(1,), image_size=32)
+    assert cache.passes == 6
+
+
+@pytest.mark.parametrize("first", [resolve_layers((), 12), (-1,)])
+def test_the_second_method_on_a_large_encoder_encodes_nothing(
+    first: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What PromptAD and CLIP read by default is kept on disk by either, but not all, as of a small encoder."""
+    monkeypatch.setattr(towers, "_KEEP_ALL", 0)
+    cache = FeatureCache(store=FeatureStore(tmp_path))
+    encoder = tiny.frozen_clip(tiny.clip_model(layers=12), cache=cache)
+    images = tiny.image_set(tiny.noise(3))
+    encoder.encode_images(images, layers=first)
+    assert cache.passes == 3
+    for layers in (resolve_layers((), 12), (-1,)):
+        kept = encoder.encode_images(images, layers=layers).tokens
+        fresh = tiny.frozen_clip(tiny.clip_model(layers=12)).encode_images(images, layers=layers).tokens
+        assert all(torch.equal(kept[layer], fresh[layer]) for layer in layers)
+    assert cache.passes == 3
+    encoder.encode_images(images, layers=(0,))
     assert cache.passes == 6
