@@ -6,13 +6,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bench.evaluation import evaluate
+    from bench.metrics.evaluation import evaluate
     from bench.report.frame import results
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "evaluate", "results"]
 
-_LAZY = {"evaluate": "bench.evaluation", "results": "bench.report.frame"}
+_LAZY = {"evaluate": "bench.metrics.evaluation", "results": "bench.report.frame"}
 
 
 def __getattr__(name: str) -> Any:

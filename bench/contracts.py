@@ -418,7 +418,7 @@ class TextImageEncoder(Protocol):
     def encode_images(
         self, images: ImageSet, *, layers: Sequence[int] = (), image_size: int | None = None
     ) -> ImageFeatures:
-        """Features of all images, each image encoded at most once (see :mod:`bench.features`)."""
+        """Features of all images, each image encoded at most once (see :mod:`bench.encoders.features`)."""
         ...
 
     def encode_text(self, sentences: Sequence[str]) -> torch.Tensor:

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.config import Spec, build_config, label, parse_spec
 from bench.contracts import (
     Context,
     Dataset,
@@ -37,7 +36,8 @@ from bench.contracts import (
     Traits,
     Weights,
 )
-from bench.registry import DATASETS, METHODS
+from bench.tools.registry import DATASETS, METHODS
+from bench.tools.spec import Spec, build_config, label, parse_spec
 
 _SIDE = 64
 
@@ -120,8 +120,8 @@ def _run(
     device: str = "cpu",
 ) -> Scores:
     """The scores with seed 3, fitted alone, or as one with trials of the seeds ``beside``."""
-    from bench.devices import limit_threads, seed_everything
     from bench.encoders import identify, load_backbone, load_network, load_text_image
+    from bench.tools.devices import limit_threads, seed_everything
 
     limit_threads()
     seed_everything(3)
@@ -244,7 +244,7 @@ def check_dataset(spec: str | Spec, root: Path | None = None) -> None:
     Raises:
         AssertionError: a promise is broken.
     """
-    from bench.plan import check_data, open_catalogue
+    from bench.study.plan import check_data, open_catalogue
 
     parsed = parse_spec(spec) if isinstance(spec, str) else spec
     cls = DATASETS.load(parsed.name)

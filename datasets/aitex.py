@@ -155,7 +155,7 @@ class Aitex(FileDataset):
 
     def prompts(self) -> Mapping[str, Prompts]:
         """The prompts of the categories; fabrics have codes and no names, so all share one."""
-        from bench.prompts import load_prompts
+        from bench.data.prompts import load_prompts
 
         names = [ONE] if self.config.classes == "one" else list(FABRICS)
         shipped = load_prompts(None, self.name)
@@ -301,7 +301,7 @@ class Aitex(FileDataset):
 
     def _cut(self, strip: _Strip) -> _Cut:
         """The boxes of the patches to keep; reads the masks, and the image where its pixels matter."""
-        from bench.images import brightest, rgb, size_of
+        from bench.data.images import brightest, rgb, size_of
 
         whole = _Cut(boxes=(None,))
         if strip.type != GOOD and not strip.masks:

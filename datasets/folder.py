@@ -55,6 +55,6 @@ class Folder(FileDataset):
 
     def prompts(self) -> Mapping[str, Prompts]:
         """Prompts made from the categories' names; the user knows better ones (``--prompts FILE``)."""
-        from bench.prompts import default_prompts
+        from bench.data.prompts import default_prompts
 
         return {name: default_prompts(name) for name in sorted({s.category for s in self.samples()})}

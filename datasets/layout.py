@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Literal
 
 from bench.contracts import GOOD, Finding, Sample
 from bench.errors import BenchError, printable
-from bench.files import name_fault
+from bench.tools.files import name_fault
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # lossless: JPEG would smear a mask's edge

@@ -134,6 +134,6 @@ class MVTec(FileDataset):
 
     def prompts(self) -> Mapping[str, Prompts]:
         """The 15 categories' prompts from the package's ``prompts.yaml``."""
-        from bench.prompts import load_prompts
+        from bench.data.prompts import load_prompts
 
         return load_prompts(None, self.name)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from bench.contracts import Context, ImageSet, Scores, TextImageEncoder, TrainingSet, Traits
 from bench.errors import NotApplicable
-from bench.methods._prompts import Floats, mean_text, probability, sentences, unit
+from bench.methods.shared.prompts import Floats, mean_text, probability, sentences, unit
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ deviation loss.
 Differences: the seen categories' normals and labelled anomalies are pooled, where the original trains within
 one category; everything random is seeded (the original seeds after the head is initialised); anomaly maps
 default to the head's own scores, since the official ones are gradients normalised per image; pixels are
-prepared as :mod:`bench.methods._finetune` says.
+prepared as :mod:`bench.methods.shared.finetune` says.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ class DevNet:
         """
         import torch
 
-        from bench.methods import _finetune, _pixels
+        from bench.methods.shared import finetune as _finetune
+        from bench.methods.shared import pixels as _pixels
 
         normals, anomalies = np.flatnonzero(train.labels == 0), np.flatnonzero(train.labels == 1)
         if not len(normals) or not len(anomalies):
@@ -145,8 +146,8 @@ class DevNet:
 
     def score(self, images: ImageSet, context: Context) -> Scores:
         """Image scores, and maps on the backbone's grid (``head``) or on a quarter of the pixels (``grad``)."""
-        from bench.features import in_fixed_batches
-        from bench.methods import _pixels
+        from bench.encoders.features import in_fixed_batches
+        from bench.methods.shared import pixels as _pixels
 
         network = self._network
         if network is None:
@@ -158,7 +159,8 @@ class DevNet:
 
     def features(self, images: ImageSet, context: Context) -> NDArray[np.float32]:
         """``(N, C)``: the fine-tuned backbone's features, averaged over positions and scales."""
-        from bench.methods import _finetune, _pixels
+        from bench.methods.shared import finetune as _finetune
+        from bench.methods.shared import pixels as _pixels
 
         network = self._network
         if network is None:
@@ -179,7 +181,7 @@ class _Network:
     def __init__(self, config: DevNet.Config, context: Context, generator: torch.Generator) -> None:
         import torch
 
-        from bench.methods import _finetune
+        from bench.methods.shared import finetune as _finetune
 
         backbone = context.backbone(config.backbone)
         self.config = config
@@ -195,7 +197,7 @@ class _Network:
         """Normalised ``(B, 3, S, S)`` to scores ``(B,)``, and per scale absolute scores ``(B, 1, h, w)``."""
         import torch
 
-        from bench.methods import _finetune
+        from bench.methods.shared import finetune as _finetune
 
         maps = [self.modules["head"](feature).abs() for feature in self.features(images)]
         scores = [_finetune.top_k_mean(scale.flatten(1), self.config.topk) for scale in maps]
@@ -203,7 +205,7 @@ class _Network:
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Per scale the backbone's ``(B, C, h, w)`` of normalised ``(B, 3, S, S)``."""
-        from bench.methods import _finetune
+        from bench.methods.shared import finetune as _finetune
 
         scales = _finetune.pyramid(images, self.config.n_scales)
         return [_finetune.forward(self.modules["backbone"], scaled) for scaled in scales]
@@ -212,7 +214,7 @@ class _Network:
         """Scores and maps of one batch, on the CPU."""
         import torch
 
-        from bench.methods import _finetune
+        from bench.methods.shared import finetune as _finetune
 
         with torch.no_grad():
             scores, maps = self(self.prepare(pixels))
@@ -220,7 +222,7 @@ class _Network:
 
     def score_with_gradients(self, pixels: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """Scores of one batch, and the smoothed gradients of each with respect to its image, on the CPU."""
-        from bench.methods import _finetune
+        from bench.methods.shared import finetune as _finetune
 
         images = self.prepare(pixels).requires_grad_()
         scores, _ = self(images)

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from bench.contracts import Context, ImageSet, Scores, TextImageEncoder, TrainingSet, Traits
 from bench.errors import BenchError
-from bench.methods._prompts import Floats, text_pairs, unit
+from bench.methods.shared.prompts import Floats, text_pairs, unit
 
 if TYPE_CHECKING:
     import torch
@@ -109,7 +109,7 @@ class MaskClip:
         """Maps on the encoder's grid of patches, and their largest values as image scores."""
         import torch
 
-        from bench.methods import _vit
+        from bench.methods.shared import vit as _vit
 
         config, encoder = self.config, context.encoder(self.config.encoder)
         texts = text_pairs(images, encoder, config.prompts)
@@ -154,7 +154,7 @@ def values(visual: Any, tokens: torch.Tensor, *, resid_ffn: bool) -> tuple[torch
     Returns:
         Features ``(P, E)`` in the joint space, and the keys ``(P, W)``, likewise through the output projection.
     """
-    from bench.methods import _vit
+    from bench.methods.shared import vit as _vit
 
     block = visual.transformer.resblocks[-1]
     _, key, value = _vit.project_in(block, tokens)
@@ -228,8 +228,8 @@ def _mmseg_tokens(
     import torch
     from PIL import Image
 
-    from bench.features import CACHE, in_fixed_batches
-    from bench.methods import _vit
+    from bench.encoders.features import CACHE, in_fixed_batches
+    from bench.methods.shared import vit as _vit
 
     side, patch = image_size or encoder.image_size, visual.conv1.stride[0]
     if side % patch:

@@ -24,7 +24,7 @@ import numpy as np
 
 from bench.contracts import Context, ImageSet, Scores, TextImageEncoder, TrainingSet, Traits
 from bench.errors import BenchError
-from bench.methods._prompts import text_pairs, unit
+from bench.methods.shared.prompts import text_pairs, unit
 
 if TYPE_CHECKING:
     import torch
@@ -87,7 +87,7 @@ class TransMM:
         """
         import torch
 
-        from bench.methods import _vit
+        from bench.methods.shared import vit as _vit
 
         config, encoder = self.config, context.encoder(self.config.encoder)
         texts = text_pairs(images, encoder, config.prompts)
@@ -141,7 +141,7 @@ def explicit_logits(
     """
     import torch
 
-    from bench.methods import _vit
+    from bench.methods.shared import vit as _vit
 
     probabilities = []
     for block in visual.transformer.resblocks[start:]:

@@ -35,7 +35,7 @@ import numpy as np
 
 from bench.contracts import Context, ImageSet, Scores, TextImageEncoder, TrainingSet, Traits
 from bench.errors import BenchError, NotApplicable
-from bench.methods._prompts import TEMPLATES, Floats, ensemble, mean_text, probability, unit
+from bench.methods.shared.prompts import TEMPLATES, Floats, ensemble, mean_text, probability, unit
 
 if TYPE_CHECKING:
     import torch
@@ -245,8 +245,8 @@ def encode_windows(
     """
     import torch
 
-    from bench.features import CACHE, in_fixed_batches
-    from bench.methods import _vit
+    from bench.encoders.features import CACHE, in_fixed_batches
+    from bench.methods.shared import vit as _vit
 
     if max(sides) > min(grid):
         raise BenchError(f"windows of {max(sides)} patches do not fit into {encoder.name}'s {grid[0]}x{grid[1]}")

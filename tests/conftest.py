@@ -6,9 +6,12 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from toy_data import write_toy_data
+from toy_plugin import build_wheel, forget_plugins, install
 
 # One thread per process, as trials run: on a busy machine more of them mostly wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -44,3 +47,30 @@ def real_weights() -> Path:
     if not file.is_file():
         pytest.skip(f"no real weights: {file} does not exist (set ZSAD_SHARED_WEIGHTS)")
     return file
+
+
+@pytest.fixture
+def toy_root(tmp_path: Path) -> Path:
+    """Three categories in MVTec layout, 4 + 3 normal images and two types of 12 and 3 anomalies each."""
+    root = tmp_path / "toy"
+    write_toy_data(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def plugin_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which pip has installed the throw-away distribution."""
+    folder = tmp_path_factory.mktemp("plugin")
+    install(build_wheel(folder), folder / "site")
+    return folder / "site"
+
+
+@pytest.fixture
+def plugin(plugin_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The throw-away distribution, importable here and in processes started from here."""
+    monkeypatch.syspath_prepend(str(plugin_folder))
+    path = os.pathsep.join(filter(None, [str(plugin_folder), os.environ.get("PYTHONPATH")]))
+    monkeypatch.setenv("PYTHONPATH", path)
+    forget_plugins()
+    yield plugin_folder
+    forget_plugins()

@@ -8,8 +8,8 @@ import pytest
 import torch
 import trees
 
-from bench.registry import DATASETS, METHODS
 from bench.testing import check_dataset, check_method
+from bench.tools.registry import DATASETS, METHODS
 
 # Options that make a method quick; every method must stand here, variants may.
 QUICK = [

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from bench.cli import main
+from bench.cli.main import main
 
 QUICK = "promptad[iters=3,ffn=64],devnet[epochs=1,steps_per_epoch=2]"
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from bench.config import Spec, parse_spec
 from bench.contracts import Backbone, Network, TextImageEncoder, Weights
 from bench.errors import BenchError
-from bench.registry import ENCODERS
+from bench.tools.registry import ENCODERS
+from bench.tools.spec import Spec, parse_spec
 
 
 class Provider(Protocol):

@@ -14,10 +14,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.config import Spec, build_config
 from bench.contracts import Backbone, Network, TextImageEncoder, Weights
 from bench.encoders.weights import check_state, read_state, require_file, sha256
 from bench.errors import BenchError, unknown
+from bench.tools.spec import Spec, build_config
 
 if TYPE_CHECKING:
     import torch

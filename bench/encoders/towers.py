@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from bench.contracts import ImageFeatures, ImageSet
-from bench.devices import full_precision
+from bench.encoders.features import CACHE, FeatureCache, in_fixed_batches
 from bench.errors import BenchError
-from bench.features import CACHE, FeatureCache, in_fixed_batches
-from bench.stopwatch import timed
+from bench.tools.devices import full_precision
+from bench.tools.stopwatch import timed
 
 _TEXT_BATCH = 8  # sentences per pass; usually two are asked for, and a larger batch would be mostly padding
 _ROWS = 1024  # tokens per product in `project`
@@ -32,7 +32,7 @@ class FrozenClip:
     """Any ``open_clip`` model with a plain ViT image tower, in eval mode and without gradients.
 
     A feature depends on its image, the weights and the device alone: images go through the tower in batches of
-    one fixed size (see :func:`bench.features.in_fixed_batches`), so neither the order nor the number of
+    one fixed size (see :func:`bench.encoders.features.in_fixed_batches`), so neither the order nor the number of
     images asked for together changes a bit of it. The number of CPU threads may.
 
     Args:

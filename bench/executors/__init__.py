@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from bench.study import Batch, Task
-from bench.trial import Outcome
+from bench.study.study import Batch, Task
+from bench.trial.trial import Outcome
 
 # (task, what it is doing, steps done, steps in all); called in the driver, often
 Report = Callable[[Task, str, int, int], None]
@@ -36,7 +36,7 @@ class Executor(Protocol):
         ...
 
     def run(self, batches: Iterable[Batch], report: Report) -> Iterator[tuple[Task, Outcome]]:
-        """Carry out batches by :func:`bench.trial.run_together`, in any order; yield each task with its outcome.
+        """Carry out batches by :func:`bench.trial.trial.run_together`, in any order; yield each with its outcome.
 
         Batches are taken from the iterable one by one, only when there is room for them: taking one claims its
         tasks. Closing the generator stops what is running. What a batch's trials do is reported of its first.

@@ -22,11 +22,11 @@ from typing import Any, ClassVar, NamedTuple
 import bench
 from bench.errors import BenchError
 from bench.executors import Report, check_time_limit, log_path, share_log
-from bench.executors.crew import Shift, Worker
+from bench.executors.pool import Shift, Worker
 from bench.executors.shipping import Depot, Files
-from bench.executors.station import Done, News, Station, memory
-from bench.study import Batch, Task
-from bench.trial import Outcome, failed
+from bench.executors.worker import Done, News, Station, memory
+from bench.study.study import Batch, Task
+from bench.trial.trial import Outcome, failed
 
 OBJECT_STORE = 256 * 2**20  # bytes, of a cluster started here: results pass through it, and little else
 LOG = 2**20  # bytes of a trial's output that travel back: the last ones

@@ -18,10 +18,10 @@ from typing import Any, ClassVar
 
 from bench.errors import BenchError
 from bench.executors import Report, check_time_limit, log_path, share_log
-from bench.executors.crew import Shift, Worker
-from bench.executors.station import Done, News, Station, Tracker, memory
-from bench.study import Batch, Task
-from bench.trial import Outcome, run_together
+from bench.executors.pool import Shift, Worker
+from bench.executors.worker import Done, News, Station, Tracker, memory
+from bench.study.study import Batch, Task
+from bench.trial.trial import Outcome, run_together
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class LocalExecutor:
 
     def on_gpu(self, device: str) -> bool:
         """As :meth:`bench.executors.Executor.on_gpu`."""
-        from bench.devices import choose_device
+        from bench.tools.devices import choose_device
 
         return choose_device(device).startswith("cuda")
 
@@ -84,7 +84,7 @@ def visible_gpus(device: str) -> list[str]:
 
     One that is chosen by its number (``cuda:1``), and a Mac's, count as one without a name.
     """
-    from bench.devices import choose_device
+    from bench.tools.devices import choose_device
 
     chosen = choose_device(device)
     if chosen == "cpu":
@@ -99,7 +99,7 @@ def visible_gpus(device: str) -> list[str]:
 
 
 def _in_process(batches: Iterable[Batch], report: Report) -> Iterator[tuple[Task, Outcome]]:
-    from bench.devices import limit_threads
+    from bench.tools.devices import limit_threads
 
     limit_threads()
     for batch in batches:

@@ -20,12 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from bench.config import parse_spec
+from bench.encoders.feature_store import default_root
 from bench.errors import BenchError
-from bench.feature_store import default_root
-from bench.hashing import HashBook, hash_file
-from bench.plan import open_catalogue
-from bench.study import Task
+from bench.study.plan import open_catalogue
+from bench.study.study import Task
+from bench.tools.hashes import HashBook, hash_file
+from bench.tools.spec import parse_spec
 
 CHUNK = 32 * 2**20  # bytes of files that travel at once
 

@@ -13,7 +13,7 @@ they were measured.
 
 from __future__ import annotations
 
-from bench.measured import METRICS_VERSION
+from bench.metrics.blocks import METRICS_VERSION
 from bench.metrics.evaluate import Evaluation, evaluate
 from bench.metrics.exact import binary_metrics, pixel_metrics
 from bench.metrics.resize import resize_bilinear, resize_nearest

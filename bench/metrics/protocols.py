@@ -12,8 +12,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from bench.config import build_config, parse_spec
 from bench.errors import BenchError, shorten, unknown
+from bench.tools.spec import build_config, parse_spec
 
 MaskRule: TypeAlias = Literal["nearest", "antialias", "any", "nearest-1024"]
 Thresholds: TypeAlias = Literal["all", "rising", "falling", "ranks", "bins", "none"]

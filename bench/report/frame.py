@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, unknown
-from bench.measured import readable, version
-from bench.report.table import METRICS
-from bench.store import DEFAULT_ROOT, Store
+from bench.metrics.blocks import readable, version
+from bench.report.tables.table import METRICS
+from bench.store.store import DEFAULT_ROOT, Store
 
 if TYPE_CHECKING:
     from pandas import DataFrame

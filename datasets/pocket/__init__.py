@@ -35,7 +35,7 @@ class Pocket(FileDataset):
     version: ClassVar[str] = "1"
     traits: ClassVar[DatasetTraits] = DatasetTraits(
         title="pocket",
-        source="rendered by bench.datasets.pocket.render",
+        source="rendered by bench.datasets.pocket.make.render",
         eval_size=64,
         needs_root=False,
         encoder="pocket/clip",
@@ -56,6 +56,6 @@ class Pocket(FileDataset):
 
     def prompts(self) -> Mapping[str, Prompts]:
         """The prompts that ship beside the images."""
-        from bench.prompts import load_prompts
+        from bench.data.prompts import load_prompts
 
         return load_prompts(HERE / "prompts.yaml", self.name)

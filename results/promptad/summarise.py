@@ -13,9 +13,9 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
-from bench.config import parse_spec
-from bench.store import Store
-from bench.study import load_study
+from bench.store.store import Store
+from bench.study.study import load_study
+from bench.tools.spec import parse_spec
 
 METRICS = ("image_auroc", "pixel_auroc")
 Place = tuple[str, int, int]  # category, shots, seed

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from trees import FABRICS, aitex, mask, picture, strip
 
-from bench.config import build_config, parse_spec
 from bench.contracts import Dataset, Sample
 from bench.datasets.aitex import Aitex
 from bench.errors import BenchError
+from bench.tools.spec import build_config, parse_spec
 
 
 def dataset(root: Path, options: str = "aitex") -> Aitex:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from trees import category, mask, picture
 
-from bench.config import build_config, parse_spec
 from bench.contracts import Dataset
 from bench.datasets import pocket
 from bench.datasets.folder import Folder
 from bench.datasets.pocket import Pocket
 from bench.errors import BenchError
+from bench.tools.spec import build_config, parse_spec
 
 
 def folder(root: Path, options: str = "folder") -> Folder:

@@ -17,10 +17,10 @@ import torch
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from bench.cli import main
+from bench.cli.main import main
 from bench.contracts import ImageSet
-from bench.feature_store import FeatureStore, default_limit, default_root
-from bench.features import FeatureCache
+from bench.encoders.feature_store import FeatureStore, default_limit, default_root
+from bench.encoders.features import FeatureCache
 
 IMAGES = 40
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench.contracts import ImageSet
-from bench.features import FeatureCache, FeatureKey, ahead, batches, in_fixed_batches
+from bench.encoders.features import FeatureCache, FeatureKey, ahead, batches, in_fixed_batches
 
 SHAPES = {"sum": (1,), "corner": (3,)}
 

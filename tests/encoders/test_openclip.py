@@ -16,11 +16,11 @@ from open_clip.pretrained import _PRETRAINED
 from open_clip.transformer import QuickGELU
 from safetensors.torch import save_file
 
-from bench.config import parse_spec
 from bench.encoders import identify, load_backbone, load_text_image, weights
 from bench.encoders.openclip import _parse
 from bench.encoders.towers import FrozenClip
 from bench.errors import BenchError
+from bench.tools.spec import parse_spec
 
 ARCHITECTURE = {
     "embed_dim": 20,

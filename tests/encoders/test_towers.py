@@ -15,11 +15,11 @@ from PIL import Image
 
 from bench.contracts import TextImageEncoder
 from bench.encoders import towers
+from bench.encoders.feature_store import FeatureStore
+from bench.encoders.features import FeatureCache
 from bench.encoders.towers import FrozenClip
 from bench.errors import BenchError
-from bench.feature_store import FeatureStore
-from bench.features import FeatureCache
-from bench.methods._promptad_text import resolve_layers
+from bench.methods.promptad.text import resolve_layers
 
 
 def by_hand(model: CLIP, pixels: torch.Tensor, quick: bool) -> tuple[torch.Tensor, list[torch.Tensor]]:

@@ -16,8 +16,8 @@ from hostile import Hostile
 from hypothesis import given
 
 import bench
-from bench.arrayfiles import MAX_UNPACKED, load_archive, load_array, read_map
-from bench.mapfiles import Images, load_images
+from bench.metrics.map_files import Images, load_images
+from bench.tools.arrays import MAX_UNPACKED, load_archive, load_array, read_map
 
 KIND = "maps and masks (.npy, .npz, .safetensors, pictures)"
 

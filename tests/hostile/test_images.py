@@ -16,11 +16,11 @@ from hypothesis import given
 from PIL import Image
 from trees import category
 
-from bench.catalogue import Catalogue, check_content
 from bench.contracts import Sample
+from bench.data.catalogue import Catalogue, check_content
+from bench.data.images import read_image, read_mask
 from bench.datasets.folder import Folder
-from bench.imagefiles import MAX_PIXELS
-from bench.images import read_image, read_mask
+from bench.tools.pictures import MAX_PIXELS
 
 KIND = "images and masks"
 

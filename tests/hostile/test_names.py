@@ -17,11 +17,11 @@ from latex_engine import compile_pdf, missing
 from pages import trial
 from studies import keep
 
-from bench.regression import junit
-from bench.regression.verdicts import Check, Result
-from bench.report.formats import render
-from bench.report.table import Table, build_tables
-from bench.store import Store
+from bench.report.check import junit
+from bench.report.check.verdicts import Check, Result
+from bench.report.tables.formats import render
+from bench.report.tables.table import Table, build_tables
+from bench.store.store import Store
 
 KIND = "names in tables, pages and figures"
 

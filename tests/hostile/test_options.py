@@ -10,10 +10,10 @@ import pytest
 from hostile import Hostile
 from hypothesis import given
 
-from bench.config import build_config, config_dict, label, parse_spec, split_specs
+from bench.data.splits import ProtocolConfig
 from bench.metrics.protocols import resolve
-from bench.protocols import ProtocolConfig
-from bench.registry import METHODS
+from bench.tools.registry import METHODS
+from bench.tools.spec import build_config, config_dict, label, parse_spec, split_specs
 
 KIND = "specs and options"
 

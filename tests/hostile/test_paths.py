@@ -14,15 +14,15 @@ from hostile import Hostile
 from hypothesis import given
 from trees import aitex, category, mask, picture
 
-from bench.catalogue import Catalogue
-from bench.config import parse_spec
 from bench.contracts import Finding
+from bench.data.catalogue import Catalogue
 from bench.datasets.aitex import Aitex
 from bench.datasets.folder import Folder
 from bench.datasets.mvtec import MVTec
 from bench.errors import printable
-from bench.plan import check_data, open_catalogue
-from bench.store import Store
+from bench.store.store import Store
+from bench.study.plan import check_data, open_catalogue
+from bench.tools.spec import parse_spec
 
 KIND = "folders, links and names of files"
 

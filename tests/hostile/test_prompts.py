@@ -11,8 +11,8 @@ from hostile import Hostile
 from hypothesis import given
 
 from bench.contracts import Prompts
-from bench.prompts import default_prompts, load_prompts, prompt_hash, read_prompt_file
-from bench.textfiles import MAX_BYTES
+from bench.data.prompts import default_prompts, load_prompts, prompt_hash, read_prompt_file
+from bench.tools.text import MAX_BYTES
 
 KIND = "prompt files (YAML)"
 

@@ -18,9 +18,9 @@ from safetensors.numpy import save
 from studies import keep
 from trial_records import record
 
-from bench.hashing import HashBook
-from bench.regression.pins import measured, read, write
-from bench.store import Store
+from bench.report.check.pins import measured, read, write
+from bench.store.store import Store
+from bench.tools.hashes import HashBook
 
 KIND = "records, studies and pins (JSON)"
 
@@ -249,7 +249,7 @@ def test_any_pins(hostile: Hostile, tmp_path: Path, value: object, place: str) -
 
 @given(value=JSON, place=st.sampled_from(["trial", "metrics", "status", "reason", "provenance"]))
 def test_a_table_of_any_record(hostile: Hostile, tmp_path: Path, value: object, place: str) -> None:
-    from bench.commands.table import load_tables
+    from bench.cli.table import load_tables
 
     store = keep(Store(tmp_path), RECORDS)
     first = RECORDS[0]

@@ -10,9 +10,9 @@ import pytest
 from hostile import Hostile
 from hypothesis import given
 
-from bench.config import parse_spec
-from bench.study import Study, load_study
-from bench.textfiles import MAX_BYTES, parse_yaml
+from bench.study.study import Study, load_study
+from bench.tools.spec import parse_spec
+from bench.tools.text import MAX_BYTES, parse_yaml
 
 KIND = "study files (YAML)"
 

@@ -14,17 +14,17 @@ import tiny
 import torch
 from PIL import Image
 
-from bench.config import build_config, parse_spec
 from bench.contracts import Context, ImageSet, Scores
-from bench.devices import limit_threads, seed_everything
 from bench.encoders import identify, load_network
 from bench.errors import BenchError, NotApplicable
-from bench.methods import _anomalib_run as run
-from bench.plan import prepare
-from bench.registry import METHODS
-from bench.store import Store
-from bench.study import Study
-from bench.trial import run_trial
+from bench.methods.anomalib import run as run
+from bench.store.store import Store
+from bench.study.plan import prepare
+from bench.study.study import Study
+from bench.tools.devices import limit_threads, seed_everything
+from bench.tools.registry import METHODS
+from bench.tools.spec import build_config, parse_spec
+from bench.trial.trial import run_trial
 
 POCKET = "backbone=pocket/resnet"
 RESNET = "backbone=timm/resnet18[weights=random]"

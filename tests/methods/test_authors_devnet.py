@@ -11,8 +11,8 @@ import torch
 from parity import Parity, golden
 
 from bench.encoders import identify, load_backbone
-from bench.methods import _finetune
 from bench.methods.devnet import DevNet, _Network
+from bench.methods.shared import finetune as _finetune
 
 SIDE = 96
 LIMIT = 1e-9  # both sides compute in double precision

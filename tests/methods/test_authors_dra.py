@@ -11,9 +11,10 @@ import torch
 from parity import Parity, golden
 
 from bench.encoders import identify, load_backbone
-from bench.methods import _dra_net, _finetune
-from bench.methods._dra_batches import draw_cut
 from bench.methods.dra import DRA
+from bench.methods.dra import net as _dra_net
+from bench.methods.dra.batches import draw_cut
+from bench.methods.shared import finetune as _finetune
 
 SIDE, N_REF, HEADS = 96, 3, ("holistic", "seen", "pseudo", "residual")
 LABELS = torch.tensor([0, 2, 1, 0, 2, 1])

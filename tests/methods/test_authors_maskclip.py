@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from open_clip.model import CLIP
 from parity import Parity, golden
 
-from bench.methods import _vit
-from bench.methods._prompts import unit
 from bench.methods.maskclip import MaskClipConfig, mmseg_tower, patch_scores, values
+from bench.methods.shared import vit as _vit
+from bench.methods.shared.prompts import unit
 
 AUTHORS = "chongzhou96/MaskCLIP"
 LIMIT = 1e-9  # both sides compute in double precision

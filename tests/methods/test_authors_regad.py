@@ -10,8 +10,8 @@ import torch
 from parity import Parity, golden
 
 from bench.encoders import identify, load_backbone
-from bench.methods import _regad_net as net
 from bench.methods.regad import RegAD
+from bench.methods.regad import net as net
 
 AUTHORS = "MediaBrain-SJTU/RegAD"
 LIMIT = 1e-9  # both sides compute in double precision

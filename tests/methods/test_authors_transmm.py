@@ -14,9 +14,9 @@ from parity import Parity, golden
 from torch.nn import functional as F
 
 from bench.contracts import Prompts
+from bench.encoders.features import FeatureCache
 from bench.encoders.towers import FrozenClip
-from bench.features import FeatureCache
-from bench.methods import _vit
+from bench.methods.shared import vit as _vit
 from bench.methods.transmm import TransMM, TransMMConfig, explicit_logits
 
 AUTHORS = "hila-chefer/Transformer-MM-Explainability"

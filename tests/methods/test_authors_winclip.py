@@ -14,8 +14,8 @@ import tiny
 from parity import Parity, golden
 
 from bench.contracts import ImageSet
+from bench.encoders.features import FeatureCache
 from bench.encoders.towers import FrozenClip
-from bench.features import FeatureCache
 from bench.methods.winclip import WinClip, WinClipConfig
 
 LIMIT = 1e-5  # both sides compute in single precision

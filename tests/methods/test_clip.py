@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from parity import Parity
 from sklearn.metrics import roc_auc_score
 
-from bench.config import build_config, parse_spec
 from bench.contracts import Context, ImageFeatures, ImageSet, Prompts
 from bench.encoders.towers import FrozenClip
 from bench.errors import BenchError, NotApplicable
 from bench.methods.clip import Clip, ClipConfig, draw_steps, sentences
+from bench.tools.spec import build_config, parse_spec
 
 PROMPTS = {
     "thing": Prompts("thing", "a smooth thing", "abnormality of thing is dent"),
@@ -257,7 +257,7 @@ def test_options_that_are_refused(spec: str, message: str) -> None:
 @pytest.mark.parametrize("name", ["clip", "devnet"])
 def test_reading_traits_imports_no_torch(name: str) -> None:
     code = (
-        "import sys; from bench.registry import METHODS; "
+        "import sys; from bench.tools.registry import METHODS; "
         f"cls = METHODS.load({name!r}); cls.traits(cls.Config()); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-P", "-c", code], check=True)

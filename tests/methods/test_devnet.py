@@ -15,13 +15,14 @@ from parity import Parity
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from bench.config import build_config, parse_spec
 from bench.contracts import ImageSet, TrainingSet
 from bench.encoders import identify, load_backbone
+from bench.encoders.features import CACHE
 from bench.errors import BenchError, NotApplicable
-from bench.features import CACHE
-from bench.methods import _finetune, _pixels
 from bench.methods.devnet import DevNet, _Network
+from bench.methods.shared import finetune as _finetune
+from bench.methods.shared import pixels as _pixels
+from bench.tools.spec import build_config, parse_spec
 
 
 def network(**options: Any) -> _Network:

@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from bench.config import build_config, parse_spec
 from bench.contracts import TrainingSet
 from bench.errors import BenchError, NotApplicable
-from bench.methods import _dra_batches, _dra_net, _finetune, _pixels
-from bench.methods._dra_batches import Batches, Cut, cutmix, draw_cut
 from bench.methods.dra import DRA
+from bench.methods.dra import batches as _dra_batches
+from bench.methods.dra import net as _dra_net
+from bench.methods.dra.batches import Batches, Cut, cutmix, draw_cut
+from bench.methods.shared import finetune as _finetune
+from bench.methods.shared import pixels as _pixels
+from bench.tools.spec import build_config, parse_spec
 
 N_REF = 3
 

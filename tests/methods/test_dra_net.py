@@ -10,8 +10,9 @@ import torch
 from by_hand import SIDE, Array
 from parity import Parity
 
-from bench.methods import _dra_net, _finetune
 from bench.methods.dra import DRA, _Scorer
+from bench.methods.dra import net as _dra_net
+from bench.methods.shared import finetune as _finetune
 
 N_REF = 3
 # By the published rules: 0 normal, 1 anomaly, 2 pseudo-anomaly.

@@ -13,12 +13,13 @@ import torch
 from waiting import no_waiting
 
 from bench.contracts import Context, Scores
-from bench.devices import mixed_precision, uses_bfloat16
-from bench.methods import _finetune, _pixels
 from bench.methods.devnet import DevNet
 from bench.methods.dra import DRA
 from bench.methods.mlep import MLEP
 from bench.methods.regad import RegAD
+from bench.methods.shared import finetune as _finetune
+from bench.methods.shared import pixels as _pixels
+from bench.tools.devices import mixed_precision, uses_bfloat16
 
 SHORT: dict[str, Any] = {"epochs": 2, "steps_per_epoch": 2, "batch_size": 6, "n_references": 50}
 METHODS: dict[str, Callable[[], Any]] = {
@@ -88,7 +89,7 @@ def test_mixed_precision_trains_nearly_the_same(name: str, monkeypatch: pytest.M
     monkeypatch.setattr(_finetune, "forward", watched)
     np.testing.assert_array_equal(fit_and_score(name).image, plain.image)
     assert torch.bfloat16 not in seen
-    monkeypatch.setattr("bench.devices.uses_bfloat16", lambda device: True)
+    monkeypatch.setattr("bench.tools.devices.uses_bfloat16", lambda device: True)
     mixed = fit_and_score(name)
     assert torch.bfloat16 in seen
     assert mixed.image.dtype == np.float32

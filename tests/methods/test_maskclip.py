@@ -16,14 +16,14 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.special import erf
 
-from bench.config import build_config, parse_spec
 from bench.contracts import ImageSet, Prompts, Scores
 from bench.encoders import identify, load_text_image
+from bench.encoders.features import CACHE
 from bench.encoders.towers import FrozenClip
 from bench.errors import BenchError
-from bench.features import CACHE
-from bench.methods._prompts import sentences
 from bench.methods.maskclip import MaskClip, MaskClipConfig, patch_scores, values
+from bench.methods.shared.prompts import sentences
+from bench.tools.spec import build_config, parse_spec
 
 Floats = NDArray[np.float64]
 LIMIT = 1e-5

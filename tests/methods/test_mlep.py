@@ -15,12 +15,13 @@ from parity import Parity
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score
 
-from bench.config import build_config, parse_spec
 from bench.contracts import TrainingSet
 from bench.errors import BenchError, NotApplicable
-from bench.methods import _finetune, _pixels
-from bench.methods._mlep_net import EmbedNet, ReconNet, margin_loss
 from bench.methods.mlep import MLEP, Triplets
+from bench.methods.mlep.net import EmbedNet, ReconNet, margin_loss
+from bench.methods.shared import finetune as _finetune
+from bench.methods.shared import pixels as _pixels
+from bench.tools.spec import build_config, parse_spec
 
 T = 3  # triplets per batch
 

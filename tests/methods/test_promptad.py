@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from waiting import no_waiting
 
-from bench.config import build_config, parse_spec
 from bench.contracts import Context, ImageFeatures, ImageSet, Prompts, Scores, TrainingSet
 from bench.errors import BenchError, NotApplicable
-from bench.methods import _promptad_fit
-from bench.methods._promptad_fit import draw_steps
-from bench.methods._promptad_text import Texts, resolve_layers, sentences
 from bench.methods.promptad import PromptAD, PromptADConfig
+from bench.methods.promptad import fit as _promptad_fit
+from bench.methods.promptad.fit import draw_steps
+from bench.methods.promptad.text import Texts, resolve_layers, sentences
+from bench.tools.spec import build_config, parse_spec
 
 SIDE, PATCH, W, E = 32, 8, 24, 16
 TINY = PromptADConfig(D=8, nhead=2, ffn=16, iters=3, n_query=2, episodes_per_step=2)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from parity import Parity
 from torch import Tensor, nn
 
-from bench.methods import _promptad_net as net
-from bench.methods._promptad_loss import deviation_loss, draw_reference, objective, top_mean
 from bench.methods.promptad import PromptADConfig
+from bench.methods.promptad import net as net
+from bench.methods.promptad.loss import deviation_loss, draw_reference, objective, top_mean
 
 W, E, B, N = 12, 10, 3, 9
 CPU = torch.device("cpu")

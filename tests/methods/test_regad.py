@@ -13,12 +13,12 @@ import torch
 import trees
 from numpy.typing import NDArray
 
-from bench.config import build_config, parse_spec
 from bench.contracts import Context, ImageSet, Scores, TrainingSet
 from bench.errors import BenchError, NotApplicable
-from bench.methods import _regad_net as net
-from bench.methods._pixels import load_pixels
 from bench.methods.regad import RegAD
+from bench.methods.regad import net as net
+from bench.methods.shared.pixels import load_pixels
+from bench.tools.spec import build_config, parse_spec
 
 QUICK = RegAD.Config(epochs=2, batch_size=3)
 
@@ -179,10 +179,10 @@ class TestReasons:
                 RegAD(config).fit(world.train, context)
 
     def test_a_zero_shot_study_skips_it_and_says_why(self, tmp_path: Path) -> None:
-        from bench.plan import prepare
-        from bench.store import Store
-        from bench.study import Study
-        from bench.trial import run_trial
+        from bench.store.store import Store
+        from bench.study.plan import prepare
+        from bench.study.study import Study
+        from bench.trial.trial import run_trial
 
         for name in ("bolt", "cloth"):
             trees.category(tmp_path / "data", name, {"dent": 2})

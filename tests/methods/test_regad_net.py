@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from bench.encoders import identify, load_backbone
-from bench.methods import _regad_net as net
 from bench.methods.regad import draw_epoch
+from bench.methods.regad import net as net
 
 ALL = ("rotation", "translation", "flip", "grey", "turn")
 MODES = sorted(set(net.TRANSFORMS) - {"none"})

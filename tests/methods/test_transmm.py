@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from parity import Parity
 from scipy.special import erf
 
-from bench.config import build_config, parse_spec
 from bench.contracts import ImageSet, Prompts, Scores
 from bench.encoders import identify, load_text_image
 from bench.encoders.towers import FrozenClip
 from bench.errors import BenchError
-from bench.methods import _vit
 from bench.methods.clip import Clip, ClipConfig
+from bench.methods.shared import vit as _vit
 from bench.methods.transmm import TransMM, TransMMConfig, explicit_logits, propagate, target_of
+from bench.tools.spec import build_config, parse_spec
 
 Floats = NDArray[np.float64]
 LIMIT = 1e-5

@@ -19,16 +19,15 @@ from numpy.typing import NDArray
 from parity import Parity
 from torch.nn import functional as F
 
-from bench.config import build_config, parse_spec
 from bench.contracts import ImageSet, Prompts, Scores
 from bench.encoders import identify, load_text_image
+from bench.encoders.features import CACHE, FeatureCache
 from bench.encoders.towers import FrozenClip
 from bench.errors import BenchError, NotApplicable
-from bench.features import CACHE, FeatureCache
-from bench.methods import _vit
-from bench.methods._anomalib_winclip import Mended
-from bench.methods._prompts import ensemble
+from bench.methods.anomalib.winclip import Mended
 from bench.methods.clip import Clip, ClipConfig
+from bench.methods.shared import vit as _vit
+from bench.methods.shared.prompts import ensemble
 from bench.methods.winclip import (
     TYPO_TEMPLATES,
     WinClip,
@@ -39,10 +38,11 @@ from bench.methods.winclip import (
     window_patches,
     zero_shot_map,
 )
-from bench.plan import prepare
-from bench.store import Store
-from bench.study import Study
-from bench.trial import run_trial
+from bench.store.store import Store
+from bench.study.plan import prepare
+from bench.study.study import Study
+from bench.tools.spec import build_config, parse_spec
+from bench.trial.trial import run_trial
 
 LIMIT = 1e-5
 PROMPTS = {

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import bench.reported
-from bench.cli import main
+from bench.cli.main import main
 from bench.reported import Reported
 from bench.reported.audit import Audit, audit
 

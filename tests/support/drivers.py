@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.hashing import hash_json
-from bench.scorefile import unpack
-from bench.seal import opened
-from bench.store import FINAL
+from bench.store.checksums import opened
+from bench.store.score_files import unpack
+from bench.store.store import FINAL
+from bench.tools.hashes import hash_json
 
 STUDY = ("--methods", "toy-journal[pause=0.03],toy-brightness", "--shots", "1", "--seeds", "8")
 TRIALS = 3 * 8 + 3

@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 
 from click.testing import CliRunner, Result
 
-from bench.cli import main
+from bench.cli.main import main
 from bench.errors import BenchError
 
 T = TypeVar("T")

@@ -12,11 +12,11 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from trial_records import record
 
-from bench.catalogue import Catalogue
-from bench.cli import main
-from bench.config import parse_spec
-from bench.plan import open_catalogue
-from bench.store import Store
+from bench.cli.main import main
+from bench.data.catalogue import Catalogue
+from bench.store.store import Store
+from bench.study.plan import open_catalogue
+from bench.tools.spec import parse_spec
 
 NOTE = "pocket is a rendered smoke-and-regression set; its numbers say nothing about MVTec AD."
 CATEGORIES = ("chip", "mesh", "wood")

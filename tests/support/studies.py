@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bench.datasets.mvtec import OFFICIAL
-from bench.hashing import hash_json
-from bench.store import Store
+from bench.store.store import Store
+from bench.tools.hashes import hash_json
 
 
 def keep(store: Store, records: Iterable[dict[str, Any]], name: str = "mine") -> Store:

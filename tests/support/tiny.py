@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from open_clip.model import CLIP
 
 from bench.contracts import Backbone, Context, ImageSet, Network, Prompts, TextImageEncoder, TrainingSet
+from bench.encoders.features import FeatureCache
 from bench.encoders.towers import FrozenClip
-from bench.features import FeatureCache
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 CONTEXT_LENGTH, VOCABULARY = 12, 64

@@ -9,7 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from bench.registry import DATASETS, ENCODERS, EXECUTORS, METHODS
+from bench.tools.registry import DATASETS, ENCODERS, EXECUTORS, METHODS
 
 MODULE = '''
 import dataclasses, json, os, sys, time, warnings

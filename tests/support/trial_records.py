@@ -7,10 +7,10 @@ import hashlib
 import json
 from typing import Any
 
-from bench.config import build_config, parse_spec
-from bench.measured import METRICS_VERSION
-from bench.protocols import ProtocolConfig
-from bench.report.table import METRICS
+from bench.data.splits import ProtocolConfig
+from bench.metrics.blocks import METRICS_VERSION
+from bench.report.tables.table import METRICS
+from bench.tools.spec import build_config, parse_spec
 
 TITLES = {"clip": "CLIP", "devnet": "DevNet", "promptad": "PromptAD"}
 DATASETS = {"aitex": "AITEX"}

@@ -1,0 +1,80 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.errors import BenchError, unknown
+from bench.metrics.blocks import AUPIMO, DEFAULT
+from bench.store.store import DEFAULT_ROOT
+
+METRICS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
+
+
+def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--store",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=DEFAULT_ROOT,
+        show_default=True,
+        envvar="BENCH_STORE",
+        help="Where records and scores are kept.",
+    )(command)
+
+
+def metric_protocol_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--metric-protocol",
+        default=DEFAULT,
+        show_default=True,
+        help="How metrics are taken: exact, or what bench rescore has added.",
+    )(command)
+
+
+def best_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--best",
+        type=click.Choice(["tested", "maximum"]),
+        help="Bold: all that no test tells from the best, or the largest.  [default: tested from 2 seeds on]",
+    )(command)
+
+
+def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for decorate in reversed(
+        [
+            click.option("--dataset", "--datasets", "datasets", help="Dataset, or several with commas."),
+            click.option("--data-root", "roots", multiple=True, help="Its folder: DIR, or DATASET=DIR."),
+            click.option("--protocol", help="loo, transfer or oneclass, with options: loo[k=4]."),
+            click.option("--train-dataset", help="With --protocol transfer: the dataset to learn from."),
+            click.option("--train-root", type=click.Path(path_type=Path), help="Its folder."),
+        ]
+    ):
+        command = decorate(command)
+    return command
+
+
+def read_roots(given: tuple[str, ...], datasets: tuple[Any, ...]) -> dict[str, Path]:
+    names = [spec.name for spec in datasets]
+    roots: dict[str, Path] = {}
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if not (equals and name in names):
+            if len(set(names)) > 1:
+                raise BenchError(f"--data-root {text}: say of which dataset, {names[0]}=DIR")
+            name, folder = names[0], text
+        if name in roots:
+            raise BenchError(f"--data-root {text}: the folder of {name} is given already, {roots[name]}")
+        roots[name] = Path(folder).expanduser()
+    return roots
+
+
+def read_metrics(text: str | None) -> tuple[str, ...]:
+    chosen = tuple(part.strip() for part in (text or "image_auroc,pixel_auroc").split(",") if part.strip())
+    for name in chosen:
+        if name not in (*METRICS, AUPIMO):
+            raise unknown("metric", name, (*METRICS, AUPIMO))
+    return chosen

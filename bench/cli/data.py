@@ -1,0 +1,41 @@
+"""``bench data check``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.group("data")
+def command() -> None:
+    """Look at a dataset's files."""
+
+
+@command.command("check")
+@click.argument("dataset")
+@click.option("--data-root", type=click.Path(path_type=Path), help="Its folder.")
+def data_check(dataset: str, data_root: Path | None) -> None:
+    """Name every broken, missing, misplaced or mismatched file of DATASET; exit 1 if there is one."""
+    from collections import Counter
+
+    from bench.study.plan import check_data, open_catalogue
+    from bench.tools.spec import parse_spec
+
+    catalogue = open_catalogue(parse_spec(dataset), data_root)
+    findings = check_data(catalogue)
+    for finding in findings:
+        click.echo(f"{finding.level}: {finding.path}: {finding.message}")
+    click.echo(f"{catalogue.dataset.traits.title} ({catalogue.label})")
+    for category in catalogue.categories:
+        counts = Counter((s.split, s.anomalous) for s in catalogue.samples.values() if s.category == category)
+        types = {s.type for s in catalogue.samples.values() if s.category == category and s.anomalous}
+        click.echo(
+            f"  {category}: {counts['train', False]} train, {counts['test', False]} test normal, "
+            f"{counts['test', True]} test anomalous of {len(types)} types"
+        )
+    errors = sum(finding.level == "error" for finding in findings)
+    if errors:
+        click.echo(f"{errors} errors", err=True)
+        raise click.exceptions.Exit(1)
+    click.echo(f"no error; fingerprint {catalogue.fingerprint}")

@@ -1,0 +1,185 @@
+"""``bench explain-gap``: how much of a difference between papers is the metric's."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bench.cli._options import store_option
+from bench.cli._side_by_side import (
+    evaluate_files,
+    file_options,
+    print_reasons,
+    read_files,
+    read_protocols,
+    spread,
+    table,
+)
+from bench.errors import BenchError, unknown
+
+if TYPE_CHECKING:
+    from bench.cli._gap import Group
+    from bench.metrics import Evaluation
+    from bench.metrics.protocols import MetricProtocol
+    from bench.store.store import Store
+
+EVERY = "exact,grid200,ader50,openiad,devnet-perimage,winclip-cy"
+Rows = dict[str, dict[str, float | None]]
+
+
+@click.command("explain-gap")
+@file_options
+@click.option("--study", "study_name", help="A study that was run here.  [default without --maps: the latest]")
+@click.option("--data-root", "roots", multiple=True, help="The data's folder, if moved: DIR, or DATASET=DIR.")
+@click.option("--method", help="Only trials of this method, as the tables call it.")
+@click.option("--category", help="Only trials of this category.")
+@click.option(
+    "--protocol",
+    "--metric-protocol",
+    "protocols",
+    default=EVERY,
+    help="Metric protocols, with commas.  [default: all]",
+)
+@store_option
+def command(
+    maps: Path | None,
+    masks: Path | None,
+    scores: Path | None,
+    eval_size: str | None,
+    aupimo: bool,
+    as_json: bool,
+    study_name: str | None,
+    roots: tuple[str, ...],
+    method: str | None,
+    category: str | None,
+    protocols: str,
+    store: Path,
+) -> None:
+    """One set of scores under all metric protocols, side by side, and what sets them apart.
+
+    \b
+    bench explain-gap --study quick
+    bench explain-gap --maps out/bottle --masks mvtec/bottle
+
+    Nothing is trained or scored again: the differences are the metrics' alone.
+    """
+    if (maps is None) != (masks is None):
+        raise BenchError("--maps and --masks go together")
+    if maps is not None and study_name is not None:
+        raise BenchError("give --study, or --maps and --masks, not both")
+    chosen = read_protocols(protocols, eval_size)
+    if maps is not None and masks is not None:
+        images = read_files(maps, masks, scores)
+        found = evaluate_files(images, chosen, aupimo)
+        title = f"{maps}: {len(images.names)} images, {int(images.labels.sum())} anomalous"
+        results = {title: {name: each.metrics for name, each in found.items()}}
+        _print(results, chosen, as_json)
+        print_reasons(found)
+        return
+    if scores is not None:
+        raise BenchError("--scores goes with --maps and --masks")
+    _explain_study(store, study_name, roots, method, category, protocols, eval_size, aupimo, as_json)
+
+
+def _explain_study(
+    store: Path,
+    study_name: str | None,
+    roots: tuple[str, ...],
+    method: str | None,
+    category: str | None,
+    protocols: str,
+    eval_size: str | None,
+    aupimo: bool,
+    as_json: bool,
+) -> None:
+    from bench.cli._gap import average, group_of, protocol_of
+    from bench.store.scores import StoredScores
+    from bench.store.store import Store
+    from bench.tools.spec import split_specs
+
+    kept = Store(store)
+    records = _records(kept, study_name, method, category)
+    names = [record["trial"]["dataset"]["name"] for record in records]
+    again = StoredScores(kept, _roots(roots, names))
+    texts = [str(spec) for spec in split_specs(protocols)]
+    trials: dict[Group, dict[str, list[tuple[str, dict[str, float | None]]]]] = {}
+    chosen: dict[str, MetricProtocol] = {}
+    reasons: dict[str, Evaluation] = {}
+    with click.progressbar(records, file=sys.stderr, hidden=not sys.stderr.isatty()) as shown:
+        for record in shown:
+            scored = again.open(record)
+            for protocol in (protocol_of(record, text, eval_size) for text in texts):
+                evaluation = scored.measure(protocol, aupimo)
+                chosen.setdefault(protocol.name, protocol)
+                rows = trials.setdefault(group_of(record), {}).setdefault(protocol.name, [])
+                rows.append((record["trial"]["category"], evaluation.metrics))
+                if evaluation.problems or protocol.name not in reasons:
+                    reasons[protocol.name] = evaluation
+    results: dict[str, Rows] = {}
+    for group, by_protocol in trials.items():
+        number = len(next(iter(by_protocol.values())))
+        title = f"{group.title}: mean of {number} trial{'s' if number > 1 else ''}"
+        results[title] = {name: average(rows) for name, rows in by_protocol.items()}
+    _print(results, list(chosen.values()), as_json)
+    print_reasons(reasons)
+
+
+def _records(
+    store: Store, study_name: str | None, method: str | None, category: str | None
+) -> list[dict[str, Any]]:
+    """The finished trials of a study that were asked for."""
+    from bench.report.tables.records import checked
+
+    studies = store.study_names()
+    if not studies:
+        raise BenchError(f"no study was run in {store.root} yet; give --maps and --masks, or: bench run")
+    if study_name is not None and study_name not in studies:
+        raise unknown("study", study_name, studies)
+    name = study_name or studies[0]
+    content = store.study(name) or {}
+    found = (store.record(key) for key in content.get("keys", []))
+    every = checked(record for record in found if record is not None)
+    done = [record for record in every if record["status"] == "ok"]
+    for what, wanted, place in (("method", method, "label"), ("category", category, None)):
+        if wanted is None:
+            continue
+        have = {id(r): r["trial"][what][place] if place else r["trial"][what] for r in done}
+        if wanted not in have.values():
+            raise unknown(f"{what} of study {name}", wanted, set(have.values()))
+        done = [record for record in done if have[id(record)] == wanted]
+    if not done:
+        raise BenchError(f"study {name} has no finished trial yet; run it first")
+    return done
+
+
+def _roots(given: tuple[str, ...], names: list[str]) -> dict[str, Path]:
+    from bench.cli._options import read_roots
+    from bench.tools.spec import Spec
+
+    return read_roots(given, tuple(Spec(name) for name in dict.fromkeys(names)))
+
+
+def _print(results: Mapping[str, Rows], chosen: list[MetricProtocol], as_json: bool) -> None:
+    from bench.metrics.protocols import describe
+
+    if as_json:
+        content = {
+            "results": results,
+            "protocols": {
+                each.name: {"differs": describe(each), "sources": list(each.sources)} for each in chosen
+            },
+        }
+        click.echo(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
+        return
+    for title, rows in results.items():
+        click.echo(title)
+        for line in table({**rows, "spread": spread(rows)} if len(rows) > 1 else rows):
+            click.echo(line)
+        click.echo()
+    for each in chosen:
+        click.echo(f"{each.name}: {describe(each)}")

@@ -1,0 +1,213 @@
+"""``bench table``: the tables of a study, from its records alone."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+import click
+
+from bench.cli._options import METRICS, best_option, metric_protocol_option, read_metrics, store_option
+from bench.errors import BenchError, unknown
+from bench.metrics.blocks import DEFAULT
+from bench.store.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from bench.report.tables.formats import Format
+    from bench.report.tables.model import Best
+    from bench.report.tables.table import Style, Table
+
+PLAIN = "plain"  # categories and methods, as opposed to a layout
+
+
+@click.command("table")
+@click.option(
+    "--study", "study_names", multiple=True, help="A study that was run here, or several.  [default: the latest]"
+)
+@click.option(
+    "--layout", help="Rows and columns: table1 to table4 of the paper, or plain.  [default: the study's]"
+)
+@click.option("--metrics", help=f"One plain table each: {','.join(METRICS)}.")
+@metric_protocol_option
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["terminal", "markdown", "csv", "latex", "html"]),
+    default="terminal",
+    show_default=True,
+)
+@click.option("--percent", is_flag=True, help="Percent with one decimal instead of fractions.")
+@click.option(
+    "--deviation/--no-deviation", "deviations", default=True, help="Deviations over seeds.  [default: on]"
+)
+@best_option
+@click.option("--second", is_flag=True, help="Mark the second, too.")
+@click.option("--why", metavar="CELL", help="The trials behind a number, as in promptad/1-shot/wood.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file.")
+@store_option
+def command(
+    study_names: tuple[str, ...],
+    layout: str | None,
+    metrics: str | None,
+    metric_protocol: str,
+    format_: Format,
+    percent: bool,
+    deviations: bool,
+    best: Best | None,
+    second: bool,
+    why: str | None,
+    output: Path | None,
+    store: Path,
+) -> None:
+    """Print the tables of studies that were run, or the trials behind one of their numbers.
+
+    Rows are categories or what the layout has, numbers are means over seeds with their deviations.
+    """
+    results = Store(store)
+    studies = [chosen_study(results, name) for name in study_names or (None,)]
+    chosen = read_metrics(metrics)
+    if metrics and layout not in (None, PLAIN):
+        raise BenchError(
+            f"--layout {layout} has metrics of its own; leave out --metrics, or take --layout {PLAIN}"
+        )
+    layout = PLAIN if metrics else layout
+    style: Style = {"percent": percent, "deviations": deviations, "best": best, "second": second}
+    if why is None:
+        print_tables(results, studies, chosen, format_, output, layout, metric_protocol, **style)
+    else:
+        explain(results, studies, why, chosen if metrics else None, layout, metric_protocol, **style)
+
+
+def chosen_study(store: Store, name: str | None) -> str:
+    """The name of a study that was run here, by default the latest's.
+
+    Raises:
+        BenchError: there is none, or none of that name.
+    """
+    names = store.study_names()
+    if not names:
+        raise BenchError(f"no study was run in {store.root} yet; start with: bench run")
+    if name is not None and name not in names:
+        raise unknown("study", name, names)
+    return name or names[0]
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Without looking for garbage, for as long as records are read and told of.
+
+    They are a million small objects of which none is garbage, and looking through them again and again takes a
+    third of the time.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@uncollected()
+def load_tables(
+    store: Store,
+    studies: str | Sequence[str],
+    metrics: tuple[str, ...],
+    *,
+    layout: str | None = PLAIN,
+    methods: Sequence[str] | None = None,
+    metric_protocol: str = DEFAULT,
+    **style: Unpack[Style],
+) -> list[Table]:
+    """The tables of a study, or of several together, from their records.
+
+    Args:
+        store: where they were run.
+        studies: their names.
+        metrics: of the plain tables; see :func:`bench.report.tables.table.build_tables`.
+        layout: of :data:`bench.report.tables.paper.LAYOUTS`, ``plain``, or None for the first study's own.
+        methods: of the plain tables.
+        metric_protocol: which of the records' metric protocols.
+        style: see :class:`bench.report.tables.table.Style`.
+
+    Raises:
+        BenchError: none of the trials has finished; an unknown layout; a method that is not in the studies.
+    """
+    from bench.report.tables.paper import build_layout
+    from bench.report.tables.table import build_tables
+
+    names = [studies] if isinstance(studies, str) else studies
+    contents = [store.study(name) or {} for name in names]
+    records = [record for name in names for record in store.study_records(name)]
+    if all(record["status"] == "missing" for record in records):
+        raise BenchError(f"study {', '.join(names)} has no finished trial yet; run it first")
+    hashes = (
+        f"study {name}, SHA-256 of its trials {content.get('hash')}"
+        for name, content in zip(names, contents, strict=True)
+    )
+    style = {**style, "study": "; ".join(hashes)}
+    if layout is None:
+        layout = contents[0].get("layout") or PLAIN
+    if layout != PLAIN:
+        return build_layout(layout, records, protocol=metric_protocol, **style)
+    known = dict.fromkeys(method for content in contents for method in content.get("methods", ()))
+    chosen = methods or list(known) or None
+    return build_tables(records, metrics=metrics, protocol=metric_protocol, methods=chosen, **style)
+
+
+def print_tables(
+    store: Store,
+    studies: str | Sequence[str],
+    metrics: tuple[str, ...],
+    format_: Format = "terminal",
+    output: Path | None = None,
+    layout: str | None = PLAIN,
+    metric_protocol: str = DEFAULT,
+    **style: Unpack[Style],
+) -> None:
+    from bench.report.tables.formats import print_table, render_all
+
+    tables = load_tables(store, studies, metrics, layout=layout, metric_protocol=metric_protocol, **style)
+    if output is not None:
+        output.write_text(render_all(tables, format_, records=store.record), encoding="utf-8")
+        click.echo(f"written: {output}", err=True)
+    elif format_ == "terminal":
+        for each in tables:
+            print_table(each)
+            click.echo()
+    else:
+        click.echo(render_all(tables, format_, records=store.record), nl=False)
+
+
+def explain(
+    store: Store,
+    studies: Sequence[str],
+    address: str,
+    metrics: tuple[str, ...] | None = None,
+    layout: str | None = PLAIN,
+    metric_protocol: str = DEFAULT,
+    **style: Unpack[Style],
+) -> None:
+    """Print what is behind a number, of the tables as they are printed or else of any plain one.
+
+    Raises:
+        BenchError: there is no such number, or several.
+    """
+    from bench.report.tables.trace import find, origin, render
+
+    def tables(metrics: tuple[str, ...], layout: str | None) -> list[Table]:
+        return load_tables(store, studies, metrics, layout=layout, metric_protocol=metric_protocol, **style)
+
+    try:
+        found = find(tables(metrics or METRICS, layout), address)
+    except BenchError as error:
+        try:
+            found = find(tables(METRICS, PLAIN), address)
+        except BenchError:
+            raise error from None
+    click.echo(render(origin(found, store.record)), nl=False)
+    click.echo(f"  records in {store.root / 'records'}")

@@ -1,0 +1,1 @@
+"""Datasets as the engine sees them: catalogue, image sets, splits, prompts."""

@@ -1,0 +1,1 @@
+"""Comparison of a study's methods: intervals, ranks, paired tests."""

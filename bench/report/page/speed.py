@@ -1,0 +1,70 @@
+"""Time and memory per method, from the records of its trials."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from bench.report.page.trials import Trial
+from bench.tools.groups import group
+
+# a trial's seconds, as records have them, and the engine's, which are those of no part
+PARTS = ("data", "encode", "fit", "score", "metrics", "engine", "total")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """The finished trials of one method at one number of shots on one device.
+
+    Attributes:
+        shots: None for a method that does not learn.
+        device: as the records say; empty if they do not.
+        trials: how many have durations.
+        seconds: one of :data:`PARTS` -> its median over the trials; None where none has that part.
+        total: seconds of all trials together.
+        passes: images put through a frozen encoder, in all trials together; None if no record says.
+        memory: lowest and highest peak of resident memory in MiB, of the processes that ran the trials; None
+            if no record says.
+    """
+
+    shots: int | None
+    device: str
+    trials: int
+    seconds: dict[str, float | None]
+    total: float
+    passes: int | None
+    memory: tuple[int, int] | None
+
+
+def speeds(trials: Iterable[Trial]) -> list[Speed]:
+    """One for each number of shots and device among the trials of one method, in their order."""
+    timed = (trial for trial in trials if trial.status == "ok" and trial.seconds)
+    groups = group(timed, lambda trial: (trial.shots, str(trial.provenance.get("device") or "")))
+    return [_speed(shots, device, own) for (shots, device), own in groups.items()]
+
+
+def _speed(shots: int | None, device: str, trials: list[Trial]) -> Speed:
+    def numbers(name: str) -> list[int]:
+        return [int(value) for trial in trials if (value := trial.provenance.get(name)) is not None]
+
+    every = [_with_engine(trial.seconds) for trial in trials]
+    found = {part: [seconds[part] for seconds in every if part in seconds] for part in PARTS}
+    memory, passes = numbers("peak_memory_mib"), numbers("encoder_passes")
+    return Speed(
+        shots=shots,
+        device=device,
+        trials=len(trials),
+        seconds={part: statistics.median(values) if values else None for part, values in found.items()},
+        total=sum(found["total"]),
+        passes=sum(passes) if passes else None,
+        memory=(min(memory), max(memory)) if memory else None,
+    )
+
+
+def _with_engine(seconds: Mapping[str, float]) -> Mapping[str, float]:
+    if "total" not in seconds:
+        return seconds
+    parts = sum(value for part, value in seconds.items() if part != "total")
+    # parts are rounded one by one, so that their sum may exceed the total
+    return {**seconds, "engine": max(0.0, round(seconds["total"] - parts, 3))}

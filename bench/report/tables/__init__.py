@@ -1,0 +1,1 @@
+"""Tables from records, in the terminal, Markdown, CSV and LaTeX."""

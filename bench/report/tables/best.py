@@ -1,0 +1,141 @@
+"""What stands in bold: the largest number, or all that no test tells from the best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import get_args
+
+from bench.errors import unknown
+from bench.report.tables.model import Best, Cell, Table
+from bench.report.tables.naming import K
+from bench.tools.groups import group
+
+_TESTED = "not distinguishable from the best {of} (two-sided, 5 %, Holm). "
+_CATEGORIES = (
+    "Category rows: paired t test over seeds, one-sample against a method without seeds. "
+    "Average: signed-rank test over categories (here {}). "
+    "Without enough seeds or categories for a test: the largest number."
+)
+_AVERAGES = "Signed-rank test over categories (here {}); without enough categories for a test: the largest number."
+RULES: tuple[str, ...] = get_args(Best)
+
+Contest = Sequence[tuple[int, int]]  # the places, as row and column, of cells that compete with each other
+
+
+def by_row(table: Table) -> list[Contest]:
+    """In each row, the cells of each column group."""
+    groups = group(range(len(table.columns)), lambda i: table.columns[i].group).values()
+    return [[(row, column) for column in columns] for row in range(len(table.rows)) for columns in groups]
+
+
+def by_column(table: Table) -> list[Contest]:
+    """The cells of each column."""
+    return [[(row, column) for row in range(len(table.rows))] for column in range(len(table.columns))]
+
+
+def mark_best(table: Table, contests: Iterable[Contest], rule: Best | None, of: str) -> Table:
+    """The table with ranks, and its best cells marked.
+
+    A cell has a rank if it has a number that is no incomplete average, and there is another number in its
+    contest. Equal numbers, as printed, have one rank.
+
+    ``maximum``: the best is the largest number as printed; equal ones are all best.
+
+    ``tested``: so is every number that no test tells from the largest one, two-sided at 5 %, with Holm's
+    correction over the comparisons of the contest.
+
+    * Categories: a paired t test over the seeds that both have (``bench.report.statistics.seeds_p_value``). A
+      method without seeds is a constant: the other's seeds are tested against it, and two constants are
+      different if they differ in print.
+    * Averages: Wilcoxon's signed-rank test over the categories, which have one number per method each.
+    * Where there are too few seeds (fewer than two in common) or too few categories (so few that no outcome
+      could be significant) there is no test, and only the largest number is best.
+
+    Numbers that are equal as printed are never told apart.
+
+    Args:
+        table: without ranks.
+        contests: what competes with what; a cell belongs to one contest at most.
+        rule: by default ``tested`` if any number comes from two seeds or more, else ``maximum``.
+        of: of what the best is, for the footnote: ``of its column``.
+
+    Raises:
+        BenchError: an unknown rule.
+    """
+    cells = [list(row.cells) for row in table.rows]
+    if rule is None:
+        spread = any(cell.deviation is not None for row in cells for cell in row)
+        rule = "tested" if spread else "maximum"
+    if rule not in RULES:
+        raise unknown("rule for the best", rule, RULES)
+    for contest in contests:
+        ranked = _ranked({(row, column): cells[row][column] for row, column in contest})
+        best = {place for place, cell in ranked.items() if cell.rank == 1}
+        if rule == "tested" and ranked:
+            averages = all(cell.average for cell in ranked.values())
+            best |= _close(ranked) if averages else _alike(ranked)
+        for (row, column), cell in ranked.items():
+            cells[row][column] = replace(cell, best=(row, column) in best)
+    rows = tuple(replace(row, cells=tuple(own)) for row, own in zip(table.rows, cells, strict=True))
+    return replace(table, rows=rows, best=rule, best_note=_note(table, rule, of))
+
+
+def _note(table: Table, rule: Best, of: str) -> str:
+    if rule == "maximum":
+        return f"best {of}."
+    averages = [cell for row in table.rows for cell in row.cells if cell.average]
+    numbers = sorted({cell.categories or 0 for cell in averages})
+    only = len(averages) == sum(len(row.cells) for row in table.rows)
+    told = (_AVERAGES if only else _CATEGORIES).format(" and ".join(map(str, numbers)))
+    return _TESTED.format(of=of) + told
+
+
+def _ranked(cells: Mapping[K, Cell]) -> dict[K, Cell]:
+    """Those of the cells that compete, with their ranks."""
+    numbers = {
+        place: round(cell.mean, 3)
+        for place, cell in cells.items()
+        if cell.mean is not None and not cell.incomplete
+    }
+    if sum(cell.mean is not None for cell in cells.values()) < 2:
+        return {}
+    order = sorted(set(numbers.values()), reverse=True)
+    return {place: replace(cells[place], rank=order.index(number) + 1) for place, number in numbers.items()}
+
+
+def _alike(cells: Mapping[K, Cell]) -> set[K]:
+    """The cells of categories that no test over seeds tells from the largest."""
+    from bench.report.statistics.seeds import seeds_p_value
+
+    largest, smaller = _split(cells)
+    p_values = {i: seeds_p_value(dict(cells[largest].by_seed), dict(cells[i].by_seed)) for i in smaller}
+    return _not_apart({i: p for i, p in p_values.items() if p is not None})
+
+
+def _close(averages: Mapping[K, Cell]) -> set[K]:
+    """The averages that no test over categories tells from the largest."""
+    largest, smaller = _split(averages)
+    if not smaller:
+        return set()
+    from bench.report.statistics.categories import needed_for_pairs, signed_rank
+
+    # An average that competes covers all categories, so that none lacks its number here.
+    means = {place: [mean for _, mean in averages[place].by_category] for place in [largest, *smaller]}
+    best = means[largest]
+    if len(best) < needed_for_pairs(len(smaller)):
+        return set()
+    return _not_apart({i: signed_rank([a - b for a, b in zip(best, means[i], strict=True)]) for i in smaller})
+
+
+def _split(cells: Mapping[K, Cell]) -> tuple[K, list[K]]:
+    """The place of the largest number, and those that are smaller in print."""
+    means = {place: cell.mean for place, cell in cells.items() if cell.mean is not None}
+    return max(means, key=means.__getitem__), [place for place, cell in cells.items() if cell.rank != 1]
+
+
+def _not_apart(p_values: Mapping[K, float]) -> set[K]:
+    from bench.report.statistics.common import ALPHA, holm
+
+    corrected = holm(list(p_values.values()))
+    return {place for place, p in zip(p_values, corrected, strict=True) if p > ALPHA}

@@ -1,0 +1,203 @@
+"""The cells of a table: what the trials behind one number gave, or why there is none."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bench.report.tables.model import AVERAGE, Cell, Place, Status
+from bench.report.tables.naming import Name, Thing
+from bench.report.tables.records import Entry, Grid, one_line
+from bench.tools.groups import group
+
+_WORDS: dict[Status, str] = {  # the worst first
+    "failed": "failed",
+    "undefined": "no value",
+    "skipped": "skipped",
+    "missing": "missing",
+}
+
+
+def size_in_words(block: Mapping[str, Any]) -> str:
+    """The grid of evaluation of one metric protocol's block in a record."""
+    size = block.get("eval_size")
+    if size is None:
+        return "native size"
+    sides = size if isinstance(size, list | tuple) else [size]
+    return "\N{MULTIPLICATION SIGN}".join(map(str, sides)) + " px"
+
+
+def depends_on_size(metric: str) -> bool:
+    """Whether the metric depends on the grid of evaluation."""
+    return not metric.startswith("image_")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One metric of the records of one dataset under one protocol.
+
+    Attributes:
+        dataset, protocol: names of what the records are of.
+        grid: the records.
+        metric, metric_protocol: what is shown of them.
+        size: the grid of evaluation, of which alone numbers are shown; None where the metric does not depend
+            on it.
+    """
+
+    dataset: Name
+    protocol: Name
+    grid: Grid
+    metric: str
+    metric_protocol: str
+    size: str | None
+
+    @functools.cached_property
+    def eval_size(self) -> str:
+        """The grid of evaluation in words; empty if records disagree and the metric does not depend on it."""
+        if self.size is not None:
+            return self.size
+        blocks = (e.metrics.get(self.metric_protocol) for e in self.grid.entries)
+        sizes = {size_in_words(block) for block in blocks if block}
+        return sizes.pop() if len(sizes) == 1 else ""
+
+    def place(self, method: str, category: str, shots: int | None) -> Place:
+        """Where the number of a method's label, a category and a number of shots belongs."""
+        return Place(
+            self.dataset.label,
+            self.protocol.label,
+            method,
+            category,
+            shots,
+            self.metric,
+            self.metric_protocol,
+            self.eval_size,
+        )
+
+    def cells(self, method: Thing, shots: int | None) -> list[Cell]:
+        """The cells of the grid's categories, in their order, and then their average."""
+        seedless = self.grid.seedless(method)
+        expected = [None] if seedless else self.grid.seeds[shots]
+        cells, values = [], []
+        for category in self.grid.categories:
+            entries = self.grid.find(method, category, shots)
+            outcomes = [self._outcome(entries[s]) if s in entries else _Outcome("missing") for s in expected]
+            keys = tuple(e.key for e in entries.values() if e.status != "missing" and e.key)
+            own = {s: o.value for s, o in zip(expected, outcomes, strict=True) if o.value is not None}
+            cells.append(replace(_category_cell(outcomes, keys, seedless), by_seed=tuple(own.items())))
+            values.append(own)
+        cells.append(_average_cell(self.grid.categories, cells, values, expected, seedless))
+        label = self.grid.names[method].label
+        return [
+            replace(cell, place=self.place(label, category, shots))
+            for category, cell in zip([*self.grid.categories, AVERAGE], cells, strict=True)
+        ]
+
+    def _outcome(self, entry: Entry) -> _Outcome:
+        if entry.status != "ok":
+            return _Outcome(entry.status, reason=entry.reason)
+        block = entry.metrics.get(self.metric_protocol)
+        if block is None:
+            return _Outcome("missing", reason=f"not measured under the metric protocol {self.metric_protocol}")
+        if self.size is not None and size_in_words(block) != self.size:
+            return _Outcome("missing", reason=f"measured at {size_in_words(block)}")
+        value = block.get("values", {}).get(self.metric)
+        if value is None:
+            reason = block.get("reasons", {}).get(self.metric) or "the record gives no reason"
+            return _Outcome("undefined", reason=one_line(reason))
+        if not math.isfinite(value):
+            return _Outcome("undefined", reason="the record holds no finite number")
+        elsewhere = ("image score",) if depends_on_size(self.metric) else ("pixel", "maps")
+        # without the counts behind the colon, which differ from trial to trial
+        problems = dict.fromkeys(one_line(problem.partition(":")[0]) for problem in block.get("problems", ()))
+        here = tuple(problem for problem in problems if not any(word in problem for word in elsewhere))
+        return _Outcome("ok", float(value), problems=here)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What one trial gave for one metric."""
+
+    status: Status
+    value: float | None = None
+    reason: str = ""
+    problems: tuple[str, ...] = ()
+
+
+def _category_cell(outcomes: Sequence[_Outcome], keys: tuple[str, ...], seedless: bool) -> Cell:
+    values = [o.value for o in outcomes if o.value is not None]
+    number = len(outcomes)
+    # reasons are alike if they differ in numbers alone, as they do from seed to seed
+    lacking = group(
+        (o for o in outcomes if o.value is None),
+        lambda o: (o.status, re.sub(r"[0-9]+([.][0-9]+)?", "#", o.reason)),
+    )
+    statuses = {status for status, _ in lacking}
+    worst: Status = next((status for status in _WORDS if status in statuses), "missing")
+
+    def count(times: int) -> str:
+        if number == 1:
+            return ""
+        return f" (all {number} seeds)" if times == number else f" ({times} of {number} seeds)"
+
+    said = [f"mean of {len(values)} of {number} seeds"] if values and lacking else []
+    if values or lacking.keys() != {("missing", "")}:  # else nothing was run, and the word alone says it
+        for (status, _), alike in lacking.items():
+            reason = f": {alike[0].reason}" if alike[0].reason else ""
+            reason += " (and alike)" * (len({o.reason for o in alike}) > 1)
+            said.append(_WORDS[status] + count(len(alike)) + reason)
+    problems = Counter(problem for o in outcomes for problem in o.problems)
+    said += [problem + count(times) for problem, times in problems.items()]
+    return Cell(
+        status=("partial" if lacking else "ok") if values else worst,
+        keys=keys,
+        mean=statistics.fmean(values) if values else None,
+        deviation=statistics.stdev(values) if len(values) > 1 else None,
+        structural=seedless,
+        seeds=0 if seedless else len(values),
+        expected=0 if seedless else number,
+        note="; ".join(said),
+    )
+
+
+def _average_cell(
+    categories: Sequence[str],
+    cells: Sequence[Cell],
+    values: Sequence[Mapping[int | None, float]],
+    expected: Sequence[int | None],
+    seedless: bool,
+) -> Cell:
+    """The average of one column; see :func:`bench.report.tables.table.build_tables` for its two numbers."""
+    by_category = {c: cell.mean for c, cell in zip(categories, cells, strict=True) if cell.mean is not None}
+    covered = [by_seed for by_seed in values if by_seed]
+    whole = [seed for seed in expected if all(seed in by_seed for by_seed in covered)] if covered else []
+    per_seed = [statistics.fmean(by_seed[seed] for by_seed in covered) for seed in whole]
+    status: Status = "ok" if len(by_category) == len(cells) else "partial"
+    note = ""
+    if not by_category:
+        alike = len({(cell.status, cell.note) for cell in cells}) == 1
+        status, note = (cells[0].status, cells[0].note) if alike else ("missing", "no category has a value")
+    elif len(whole) < len(expected):
+        status = "partial"
+        note = f"seeds with a value in every averaged category: {len(whole)} of {len(expected)}; "
+        note += "the deviation is theirs" if len(whole) > 1 else "so there is no deviation"
+    return Cell(
+        status=status,
+        keys=tuple(dict.fromkeys(key for cell in cells for key in cell.keys)),
+        mean=statistics.fmean(by_category.values()) if by_category else None,
+        deviation=statistics.stdev(per_seed) if len(per_seed) > 1 else None,
+        structural=seedless,
+        seeds=0 if seedless else len(whole),
+        expected=0 if seedless else len(expected),
+        covered=len(covered),
+        categories=len(cells),
+        by_seed=tuple(zip(whole, per_seed, strict=True)),
+        by_category=tuple(by_category.items()),
+        lacking=tuple((c, cell.note) for c, cell in zip(categories, cells, strict=True) if cell.mean is None),
+        note=note,
+    )

@@ -1,0 +1,66 @@
+"""Tables as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+
+from bench.report.tables.model import Cell, Table
+
+FIELDS = (
+    "dataset",
+    "metric",
+    "protocol",
+    "category",
+    "shots",
+    "method",
+    "mean",
+    "std",
+    "seeds",
+    "status",
+    "reason",
+    "metric_protocol",
+    "eval_size",
+)
+
+
+def render(tables: Iterable[Table]) -> str:
+    """One line per cell; numbers are always fractions in full, whatever the table prints."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")  # None becomes an empty field
+    writer.writerow(FIELDS)
+    for cell in (cell for table in tables for row in table.rows for cell in row.cells):
+        place = cell.place
+        assert place is not None  # every cell of a table has one
+        writer.writerow(
+            [
+                _plain(place.dataset),
+                place.metric,
+                _plain(place.protocol),
+                _plain(place.category),
+                place.shots,
+                _plain(place.method),
+                cell.mean,
+                cell.deviation,
+                None if cell.structural else cell.seeds,
+                cell.status,
+                _plain(_reason(cell)),
+                place.metric_protocol,
+                place.eval_size,
+            ]
+        )
+    return stream.getvalue()
+
+
+def _plain(name: str) -> str:
+    """A name that no spreadsheet takes for a formula: behind an apostrophe if it begins like one (OWASP)."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
+
+
+def _reason(cell: Cell) -> str:
+    note = cell.note or ("no record" if cell.status == "missing" else "")
+    if not cell.incomplete:
+        return note
+    average = f"average of {cell.covered} of {cell.categories} categories"
+    return f"{average}; {note}" if note else average

@@ -1,0 +1,148 @@
+"""The footnotes of a table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from bench.report.tables.model import AVERAGE, INCOMPLETE, NO_SEEDS, NOT_ZERO_SHOT, Note, Table
+from bench.report.tables.naming import Thing
+from bench.report.tables.records import Grid
+from bench.report.tables.text import sentence
+from bench.tools.groups import group
+from bench.tools.spec import parse_spec
+
+ENCODER_FIELDS = ("encoder", "backbone")  # options whose values have a note of their own
+_FEW = 3  # so many methods or numbers are told one by one
+
+
+def footnotes(table: Table, grids: Sequence[Grid], own: Iterable[str] = ()) -> Iterator[Note]:
+    """The footnotes, from what concerns the whole table to what concerns single methods; ``own`` are its own."""
+    known = _Methods(grids)
+    for text in _distinct(e.trial["dataset"].get("note") for grid in grids for e in grid.entries):
+        yield Note(sentence(text))
+    yield from (Note(sentence(text)) for text in own)
+    if table.has_deviations:
+        averages = all(cell.average for row in table.rows for cell in row.cells)
+        text = " of the" if averages else "; in the Average row the deviation is that of the"
+        yield Note(f"Mean ± sample standard deviation over seeds{text} per-seed average over categories.")
+    groups = {column.group for column in table.columns}
+    if any(name.endswith("-shot") for name in groups):
+        yield Note("k-shot: k labelled anomalies per seen category.")
+    alike = [
+        method
+        for method in known.facts
+        if all(e.shots is None for g in grids for e in g.of_method.get(method, ()))
+    ]
+    drawn = [m for m in alike if not all(g.seedless(m) for g in grids if m in g.of_method)]
+    if seedless := known.heads(method for method in alike if method not in drawn):
+        text = "no training and no seeds, so one value per category"
+        text += ", the same in every column group" * (len(groups) > 1)
+        text += f"; the missing deviation ({NO_SEEDS}) is structural" * table.has_deviations
+        yield Note(f"{seedless}: {text}.")
+    if drawn and len(groups) > 1:
+        yield Note(f"{known.heads(drawn)}: no labelled anomalies, so the same in every column group.")
+    if incomplete := _incomplete(table):
+        text = f"average over the categories that have a value: {incomplete}; not compared with the others."
+        yield Note(text, INCOMPLETE)
+    if lacking := _lacking(table):
+        yield Note(f"Left out of averages: {lacking}.")
+    if any(column.mark == NOT_ZERO_SHOT for column in table.columns):
+        foreign = known.heads(m for m, facts in known.facts.items() if not facts.get("zero_shot", True))
+        yield Note(f"not zero-shot, but given images of the target category: {foreign}.", NOT_ZERO_SHOT)
+    marked = [cell for row in table.rows for cell in row.cells if cell.mark]
+    for text, mark in dict.fromkeys((cell.note, cell.mark) for cell in marked):
+        yield Note(sentence(text), mark)
+    if any(cell.status == "missing" and not cell.note for row in table.rows for cell in row.cells):
+        yield Note("missing: there is no record of such a trial.")
+    for text, adapted in group(known.facts, lambda method: known.facts[method].get("adapted")).items():
+        if text:
+            yield Note(f"{known.heads(adapted)}, adapted: {sentence(text)}")
+    if options := known.options():
+        yield Note(f"Not as by default: {options}.")
+    if encoders := known.encoders():
+        yield Note(f"Encoders: {encoders}.")
+    yield from dict.fromkeys(note for grid in grids for note in _unpaired(grid))
+
+
+class _Methods:
+    """The methods of a table: what they are called in it, and what their records say of them.
+
+    Attributes:
+        facts: of each method, what is printed of it.
+    """
+
+    def __init__(self, grids: Sequence[Grid]) -> None:
+        self._own = {method: own for grid in reversed(grids) for method, own in grid.of_method.items()}
+        self._heads = {method: name.head for grid in grids for method, name in grid.names.items()}
+        order = dict.fromkeys(method for grid in grids for method in grid.of_method)
+        self.facts = {method: self._own[method][0].trial["method"] for method in order}
+
+    def heads(self, chosen: Iterable[Thing]) -> str:
+        """What the chosen methods are called."""
+        heads = [self._heads[method] for method in chosen]
+        return "all methods" if len(heads) == len(self.facts) > _FEW else ", ".join(heads)
+
+    def options(self) -> str:
+        """The options that differ from the defaults; without encoders and what stands in the heads."""
+        told: dict[Thing, str] = {}
+        for method in self.facts:
+            options = parse_spec(method.label).options.items()
+            words = [f"{name}={value}" for name, value in options if name not in ENCODER_FIELDS]
+            told[method] = ", ".join(word for word in words if word not in self._heads[method])
+        users = group((method for method in self.facts if told[method]), told.__getitem__)
+        return "; ".join(f"{self.heads(own)} with {text}" for text, own in users.items())
+
+    def encoders(self) -> str:
+        """The encoders with the methods that use them."""
+        users: dict[str, list[Thing]] = {}
+        for method in self.facts:
+            encoders: Mapping[str, Any] = self._own[method][0].trial.get("encoders") or {}
+            for name in _distinct((encoder or {}).get("name") for encoder in encoders.values()):
+                users.setdefault(name, []).append(method)
+        return "; ".join(f"{name} ({self.heads(own)})" for name, own in users.items())
+
+
+def _incomplete(table: Table) -> str:
+    """Which averages cover how many of their categories: row by row, where a row's are all alike."""
+    told: dict[str, list[str]] = {}
+    for row in table.rows:
+        numbers = [
+            (column, cell) for column, cell in zip(table.columns, row.cells, strict=True) if cell.mean is not None
+        ]
+        counts = [f"{cell.covered} of {cell.categories}" if cell.incomplete else "" for _, cell in numbers]
+        alike = len({*counts}) == 1 and len(counts) > 1
+        for (column, _), count in zip(numbers[:1] if alike else numbers, counts, strict=False):
+            names = [row.head] * (row.head != AVERAGE or alike) + [column.head, column.group] * (not alike)
+            told.setdefault(count, []).append(" at ".join(filter(None, names)))
+    if len(told) == 1:
+        return next(iter(told))
+    told.pop("", None)
+    return ", ".join(f"{where} {count}" for count, places in told.items() for where in places)
+
+
+def _lacking(table: Table) -> str:
+    """The categories that averages do not cover, and why, if the table has no row that says so."""
+    shown = {row.head for row in table.rows}
+    cells = (cell for row in table.rows for cell in row.cells if cell.incomplete)
+    lacking = (pair for cell in cells for pair in cell.lacking if pair[0] not in shown)
+    # the number of seeds is the same for all that learn, and others have none
+    pairs = dict.fromkeys((category, re.sub(r" \(all \d+ seeds\)", "", why)) for category, why in lacking if why)
+    reasons = group(pairs, lambda pair: pair[1])
+    return "; ".join(f"{', '.join(name for name, _ in own)} ({why})" for why, own in reasons.items())
+
+
+def _unpaired(grid: Grid) -> Iterator[Note]:
+    """A warning if methods that stand side by side were not given the same splits."""
+    # A method that learns from nothing has no training images, so its split is another one.
+    same = group(grid.entries, lambda e: (e.category, e.shots, e.seed, e.trial["method"].get("trained"))).values()
+    mixed = [own for own in same if len(set(_distinct(e.trial["protocol"].get("manifest") for e in own))) > 1]
+    if mixed:
+        names = ", ".join(_distinct(grid.names[e.method].head for own in mixed for e in own))
+        text = f"Not the same splits: {names} differ in {len(mixed)} of {len(same)} splits"
+        yield Note(f"{text}, so that their numbers are not paired.")
+
+
+def _distinct(texts: Iterable[Any]) -> list[str]:
+    return list(dict.fromkeys(str(text) for text in texts if text))

@@ -1,0 +1,186 @@
+"""Tables of results, made of trial records: rows, columns, cells and ranks.
+
+:mod:`bench.report.tables.model` is what a table consists of, and :mod:`bench.report.tables.formats` prints it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import string
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypedDict, Unpack
+
+from bench.report.tables.best import Contest, by_row, mark_best
+from bench.report.tables.cells import Measure, depends_on_size, size_in_words
+from bench.report.tables.model import AVERAGE, METRICS, NOT_ZERO_SHOT, Best, Cell, Column, Row, Table
+from bench.report.tables.naming import Thing, unique_names
+from bench.report.tables.notes import footnotes
+from bench.report.tables.records import Entry, Grid, check_names, choose, read
+from bench.tools.groups import group
+
+__all__ = ["METRICS", "Cell", "Style", "Table", "build_tables"]
+
+
+class Style(TypedDict, total=False):
+    """How tables are shown.
+
+    percent: print percentages with one decimal instead of fractions with three.
+    best: ``tested`` or ``maximum``: what stands in bold. By default ``tested`` if any number comes from two
+        seeds or more.
+    deviations: print them (the default).
+    second: mark the second of those that compete.
+    study: the study that the records are of, for the comment line in LaTeX.
+    """
+
+    percent: bool
+    best: Best | None
+    deviations: bool
+    second: bool
+    study: str
+
+
+def build_tables(
+    records: Iterable[Mapping[str, Any]],
+    *,
+    metrics: Sequence[str] = ("image_auroc",),
+    protocol: str = "exact",
+    methods: Sequence[str] | None = None,
+    **style: Unpack[Style],
+) -> list[Table]:
+    """Tables of trial records: one for each dataset, protocol and metric.
+
+    Rows are the categories, sorted, and their average. Columns are grouped by shots; a method that does not
+    learn stands in every group. A cell is the mean over seeds with the sample standard deviation.
+
+    **The Average row.** Its number is the mean of the column's category means, which with all trials there
+    is the mean over seeds of the per-seed averages over categories. Its deviation is the sample standard
+    deviation over seeds of these per-seed averages, so that it is the spread of the number it stands beside
+    (not the mean of the categories' deviations, nor the spread between categories). Only seeds with a value
+    in every covered category enter the deviation. An average that does not cover all categories is marked
+    and does not compete for the best.
+
+    **The best** of a row and column group are all numbers that no test tells from the largest one, or the
+    largest alone; :func:`bench.report.tables.best.mark_best` says by which tests.
+
+    **What is kept apart.** Records that differ in the method's version, config or encoders, or in the
+    prompts, are different columns; in the data's fingerprint or version, or the protocol's options, different
+    tables; for pixel metrics also in the grid of evaluation. A record that differs from another in anything
+    else, such as the split, cannot share its cell: that is an error.
+
+    Args:
+        records: trial records; several with one key count once, the last ``ok`` one if there is any. A
+            planned trial that has not run yet may stand as ``{"status": "missing", "trial": ...}``, so
+            that its cell, seed or category is known to be missing.
+        metrics: names as in the records, see :data:`METRICS`.
+        protocol: which of the records' metric protocols.
+        methods: labels, or names for all variants of a method: which ones, and their order. By default
+            all, in the order of the records.
+        style: see :class:`Style`.
+
+    Raises:
+        BenchError: an unknown metric, metric protocol or method; records that contradict each other.
+    """
+    entries = read(records)
+    check_names(entries, metrics, protocol)
+    if methods is not None:
+        entries = choose(entries, methods)
+    return [
+        finished(table, [measure.grid], by_row(table), "of its row and column group", style)
+        for measure in measures(entries, metrics, protocol)
+        for table in [_table(measure)]
+    ]
+
+
+def measures(entries: Sequence[Entry], metrics: Sequence[str], protocol: str) -> Iterator[Measure]:
+    """What stands in one table each: every metric of every dataset and protocol, at every grid of evaluation."""
+    datasets = unique_names(e.dataset for e in entries)
+    protocols = unique_names(e.protocol for e in entries)
+    for (data, rules), own in group(entries, lambda e: (e.dataset, e.protocol)).items():
+        grid = Grid(own)
+        for metric in metrics:
+            for size in sizes(own, metric, protocol):
+                yield Measure(datasets[data], protocols[rules], grid, metric, protocol, size)
+
+
+def sizes(entries: Iterable[Entry], metric: str, protocol: str) -> list[str | None]:
+    """The grids of evaluation that need a table each; None where the metric does not depend on it."""
+    if not depends_on_size(metric):
+        return [None]
+    ok = (e.metrics[protocol] for e in entries if e.status == "ok" and protocol in e.metrics)
+    return list(dict.fromkeys(map(size_in_words, ok))) or [None]
+
+
+def _table(measure: Measure) -> Table:
+    grid = measure.grid
+    placed = [(shots, method) for shots in grid.shots for method in grid.of_method]
+    lines = list(zip(*(measure.cells(method, shots) for shots, method in placed), strict=True))
+    rows = [Row(category, line) for category, line in zip(grid.categories, lines[:-1], strict=True)]
+    return Table(
+        dataset=measure.dataset.label,
+        title=measure.dataset.head,
+        metric=measure.metric,
+        metric_protocol=measure.metric_protocol,
+        eval_size=measure.eval_size,
+        protocol=measure.protocol.label,
+        protocol_title=measure.protocol.head,
+        seeds=seeds_in_words(grid),
+        columns=tuple(column(grid, method, shots) for shots, method in placed),
+        rows=(*rows, Row(AVERAGE, lines[-1], average=True)),
+    )
+
+
+def column(grid: Grid, method: Thing, shots: int | None) -> Column:
+    """The column of a method at a number of shots."""
+    label, head = grid.names[method]
+    zero_shot = grid.of_method[method][0].trial["method"].get("zero_shot", True)
+    return Column(head, label, "" if shots is None else f"{shots}-shot", shots, NOT_ZERO_SHOT * (not zero_shot))
+
+
+def seeds_in_words(grid: Grid) -> str:
+    """How many seeds there are, at each number of shots if they differ."""
+    said = {shots: f"{len(seeds) or 'no'} seed{'s' * (len(seeds) != 1)}" for shots, seeds in grid.seeds.items()}
+    if len(set(said.values())) == 1:
+        return next(iter(said.values()))
+    return ", ".join(f"{number} at {shots}-shot" for shots, number in said.items())
+
+
+def finished(
+    table: Table,
+    grids: Sequence[Grid],
+    contests: Iterable[Contest],
+    of: str,
+    style: Style,
+    notes: Sequence[str] = (),
+) -> Table:
+    """The table with ranks, the best marked, its style and its footnotes.
+
+    Args:
+        table: with cells that have none of that.
+        grids: of the records behind it.
+        contests, of: see :func:`bench.report.tables.best.mark_best`.
+        style: how it is shown.
+        notes: of this table alone.
+    """
+    table = replace(
+        table,
+        percent=style.get("percent", False),
+        deviations=style.get("deviations", True),
+        second=style.get("second", False),
+        study=style.get("study", ""),
+    )
+    table = mark_best(table, contests, style.get("best"), of)
+    marks = _marks(table)
+    rows = tuple(
+        replace(row, cells=tuple(replace(cell, mark=marks.get(cell.note, "")) for cell in row.cells))
+        for row in table.rows
+    )
+    table = replace(table, rows=rows)
+    return replace(table, notes=tuple(footnotes(table, grids, notes)))
+
+
+def _marks(table: Table) -> dict[str, str]:
+    """Note -> a, b, ..., z, aa, ...; equal notes share one."""
+    notes = dict.fromkeys(cell.note for row in table.rows for cell in row.cells if cell.note)
+    letters = (itertools.product(string.ascii_lowercase, repeat=n) for n in itertools.count(1))
+    return dict(zip(notes, map("".join, itertools.chain.from_iterable(letters)), strict=False))

@@ -1,0 +1,85 @@
+"""Metrics of stored scores anew: what ``bench rescore`` does to each record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+import bench
+from bench.errors import BenchError
+from bench.metrics.blocks import AUPIMO, DEFAULT, block, is_current, verdict
+from bench.metrics.protocols import resolve
+from bench.store.scores import StoredScores
+from bench.store.store import Store
+from bench.tools.provenance import revision
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one trial.
+
+    Attributes:
+        kind: ``measured``: its record was rewritten; ``current``: there was nothing to do; ``without``: it has
+            no scores, since it was skipped or failed; ``refused``: it could not be measured.
+        reason: why, in the last two cases.
+    """
+
+    kind: Literal["measured", "current", "without", "refused"]
+    reason: str = ""
+
+
+def rescore(store: Store, key: str, scores: StoredScores, protocols: Sequence[str], aupimo: bool) -> Outcome:
+    """Measure a trial's stored scores where its record lacks a metric or has it from another metrics version.
+
+    The record is rewritten whole, and only while no other process runs the trial. Its status follows the guards of
+    the ``exact`` protocol, when that is measured.
+
+    Args:
+        store: holds the record.
+        key: the trial's.
+        scores: opens scores of the same store.
+        protocols: metric protocols, with options; those that the record has, if there are none.
+        aupimo: whether to add AUPIMO, by anomalib; where it is already, it is kept up to date all the same.
+
+    Raises:
+        BenchError: no such protocol; the store cannot be written.
+    """
+    if not store.claim(key):
+        return Outcome("refused", "another process is running it")
+    try:
+        return _rescore(store, key, scores, protocols, aupimo)
+    finally:
+        store.release(key)
+
+
+def _rescore(store: Store, key: str, scores: StoredScores, protocols: Sequence[str], aupimo: bool) -> Outcome:
+    record = store.record(key)
+    if record is None:
+        return Outcome("without", "not run yet")
+    if record["status"] != "ok" and not store.has_scores(record):
+        return Outcome("without", f"{record['status']}: {record['reason']}")
+    metrics = record["metrics"]
+    wanted = {name: aupimo or AUPIMO in metrics.get(name, {}).get("values", ()) for name in protocols or metrics}
+    wanted = wanted or {DEFAULT: aupimo}
+    todo = {name: too for name, too in wanted.items() if not is_current(metrics.get(name), aupimo=too)}
+    if not todo:
+        return Outcome("current")
+    try:
+        scored = scores.open(record)
+        for name, too in todo.items():
+            protocol = resolve(name, scored.eval_size if name == DEFAULT else None)
+            metrics[name] = block(protocol, scored.measure(protocol, too))
+    except (BenchError, ValueError, MemoryError) as error:
+        return Outcome("refused", f"{error}" or type(error).__name__)
+    if DEFAULT in todo:
+        record["status"], record["reason"] = verdict(metrics[DEFAULT])
+    record["provenance"]["rescored"] = {
+        "bench": bench.__version__,
+        "revision": revision(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "protocols": sorted(todo),
+    }
+    store.write(record, None)
+    return Outcome("measured")

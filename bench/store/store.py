@@ -1,0 +1,328 @@
+"""The store: one JSON record and one file of scores per trial, safe to kill and to share.
+
+Layout under the store's root::
+
+    records/ab/<key>.json           what was run, what came out, how long it took
+    scores/ab/<key>.safetensors     image scores and anomaly maps at the method's own grid
+    features/ab/<key>.safetensors   features of the same images, where a figure asked for them
+    manifests/<hash>.json           the splits that records refer to
+    studies/<name>.json             the trials of each study, for ``bench table``
+    locks/                          claims of running processes; they die with their process
+    .../<name>.<digest>.corrupt     a file that was found broken, as it was found
+
+Files are written under a temporary name and renamed, scores before records, so that a record that can be
+read is whole. Records and studies carry a checksum of their content, records also that of their scores: what was
+damaged later is put aside, told of, and run again. Claims are file locks, which the system releases even after
+``kill -9``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from bench.errors import BenchError
+from bench.store.checksums import opened, readable_json, sealed
+from bench.store.score_files import Arrays, pack, unpack
+from bench.tools.files import remove_leftovers, write_atomically
+from bench.tools.hashes import hash_json
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+    from numpy.typing import NDArray
+
+DEFAULT_ROOT = Path("results/runs")
+FORMAT = 1
+_LOG = logging.getLogger(__name__)
+T = TypeVar("T")
+FINAL = ("ok", "skipped")  # a failed trial is tried again
+
+
+class Store:
+    """The records and scores under one folder.
+
+    Args:
+        root: the folder; made when something is first written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._claims: dict[str, BaseFileLock] = {}
+
+    # ------------------------------------------------------------ records
+
+    def record_path(self, key: str) -> Path:
+        return self.root / f"records/{key[:2]}/{key}.json"
+
+    def scores_path(self, key: str) -> Path:
+        return self.root / f"scores/{key[:2]}/{key}.safetensors"
+
+    def record(self, key: str) -> dict[str, Any] | None:
+        """The record of a trial, or None. A record that is not as it was written is put aside as ``*.corrupt``."""
+        return self._sound(key, self.record_path(key), lambda data: _record(data, key))
+
+    def done(self, key: str) -> bool:
+        """Whether a trial needs no more running: its record is final and its scores are there."""
+        record = self.record(key)
+        if record is None or record["status"] not in FINAL:
+            return False
+        return record["status"] == "skipped" or self.has_scores(record)
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """All records, in the order of their keys."""
+        for path in sorted(self.root.glob("records/*/*.json")):
+            record = self.record(path.stem)
+            if record is not None:
+                yield record
+
+    def write(
+        self,
+        record: Mapping[str, Any],
+        scores: Mapping[str, NDArray[Any]] | None,
+        ids: Sequence[str] = (),
+    ) -> None:
+        """Write a trial's scores, then its record; ``ids`` names the images in the order of the scores.
+
+        Raises:
+            BenchError: the store cannot be written (disk full, no permission).
+        """
+        key = record["key"]
+        try:
+            if scores is not None:
+                data = pack(scores, ids)
+                write_atomically(self.scores_path(key), data)
+                kept = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+                record = {**record, "scores": kept}
+            write_atomically(self.record_path(key), sealed(record))
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def has_scores(self, record: Mapping[str, Any]) -> bool:
+        """Whether the scores of a record are there in full length. Whether they are sound, reading them says."""
+        kept = record.get("scores", {})  # records of earlier versions say nothing of their scores
+        path = self.scores_path(record["key"])
+        if kept is None or not path.exists():
+            return False
+        if kept.get("bytes") in (None, path.stat().st_size):
+            return True
+        return self._read_scores(record["key"], kept) is not None  # which puts it aside
+
+    def scores(self, key: str) -> Arrays:
+        """The scores of a trial: ``image`` (N,), ``maps`` (N,h,w) if there are any, and extra maps.
+
+        Raises:
+            BenchError: there are none, or they are not as they were written; then they are put aside.
+        """
+        return self._scored(key)[0]
+
+    def score_ids(self, key: str) -> tuple[str, ...]:
+        """The images of :meth:`scores`, in its order.
+
+        Raises:
+            BenchError: as :meth:`scores`.
+        """
+        return self._scored(key)[1]
+
+    def _scored(self, key: str) -> tuple[Arrays, tuple[str, ...]]:
+        found = self._read_scores(key, (self.record(key) or {}).get("scores", {}))
+        if found is None:
+            raise BenchError(
+                f"scores of trial {key[:12]} cannot be read: they are missing or damaged; run the study again"
+            )
+        return found
+
+    def _read_scores(self, key: str, kept: Mapping[str, Any] | None) -> tuple[Arrays, tuple[str, ...]] | None:
+        if kept is None:
+            return None
+        return self._sound(key, self.scores_path(key), lambda data: _scores(data, kept.get("sha256")))
+
+    # ------------------------------------------------------------ features
+
+    def features_path(self, key: str) -> Path:
+        return self.root / "features" / key[:2] / f"{key}.safetensors"
+
+    def write_features(self, key: str, arrays: Mapping[str, NDArray[Any]], ids: Sequence[str]) -> None:
+        """Keep the features of a trial's images: ``features`` (N,F), and ``image`` (N,), the scores with them.
+
+        Raises:
+            BenchError: the store cannot be written.
+        """
+        try:
+            write_atomically(self.features_path(key), pack(arrays, ids))
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def features(self, key: str) -> Arrays | None:
+        """What :meth:`write_features` has kept of a trial; None if there is nothing that can be read."""
+        found = self._sound(f"features-{key}", self.features_path(key), unpack)
+        return None if found is None else found[0]
+
+    # ------------------------------------------------------------ manifests and studies
+
+    def write_once(self, folder: str, name: str, content: Any) -> None:
+        """Keep ``content`` as ``folder/name.json`` unless it is there already."""
+        if not self.has(folder, name):
+            try:
+                write_atomically(self.root / folder / f"{name}.json", readable_json(content))
+            except OSError as error:
+                raise self._unwritable(error) from None
+
+    def has(self, folder: str, name: str) -> bool:
+        """Whether :meth:`write_once` has kept something under that name."""
+        return (self.root / folder / f"{name}.json").exists()
+
+    def manifest(self, hash_: str) -> dict[str, Any] | None:
+        """A split that records refer to, by its hash; None if it is not there."""
+        path = self.root / "manifests" / f"{hash_}.json"
+        return self._sound(hash_, path, lambda data: _manifest(data, hash_))
+
+    def write_study(self, name: str, content: Mapping[str, Any]) -> None:
+        """Remember a study's trials under its name, replacing an earlier one of that name."""
+        path = self._study_path(name)
+        try:
+            write_atomically(path, sealed(content))
+            others = [other.stat().st_mtime_ns for other in self.root.glob("studies/*.json") if other != path]
+            if path.stat().st_mtime_ns <= (latest := max(others, default=0)):  # the clock was put back
+                os.utime(path, ns=(latest + 1, latest + 1))
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def study(self, name: str) -> dict[str, Any] | None:
+        """A study that was run here, by name; None if there is none.
+
+        Raises:
+            BenchError: what is kept of it is no study.
+        """
+        content = self._sound(f"study-{name}", self._study_path(name), opened)
+        if content is not None and not _is_study(content):
+            raise BenchError(f"what the store keeps of study {name} cannot be read; run the study again")
+        return content
+
+    def _study_path(self, name: str) -> Path:
+        return self.root / "studies" / f"{name}.json"
+
+    def study_records(self, name: str) -> list[dict[str, Any]]:
+        """The records of a study's trials; of those that have not run, their descriptions as ``missing``."""
+        content = self.study(name) or {}
+        found = {key: self.record(key) for key in content.get("keys", [])}
+        missing = [record for record in content.get("missing", []) if found.get(record["key"]) is None]
+        return [record for record in found.values() if record is not None] + missing
+
+    def study_names(self) -> list[str]:
+        """The studies run here, the latest first."""
+        paths = sorted(self.root.glob("studies/*.json"), key=lambda p: (-p.stat().st_mtime_ns, p.name))
+        return [path.stem for path in paths]
+
+    # ------------------------------------------------------------ broken files
+
+    def _sound(self, claim: str, path: Path, read: Callable[[bytes], T | None]) -> T | None:
+        """What ``read`` makes of a file; None if there is no file, or if it is broken, which ends it here."""
+        try:
+            content = read(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        if content is None:
+            self._put_aside(claim, path, read)
+        return content
+
+    def _put_aside(self, claim: str, path: Path, read: Callable[[bytes], Any]) -> None:
+        """Rename a broken file, unless another process is at it, and say so."""
+        ours = claim in self._claims
+        try:
+            if not ours and not self.claim(claim):
+                return
+            try:
+                data = path.read_bytes()
+                if read(data) is None:  # it was not replaced before we had the claim
+                    # named by its content, so that none takes another's place
+                    aside = path.with_name(f"{path.stem}.{hashlib.sha256(data).hexdigest()[:8]}.corrupt")
+                    path.replace(aside)
+                    _LOG.warning("%s was damaged; it is put aside as %s and does not count", path, aside.name)
+            finally:
+                if not ours:
+                    self.release(claim)
+        except FileNotFoundError:
+            return
+        except (OSError, BenchError) as error:
+            _LOG.warning("%s is damaged and does not count; it cannot be put aside: %s", path, error)
+
+    # ------------------------------------------------------------ claims
+
+    def claim(self, key: str) -> bool:
+        """Take a trial for this process; False if this or another process has it."""
+        from filelock import FileLock, Timeout
+
+        if key in self._claims:
+            return False
+        lock = FileLock(self.root / "locks" / f"{key}.lock")
+        try:
+            (self.root / "locks").mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+            for path in (self.record_path(key), self.scores_path(key)):
+                remove_leftovers(path)  # nobody else writes these files now
+        except Timeout:
+            return False
+        except OSError as error:
+            lock.release()
+            raise self._unwritable(error) from None
+        self._claims[key] = lock
+        return True
+
+    def release(self, key: str) -> None:
+        """Give a claimed trial back."""
+        lock = self._claims.pop(key, None)
+        if lock is not None:
+            # While it is held: whoever waits for a file that is gone does not get it, and opens a new one.
+            with contextlib.suppress(OSError):
+                Path(lock.lock_file).unlink()
+            lock.release()
+
+    def release_all(self) -> None:
+        """Give back whatever is still claimed."""
+        for key in list(self._claims):
+            self.release(key)
+
+    def _unwritable(self, error: OSError) -> BenchError:
+        if error.errno == errno.EMFILE:
+            return BenchError(
+                "too many open files: a trial that runs, or waits for its worker, holds one; raise the limit "
+                "(ulimit -Hn), or take fewer --workers or --together"
+            )
+        return BenchError(
+            f"cannot write to the store {self.root}: {error.strerror or error}; "
+            "make room or choose another folder with --store"
+        )
+
+
+def _record(data: bytes, key: str) -> dict[str, Any] | None:
+    record = opened(data, required="scores")
+    if record is None or (record.get("key"), record.get("format")) != (key, FORMAT):
+        return None
+    return record if isinstance(record.get("status"), str) else None
+
+
+def _manifest(data: bytes, hash_: str) -> dict[str, Any] | None:
+    content = opened(data)
+    return None if content is None or hash_json(content) != hash_ else content
+
+
+def _is_study(content: Mapping[str, Any]) -> bool:
+    """Whether its trials' keys are names of files here, and what has not run has a key, too."""
+    keys, missing, methods = (content.get(name, []) for name in ("keys", "missing", "methods"))
+    lists = all(isinstance(each, list) for each in (keys, missing, methods))
+    if not lists or not isinstance(content.get("layout", ""), str):
+        return False
+    found = [*keys, *(each.get("key") if isinstance(each, dict) else None for each in missing)]
+    return all(isinstance(key, str) and key.isalnum() for key in found) and all(
+        isinstance(m, str) for m in methods
+    )
+
+
+def _scores(data: bytes, sha256: str | None) -> tuple[Arrays, tuple[str, ...]] | None:
+    return unpack(data) if sha256 in (None, hashlib.sha256(data).hexdigest()) else None

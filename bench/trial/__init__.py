@@ -1,0 +1,1 @@
+"""One trial: split, fit, score, measure."""

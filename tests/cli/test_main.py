@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from bench.cli.main import COMMANDS, main
+
+
+def call(*words: str) -> Result:
+    return CliRunner().invoke(main, list(words))
+
+
+def refused(*words: str) -> str:
+    """The message of a call that must end as a user's error."""
+    result = call(*words)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    assert isinstance(result.exception, SystemExit)
+    return result.stderr
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> list[str]:
+    return ["--store", str(tmp_path / "store")]
+
+
+def test_unknown_names_suggest_the_nearest(store: list[str]) -> None:
+    assert "Did you mean 'promptad'" in refused("run", "--methods", "promtad", *store)
+    assert "Did you mean 'pocket'" in refused("run", "--dataset", "poket", *store)
+    assert "Did you mean 'cmi'" in refused("run", "--methods", "promptad[cmii=off]", *store)
+    assert "Did you mean 'image_auroc'" in refused("run", "--metrics", "image_auc", *store)
+    assert "Did you mean 'quick'" in refused("run", "--study", "quik", *store)
+    assert "Did you mean 'transfer'" in refused("run", "--protocol", "transfr", *store)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--dataset", "mvtec"], "add --data-root DIR"),
+        (["--dataset", "mvtec", "--data-root", "/nonexistent"], "is not a folder"),
+        (["--shots", "one"], "expected whole numbers"),
+        (["--seeds", "-3,"], "none negative"),
+        (["--shots", "1,1"], "stands twice"),
+        (["--methods", "clip[variant"], "write NAME"),
+        (["--protocol", "transfer"], "--train-dataset"),
+        (["--train-dataset", "pocket"], "--protocol transfer"),
+        (["--weights", "other=/nonexistent.safetensors", "--methods", "clip"], "unknown encoder"),
+        (["--weights", "/nonexistent", "--methods", "clip", "--dataset", "pocket"], "say for which encoder"),
+        (["--categories", "nothing"], "unknown category"),
+        (["--prompts", "/nonexistent.yaml"], "nonexistent.yaml"),
+        (["--device", "tpu"], "unknown device"),
+        (["--seeds", " "], "expected whole numbers"),
+        (["--methods", "promptad[lr=nan]"], "not a finite number"),
+        (["--methods", "devnet", "--encoder", "pocket/clip"], "none of the methods uses the encoder pocket/clip"),
+        (
+            ["--methods", "clip", "--backbone", "pocket/resnet"],
+            "uses the backbone pocket/resnet; leave --backbone",
+        ),
+        (["--methods", "clip[encoder=pocket/clip]", "--encoder", "openai/ViT-B-16"], "leave --encoder out"),
+        (["--methods", "devnet", "--prompts", str(Path(__file__))], "none of the methods uses prompts"),
+        (["--data-root", "a", "--data-root", "b"], "the folder of pocket is given already, a"),
+        (["--data-root", "a", "--data-root", "pocket=b"], "--data-root pocket=b: the folder of pocket is given"),
+        (["--weights", "x/y=a", "--weights", "x/y=b"], "--weights x/y=b: those of x/y are given already, a"),
+        (["--weights", "a", "--weights", "b"], "--weights b: a file without a name is given already, a"),
+        (["--protocol", "oneclass[k=4]", "--methods", "clip"], "oneclass has no options"),
+    ],
+)
+def test_mistakes_get_one_clear_line(words: list[str], message: str, store: list[str]) -> None:
+    assert message in refused("run", *words, *store)
+
+
+def test_every_faulty_file_is_named_before_anything_runs(toy_root: Path, store: list[str]) -> None:
+    (toy_root / "bolt/test/good/001.png").write_bytes(b"not an image")
+    Image.new("L", (5, 5), 255).save(toy_root / "cloth/ground_truth/dent/002_mask.png")
+    Image.new("L", (32, 32), 0).save(toy_root / "cloth/ground_truth/dent/003_mask.png")
+    (toy_root / "plate/ground_truth/stain/000_mask.png").unlink()
+    message = refused(
+        "run", "--methods", "clip", "--dataset", "folder", "--data-root", str(toy_root),
+        "--encoder", "pocket/clip", *store,
+    )  # fmt: skip
+    check = call("data", "check", "folder", "--data-root", str(toy_root))
+    assert check.exit_code == 1
+    for text in (message, check.output):
+        assert "bolt/test/good/001" in text
+        assert "cannot be read as an image" in text
+        assert "5x5 pixels, its image 32x32" in text
+        assert "marks no pixel" in text
+        assert "plate" in text
+    assert "nothing was run" in message
+
+
+def test_data_check_counts_and_fingerprints(toy_root: Path) -> None:
+    result = call("data", "check", "folder", "--data-root", str(toy_root))
+    assert result.exit_code == 0
+    assert "bolt: 4 train, 3 test normal, 15 test anomalous of 2 types" in result.stdout
+    assert "fingerprint" in result.stdout
+
+
+def test_split_prints_the_manifest(toy_root: Path) -> None:
+    import json
+
+    words = [
+        "split",
+        "--dataset",
+        "folder",
+        "--data-root",
+        str(toy_root),
+        "--category",
+        "bolt",
+        "--shots",
+        "10",
+    ]
+    short = call(*words).stdout
+    assert "8 normal, 20 anomalous" in short
+    whole = json.loads(call(*words, "--json").stdout)
+    assert whole["hash"] in short
+    assert len(whole["test"]) == 18
+
+
+def test_prompts_can_be_printed_edited_and_given_back(tmp_path: Path) -> None:
+    import yaml
+
+    content = yaml.safe_load(call("prompts", "mvtec").stdout)
+    assert content["mvtec"]["metal_nut"]["label"] == "metal nut"
+    assert len(content["mvtec"]) == 15
+
+
+def test_table_without_a_study_says_how_to_start(store: list[str]) -> None:
+    assert "start with: bench run" in refused("table", *store)
+
+
+def test_a_study_file_with_a_wrong_field_is_refused(tmp_path: Path, store: list[str]) -> None:
+    file = tmp_path / "mine.yaml"
+    for text, message in (
+        ("methods: [clip\n", "not valid YAML"),
+        ("- clip\n", "mapping of fields"),
+        ("method: [clip]\n", "Did you mean 'methods'"),
+        ("methods: [clip]\nshots: [few]\n", "'shots' cannot be read"),
+        ("methods: [clip]\nseeds: '10'\n", "expected whole numbers"),
+        ("methods: [clip]\nencoder:\n", "is empty"),
+        ("methods: [clip]\nlayout: tabel1\n", "Did you mean 'table1'"),
+        ("methods: [clip]\nprotocols: []\ndatasets: [pocket]\n", "names no protocol"),
+        ("methods: [clip]\n", "add --dataset NAME"),
+    ):
+        file.write_text(text)
+        assert message in refused("run", "--study", str(file), *store)
+
+
+def test_a_mistyped_category_in_a_prompt_file_is_named(tmp_path: Path, store: list[str]) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("gearr: {label: gear, normality: a gear, descriptions: {crack: crack}}\n")
+    message = refused("run", "--methods", "clip", "--categories", "gear", "--prompts", str(file), *store)
+    assert "Did you mean 'gear'" in message
+
+
+def test_a_table_that_cannot_be_written_is_one_clear_line(
+    toy_root: Path, tmp_path: Path, store: list[str]
+) -> None:
+    own = ["--dataset", "folder", "--data-root", str(toy_root), "--encoder", "pocket/clip", "--workers", "0"]
+    assert call("run", "--methods", "clip", "--categories", "bolt", *own, *store).exit_code == 0
+    target = str(tmp_path / "missing" / "t.tex")
+    assert "missing" in refused("table", "--format", "latex", "--output", target, *store)
+
+
+def test_dry_run_lists_trials_and_runs_none(toy_root: Path, tmp_path: Path, store: list[str]) -> None:
+    result = call(
+        "run", "--methods", "clip", "--dataset", "folder", "--data-root", str(toy_root),
+        "--encoder", "pocket/clip", "--dry-run", *store,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("to run") == 3
+    assert not (tmp_path / "store" / "records").exists()
+
+
+def test_help_of_every_command_fits(tmp_path: Path) -> None:
+    for name in ("", *COMMANDS):
+        result = call(*([name] if name else []), "--help")
+        assert result.exit_code == 0
+        assert max(map(len, result.output.splitlines())) <= 100

@@ -1,0 +1,153 @@
+"""The shipped studies of the paper's tables, and what shortens and changes them."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bench.cli.main import main
+from bench.data.splits import ProtocolConfig
+from bench.errors import BenchError
+from bench.store.store import Store
+from bench.study.plan import prepare
+from bench.study.study import Study, load_study, set_options, shipped_studies
+from bench.tools.registry import METHODS
+from bench.tools.spec import build_config, label, parse_spec
+
+PAPER = ("table1", "table2", "table3", "table4")
+
+
+def study(name: str, **changes: object) -> Study:
+    fields = {"datasets": (parse_spec("pocket"),), "categories": ("wood",), "seeds": (0,), **changes}
+    return Study(**load_study(name) | fields)
+
+
+def call(*words: str) -> Result:
+    return CliRunner().invoke(main, ["run", *words])
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_studies_have_its_seeds_shots_and_full_training(name: str) -> None:
+    assert name in shipped_studies()
+    fields = load_study(name)
+    assert fields["layout"] == name
+    assert fields["seeds"] == tuple(range(10))
+    assert fields["shots"] == (1, 10)
+    assert "datasets" not in fields
+    lengths = ("iters", "epochs", "steps_per_epoch", "iterations")
+    for spec in fields["methods"]:
+        cls = METHODS.load(spec.name)
+        config = build_config(cls.Config, spec)
+        assert all(getattr(config, field, None) == getattr(cls.Config(), field, None) for field in lengths)
+
+
+def test_table_3_gives_k_normals_from_both_parts(tmp_path: Path) -> None:
+    plan = prepare(study("table3", shots=(1,)), Store(tmp_path))
+    given = {(m.options["k"], m.options["k_source"]) for m in plan.manifests.values()}
+    assert given == {(k, part) for k in (2, 4, 8) for part in ("train_good", "test_good")}
+    assert len(plan.tasks) == 6 * 5
+    for manifest in plan.manifests.values():
+        assert len(manifest.support) == manifest.options["k"]
+        assert not {*manifest.support} & {*manifest.test}
+    few_shot = {task.method.partition("[")[0]: task.method for task in plan.tasks}
+    assert "few_shot=both" in few_shot["clip"]
+    assert "ref_source=target" in few_shot["dra"]
+    assert "few_shot=on" in few_shot["winclip"]
+
+
+def test_every_trials_command_names_its_own_protocol(tmp_path: Path) -> None:
+    for task in prepare(study("table3", shots=(1,)), Store(tmp_path)).tasks:
+        words = shlex.split(task.command)
+        assert words[words.index("--protocol") + 1] == task.protocol
+        spec = parse_spec(task.protocol)
+        assert label(spec.name, build_config(ProtocolConfig, spec, "protocol")) == task.protocol
+
+
+def test_a_dataset_to_learn_from_concerns_transfer_alone(tmp_path: Path) -> None:
+    both = (parse_spec("loo"), parse_spec("transfer"))
+    changes = {"protocols": both, "source": parse_spec("pocket"), "methods": (parse_spec("devnet"),)}
+    plan = prepare(study("table1", shots=(1,), **changes), Store(tmp_path))
+    loo, transfer = plan.tasks
+    assert (loo.protocol, loo.source, transfer.protocol, transfer.source) == ("loo", None, "transfer", "pocket")
+    assert "--train-dataset" not in loo.command
+    assert "--train-dataset pocket" in transfer.command
+    with pytest.raises(BenchError, match="--protocol transfer"):
+        prepare(dataclasses.replace(plan.study, protocols=both[:1]), Store(tmp_path))
+
+
+def test_table_4_switches_components_on_one_after_the_other() -> None:
+    on = []
+    for spec in load_study("table4")["methods"]:
+        config = build_config(METHODS.load("promptad").Config, spec)
+        on.append([part for part in ("abn", "nor", "ccl", "cmi") if getattr(config, part)])
+    assert on == [["abn"], ["nor"], ["abn", "nor"], ["abn", "nor", "ccl"], ["abn", "nor", "ccl", "cmi"]]
+
+
+# ---------------------------------------------------------------- options of all methods at once
+
+
+def test_options_are_set_in_every_method_that_has_them() -> None:
+    methods = [parse_spec(text) for text in ("clip", "dra[epochs=9]", "mlep", "promptad[cmi=off]")]
+    changed = set_options(methods, ["epochs=2", "promptad.iters=60", "dra.n_ref=3"])
+    assert [str(spec) for spec in changed] == [
+        "clip",
+        "dra[epochs=2,n_ref=3]",
+        "mlep[epochs=2]",
+        "promptad[cmi=off,iters=60]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("itres=2", r"no option 'itres' in clip, promptad; did you mean 'iters'\?"),
+        ("promtad.iters=2", "Did you mean 'promptad'"),
+        ("clip.iters=2", "no option 'iters' in clip"),
+        ("iters", "write option=value"),
+        ("iters=", "write option=value"),
+        ("=2", "write option=value"),
+    ],
+)
+def test_settings_that_concern_nothing_are_refused(setting: str, message: str) -> None:
+    with pytest.raises(BenchError, match=message):
+        set_options([parse_spec("clip"), parse_spec("promptad")], [setting])
+
+
+# ---------------------------------------------------------------- from the command line
+
+
+def test_a_paper_study_takes_its_dataset_and_changes_from_the_command_line(tmp_path: Path) -> None:
+    own = ["--dry-run", "--store", str(tmp_path)]
+    missing = call("--study", "table1", *own)
+    assert missing.exit_code == 2
+    assert "add --dataset NAME" in missing.stderr
+    changes = ["--dataset", "pocket", "--seeds", "1", "--shots", "10", "--categories", "wood,mesh"]
+    result = call("--study", "table1", *changes, "--set", "iters=60,epochs=2", *own)
+    assert result.exit_code == 0, result.output
+    assert len(result.stdout.splitlines()) == 2 * 5
+    assert "promptad[encoder=pocket/clip,iters=60] · wood · 10-shot · seed 0" in result.stdout
+    assert "study table1-pocket-" in result.stderr
+    several = call("--study", "table3", *changes, "--protocol", "loo[k=2],loo[k=1,k_source=test_good]", *own)
+    assert len(several.stdout.splitlines()) == 2 * 2 * 5
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_studies_run_and_end_in_their_tables(name: str, toy_root: Path, tmp_path: Path) -> None:
+    short = "iters=2,ffn=32" if name == "table4" else "iters=2,ffn=32,epochs=1,steps_per_epoch=2,batch_size=6"
+    words = ["--study", name, "--dataset", "folder", "--data-root", str(toy_root), "--categories", "bolt"]
+    words += ["--encoder", "pocket/clip", "--seeds", "1", "--shots", "1"]
+    words += ["--backbone", "pocket/resnet"] if name != "table4" else []  # PromptAD alone, which has none
+    words += ["--protocol", "loo[k=2],loo[k=1,k_source=test_good]"] if name == "table3" else []
+    result = call(*words, "--set", short, "--workers", "0", "--store", str(tmp_path / "store"))
+    assert result.exit_code == 0, result.output
+    records = [*Store(tmp_path / "store").records()]
+    assert len(records) == (10 if name == "table3" else 5)
+    assert {record["status"] for record in records} == {"ok"}
+    assert "Not as by default:" in result.stdout
+    first = {"table1": "Category", "table2": "Method", "table3": "K", "table4": "ABN"}[name]
+    assert any(line.startswith(first) for line in result.stdout.splitlines())
+    assert "missing" in result.stdout  # the 10-shot trials of the paper
