@@ -2,8 +2,9 @@
 
 They are kept on disk (:mod:`bench.encoders.feature_store`), where every process of this machine finds them
 again, or in this process's memory where that is turned off. A feature is found by what it was made from: the
-weights' hash, the preprocessing, which part of the encoder it is, its number format, and the hash of the image's content. Never
-by a path or a position, so two copies of one image share their features, and a renamed file keeps them.
+weights' hash, the preprocessing, which part of the encoder it is, its number format, and the hash of the image's
+content. Never by a path or a position, so two copies of one image share their features, and a renamed file
+keeps them.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bench.metrics import Evaluation, guards
-from bench.metrics.evaluate import IMAGE_METRICS, image_metrics, refused
 from bench.metrics.exact import PIXEL_METRICS
+from bench.metrics.measurement import IMAGE_METRICS, image_metrics, refused
 from bench.metrics.named import evaluate_named
 from bench.metrics.protocols import MetricProtocol, resolve
 

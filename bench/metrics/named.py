@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bench.metrics import grids
-from bench.metrics.evaluate import IMAGE_METRICS, Evaluation, checked_rank, evaluate, image_metrics
 from bench.metrics.exact import PIXEL_METRICS, as_labels, pixel_metrics
+from bench.metrics.measurement import IMAGE_METRICS, Evaluation, checked_rank, evaluate, image_metrics
 from bench.metrics.pixels import gather
 from bench.metrics.prepare import Lazy, image_score, prepare
 from bench.metrics.protocols import MetricProtocol
@@ -29,7 +29,7 @@ def evaluate_named(
     masks: NDArray[Any] | Sequence[ArrayLike] | None,
     device: str | None = None,
 ) -> Evaluation:
-    """Evaluate one category under ``protocol``; the guards are those of :func:`bench.metrics.evaluate`.
+    """Evaluate one category under ``protocol``; the guards are those of :func:`bench.metrics.measurement`.
 
     Args:
         protocol: see ``protocols``.
@@ -41,7 +41,7 @@ def evaluate_named(
         device: torch device on which ``exact`` sorts the pixels; None does it with NumPy.
 
     Raises:
-        ValueError: as in :func:`bench.metrics.evaluate`.
+        ValueError: as in :func:`bench.metrics.measurement`.
     """
     if protocol.thresholds == "all":
         return evaluate(

@@ -185,7 +185,7 @@ def test_prompt_hash() -> None:
 
 def test_importing_the_datasets_is_cheap() -> None:
     datasets = ("layout", "mvtec", "folder", "aitex", "pocket")
-    modules = ["prompts", *(f"datasets.{name}" for name in datasets)]
+    modules = ["data.prompts", *(f"datasets.{name}" for name in datasets)]
     code = "import sys\n" + "".join(f"import bench.{name}\n" for name in modules)
     code += "print(*{'torch', 'PIL', 'yaml', 'pandas', 'sklearn'} & set(sys.modules))"
     done = subprocess.run(

@@ -8,8 +8,8 @@ from typing import Any
 
 from bench.errors import BenchError, unknown
 from bench.report.tables.model import Cell, Table
-from bench.report.tables.naming import group as grouped
 from bench.store.store import Store
+from bench.tools.groups import group as grouped
 
 
 @dataclass(frozen=True)

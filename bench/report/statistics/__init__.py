@@ -3,7 +3,6 @@
 * :mod:`~bench.report.statistics.seeds`: mean, deviation and interval over seeds; two methods over the same seeds.
 * :mod:`~bench.report.statistics.images`: intervals from resampled test images, and from seeds and images together.
 * :mod:`~bench.report.statistics.categories`: methods over categories, in pairs and all at once.
-* :mod:`~bench.report.figures.critical`: the critical-difference diagram.
 * :mod:`~bench.report.statistics.equivalence`: whether a mean over seeds is the same as a reported one.
 
 Importing this package imports NumPy only.
@@ -11,7 +10,6 @@ Importing this package imports NumPy only.
 
 from __future__ import annotations
 
-from bench.report.figures.critical import draw_critical_differences
 from bench.report.statistics.categories import (
     Friedman,
     Pair,
@@ -35,7 +33,6 @@ __all__ = [
     "Pair",
     "Summary",
     "compare_pairs",
-    "draw_critical_differences",
     "equivalence",
     "friedman",
     "holm",

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from bench.errors import BenchError
-from bench.report.figures.critical import save_figure
-from bench.report.statistics import Friedman, draw_critical_differences, friedman
+from bench.report.figures.critical import draw_critical_differences, save_figure
+from bench.report.statistics import Friedman, friedman
 
 # The first and the last of the ranks are apart by Nemenyi's test, but Friedman's finds no difference.
 AT_ODDS = np.array([[1, 3, 4, 0, 2], [2, 0, 4, 1, 3], [1, 3, 4, 0, 2]])
