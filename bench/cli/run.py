@@ -105,7 +105,8 @@ def command(
 
 def study_of(study_name: str | None, methods: str | None, options: dict[str, Any]) -> Study:
     """The study that the command line asks for: a named one, changed by whatever else was given."""
-    from bench.study.study import Study, first_seeds, load_study, set_options
+    from bench.study.files import load_study
+    from bench.study.study import Study, first_seeds, set_options
     from bench.tools.spec import parse_spec, split_list, split_specs
 
     given = {key: value for key, value in options.items() if value not in (None, ())}

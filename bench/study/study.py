@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import importlib.resources
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,7 @@ from typing import Any
 
 from bench.errors import BenchError, shorten, unknown
 from bench.tools.devices import Precision
-from bench.tools.spec import Spec, build_config, parse_spec
-from bench.tools.text import kind, parse_yaml, read_text
+from bench.tools.spec import Spec
 
 PAPER_SEEDS = 10
 MAX_SEEDS = 10_000  # repetitions of one study
@@ -115,78 +113,6 @@ def first_seeds(number: int) -> tuple[int, ...]:
     return tuple(range(number))
 
 
-_FIELDS = {f.name for f in dataclasses.fields(Study)} - {"roots", "weights", "device", "precision"}
-
-
-def shipped_studies() -> dict[str, str]:
-    """Name -> first comment line of the studies that come with the package."""
-    folder = importlib.resources.files("bench.study.studies")
-    return {
-        entry.name.removesuffix(".yaml"): entry.read_text(encoding="utf-8").split("\n")[0].lstrip("# ")
-        for entry in sorted(folder.iterdir(), key=lambda e: e.name)
-        if entry.name.endswith(".yaml")
-    }
-
-
-def load_study(name: str) -> dict[str, Any]:
-    """The fields of a study: a shipped one by name, or a YAML file by path.
-
-    Raises:
-        BenchError: there is no such study, the YAML is malformed, or a field is unknown or of a wrong type.
-    """
-    if name in shipped_studies():
-        text = (importlib.resources.files("bench.study.studies") / f"{name}.yaml").read_text(encoding="utf-8")
-    elif name.endswith((".yaml", ".yml")):
-        text = read_text(Path(name), "study")
-    else:
-        raise unknown("study", name, shipped_studies())
-    content = parse_yaml(text, name)
-    if not isinstance(content, dict):
-        raise BenchError(f"{name}: a study is a mapping of fields such as methods, datasets, shots and seeds")
-    fields: dict[str, Any] = {"name": Path(name).stem}
-    for key, value in content.items():
-        if key not in _FIELDS:
-            raise unknown(f"field of the study {name}:", str(key), _FIELDS)
-        fields[key] = _read_field(name, key, value)
-    return fields
-
-
-def _read_field(study: str, key: str, value: Any) -> Any:
-    if value is None:
-        raise BenchError(f"{study}: the field {key!r} is empty; leave it out instead")
-    try:
-        if key in ("methods", "datasets", "protocols"):
-            return tuple(parse_spec(_text(item)) for item in _items(value))
-        if key == "source":
-            return parse_spec(_text(value))
-        if key == "shots":
-            return tuple(map(_whole, _items(value)))
-        if key == "seeds":
-            return tuple(map(_whole, value)) if isinstance(value, list) else first_seeds(_whole(value))
-        if key == "categories":
-            return tuple(map(_text, _items(value)))
-        if key == "prompts":
-            return Path(_text(value))
-        if key == "layout":
-            return _layout(_text(value))
-        return _text(value)
-    except TypeError as error:
-        raise BenchError(f"{study}: the field {key!r} cannot be read: {error}") from None
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        hint = "" if isinstance(value, list | dict) or value is None else "; put it in quotes"
-        raise TypeError(f"expected text, found {kind(value)}{hint}")
-    return value
-
-
-def _whole(value: Any) -> int:
-    if type(value) is not int:  # a bool is an int, too
-        raise TypeError(f"expected whole numbers, found {kind(value)}")
-    return value
-
-
 def set_options(methods: Sequence[Spec], settings: Sequence[str]) -> tuple[Spec, ...]:
     """The method specs with options set in all of them at once.
 
@@ -218,18 +144,6 @@ def set_options(methods: Sequence[Spec], settings: Sequence[str]) -> tuple[Spec,
             if name in ("", spec.name) and option in known[spec.name]:
                 changed[place] = Spec(spec.name, {**spec.options, option: value})
     return tuple(changed)
-
-
-def _layout(name: str) -> str:
-    from bench.report.tables.paper import LAYOUTS
-
-    if name not in LAYOUTS:
-        raise unknown("layout", name, LAYOUTS)
-    return name
-
-
-def _items(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 @dataclass(frozen=True)
@@ -275,8 +189,3 @@ class Task:
 
 Batch = tuple[Task, ...]
 """Trials that one process carries out together (see :func:`bench.trial.trial.run_together`); mostly it is one."""
-
-
-def method_config(spec: Spec, cls: Any) -> Any:
-    """The config of a method spec; see :func:`bench.tools.spec.build_config`."""
-    return build_config(cls.Config, spec)

@@ -136,11 +136,11 @@ def test_a_study_file_with_a_wrong_field_is_refused(tmp_path: Path, store: list[
     file = tmp_path / "mine.yaml"
     for text, message in (
         ("methods: [clip\n", "not valid YAML"),
-        ("- clip\n", "mapping of fields"),
+        ("- clip\n", "expected name, methods, datasets"),
         ("method: [clip]\n", "Did you mean 'methods'"),
-        ("methods: [clip]\nshots: [few]\n", "'shots' cannot be read"),
-        ("methods: [clip]\nseeds: '10'\n", "expected whole numbers"),
-        ("methods: [clip]\nencoder:\n", "is empty"),
+        ("methods: [clip]\nshots: [few]\n", "shots, item 1: expected a whole number, found the text 'few'"),
+        ("methods: [clip]\nseeds: '10'\n", "expected a whole number or a list, found the text '10'"),
+        ("methods: [clip]\nencoder:\n", "encoder: expected text, found nothing"),
         ("methods: [clip]\nlayout: tabel1\n", "Did you mean 'table1'"),
         ("methods: [clip]\nprotocols: []\ndatasets: [pocket]\n", "names no protocol"),
         ("methods: [clip]\n", "add --dataset NAME"),
