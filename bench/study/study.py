@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.errors import BenchError, shorten, unknown
+from bench.errors import BenchError, nearest, shorten, unknown
 from bench.tools.devices import Precision
 from bench.tools.spec import Spec
 
@@ -134,11 +133,11 @@ def set_options(methods: Sequence[Spec], settings: Sequence[str]) -> tuple[Spec,
         if not equals or not option or not value:
             raise BenchError(f"cannot read {setting!r}; write option=value or METHOD.option=value")
         if name and name not in known:
-            raise unknown("method of the study", name, known)
+            raise unknown("method", name, known, "of the study")
         options = set().union(*(own for method, own in known.items() if name in ("", method)))
         if option not in options:
-            near = difflib.get_close_matches(option, options, n=1)
-            question = f"; did you mean {near[0]!r}?" if near else ""
+            near = nearest(option, options)
+            question = f"; did you mean {near!r}?" if near else ""
             raise BenchError(f"no option {option!r} in {name or ', '.join(known)}{question}")
         for place, spec in enumerate(changed):
             if name in ("", spec.name) and option in known[spec.name]:

@@ -160,4 +160,9 @@ def kind(value: object) -> str:
 
 def one_line(reason: object) -> str:
     """A reason without line breaks, cut off where it is long."""
-    return " ".join(str(reason).split())[:200]
+    return shorten(" ".join(str(reason).split()), 200)
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things: ``1 trial``, ``2 trials``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
