@@ -1,4 +1,4 @@
-"""Values that somebody wrote down, read as a declared type by msgspec; a wrong one ends in one line.
+"""Values from YAML and CSV, read by msgspec as a struct with declared fields; a wrong one ends in one line.
 
 msgspec is imported when a value is read: ``bench --help`` and ``bench list`` read none.
 """
@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 import typing
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench.errors import BenchError, unknown
 from bench.tools.text import kind
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    import msgspec
+
+T = TypeVar("T", bound="msgspec.Struct")
 
 _WORDS = {
     "str": "text",
@@ -38,7 +41,7 @@ def read_as(value: object, cls: type[T], where: str = "", *, strict: bool = True
 
     Args:
         value: plain values from YAML, or the cells of a CSV row by column.
-        cls: a :class:`msgspec.Struct`, or a type of plain values.
+        cls: a :class:`msgspec.Struct`.
         where: file and place, with which an error begins.
         strict: take no text for a number. CSV has nothing but text.
 
@@ -48,13 +51,11 @@ def read_as(value: object, cls: type[T], where: str = "", *, strict: bool = True
     """
     import msgspec
 
-    fields = {}
-    if isinstance(cls, type) and issubclass(cls, msgspec.Struct):
-        fields = {field.encode_name: field.type for field in msgspec.structs.fields(cls)}
+    fields = cls.__struct_fields__
     begin = f"{where}: " if where else ""
-    if fields and not isinstance(value, dict):
+    if not isinstance(value, dict):
         raise BenchError(f"{begin}expected {', '.join(fields)}; found {kind(value)}")
-    for name in value if fields else ():  # type: ignore[attr-defined]
+    for name in value:
         if name not in fields:
             raise BenchError(f"{begin}{unknown('field', str(name), fields)}")
     try:
@@ -63,9 +64,11 @@ def read_as(value: object, cls: type[T], where: str = "", *, strict: bool = True
         match = _PLACE.fullmatch(str(error))
         assert match is not None  # every text matches
         path, is_key = match["path"] or "", match["key"] is not None
-        reason = _reason(match["reason"], fields.get(path.lstrip(".")), None if is_key else _value_at(value, path))
-        places = [place for place in (where, _place(path, is_key)) if place]
-        raise BenchError(": ".join([", ".join(places), reason] if places else [reason])) from None
+        declared = typing.get_type_hints(cls, include_extras=True).get(path.removeprefix("."))
+        found = None if is_key else _value_at(value, path)
+        reason = _reason(match["reason"], declared, found)
+        place = ", ".join(part for part in (where, _place(path, is_key)) if part)
+        raise BenchError(f"{place}: {reason}" if place else reason) from None
 
 
 def _place(path: str, is_key: bool) -> str:
