@@ -1,10 +1,12 @@
-"""Errors for users: one clear line, with the way out."""
+"""Errors for users, one clear line with the way out; and text as such a line can hold it."""
 
 from __future__ import annotations
 
 import difflib
-import unicodedata
 from collections.abc import Iterable
+
+# Similarity from which on a name counts as mistyped: "bottel" and "bottle" have 0.83, "foo" and "wood" 0.57.
+_ALIKE = 0.7
 
 
 class BenchError(Exception):
@@ -15,26 +17,61 @@ class NotApplicable(BenchError):  # noqa: N818 - it is an answer, not a failure
     """A method was asked for what it cannot do; the trial is recorded as skipped, with this reason."""
 
 
-def shorten(name: str, longest: int = 100) -> str:
-    """A name as it fits into a message."""
-    return name if len(name) <= longest else name[: longest - 1] + "…"
+def shorten(text: str, longest: int = 100, *, middle: bool = False) -> str:
+    """``text`` cut to ``longest`` characters, with an ellipsis at its end, or in its middle."""
+    if len(text) <= longest:
+        return text
+    if middle:
+        half = longest // 2
+        return f"{text[:half]}…{text[-half:]}"
+    return text[: longest - 1] + "…"
 
 
-def printable(text: str) -> str:
-    """``text`` on one line, as it can be printed and stored: what is no text or steers terminals is escaped."""
-    odd = ("Cc", "Cf", "Cs")
-    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in odd else c for c in text)
+def printable(text: str, *, keep: str = "", instead: str | None = None) -> str:
+    """``text`` as any terminal shows it and any file stores it.
+
+    Control characters, line breaks, marks that turn the direction of writing and halves of surrogate pairs are
+    escaped (``\\x1b``).
+
+    Args:
+        keep: characters that stay, such as line breaks.
+        instead: text in their place, instead of the escape.
+    """
+    if text.isprintable():
+        return text
+    parts = []
+    for character in text:
+        if character.isprintable() or character in keep:
+            parts.append(character)
+        else:
+            parts.append(character.encode("unicode_escape").decode() if instead is None else instead)
+    return "".join(parts)
 
 
-def first_line(error: Exception) -> str:
-    """What an exception says, without the rest of its story."""
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message; its type's name if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> BenchError:
-    """The error for a name that does not exist, with the nearest one that does."""
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name of which ``name`` is a misspelling in whatever case; None if it is like none."""
+    by_lower_case = {each.lower(): each for each in known}
+    found = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=_ALIKE)
+    return by_lower_case[found[0]] if found else None
+
+
+def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> BenchError:
+    """The error for a name that does not exist: ``unknown category 'bottel' of mvtec. Did you mean 'bottle'? ...``
+
+    Args:
+        kind: of the name, such as ``category``.
+        name: that was given.
+        known: names that exist.
+        where: the name was looked for: ``of mvtec``, ``in prompts.yaml``.
+    """
     names = sorted(known)
     name = shorten(name)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    question = f" Did you mean {near[0]!r}?" if near else ""
-    return BenchError(f"unknown {kind} {name!r}.{question} Known: {', '.join(names) or 'none'}.")
+    near = nearest(name, names)
+    subject = f"unknown {kind} {name!r} {where}".rstrip()
+    question = f" Did you mean {near!r}?" if near else ""
+    return BenchError(f"{subject}.{question} Known: {', '.join(names) or 'none'}.")

@@ -65,7 +65,7 @@ def _datasets() -> Iterator[str]:
 
 
 def _studies() -> Iterator[str]:
-    from bench.study.study import shipped_studies
+    from bench.study.files import shipped_studies
 
     for name, line in shipped_studies().items():
         yield f"  {name:14}{line}"

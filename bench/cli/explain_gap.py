@@ -150,7 +150,7 @@ def _records(
             continue
         have = {id(r): r["trial"][what][place] if place else r["trial"][what] for r in done}
         if wanted not in have.values():
-            raise unknown(f"{what} of study {name}", wanted, set(have.values()))
+            raise unknown(what, wanted, set(have.values()), f"of study {name}")
         done = [record for record in done if have[id(record)] == wanted]
     if not done:
         raise BenchError(f"study {name} has no finished trial yet; run it first")

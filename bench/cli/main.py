@@ -5,7 +5,9 @@ So ``bench --help`` and ``bench list`` answer at once, whatever the other comman
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import os
 import sys
 from typing import Any
@@ -15,8 +17,8 @@ import click
 import bench
 from bench.errors import BenchError, printable, unknown
 
-# Name -> what `bench --help` says of it; its module is bench.cli.NAME, with an underscore for a dash, and
-# holds it as `command`.
+# Name -> its line in `bench --help`; its module is bench.cli.NAME, with an underscore for a dash, and holds it as
+# `command`.
 COMMANDS = {
     "run": "Run a study and print its table.",
     "table": "Print the tables of a study that was run.",
@@ -35,6 +37,9 @@ COMMANDS = {
     "audit": "Check numbers that papers report against each other.",
     "cache": "What frozen features are kept on disk.",
 }
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class _UsersError(click.ClickException):
@@ -65,18 +70,40 @@ class _Group(click.Group):
             raise _UsersError(str(unknown("command", args[0], COMMANDS)))
         return super().resolve_command(ctx, args)
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        # A terminal or a file may have no character for what is printed (cp1252 has no arrow); a study that has
+        # run for hours does not end in an error for that.
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")
+        try:
+            try:
+                return super().main(*args, **kwargs)
+            finally:
+                sys.stdout.flush()  # here, where an error can still be told
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            print(f"Error: the output cannot be written: {error.strerror}", file=sys.stderr)
+            _drop_output()
+            sys.exit(2)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except BenchError as error:
-            raise _UsersError("\n".join(map(printable, str(error).split("\n")))) from None
+            raise _UsersError(printable(str(error), keep="\n")) from None
         except BrokenPipeError:  # `bench table | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             ctx.exit(141)
         except OSError as error:
             if not error.filename:
                 raise
             raise _UsersError(printable(f"{error.filename}: {error.strerror}")) from None
+
+
+def _drop_output() -> None:
+    """Let Python throw away at its end what could not be printed, without another error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

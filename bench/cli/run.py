@@ -14,6 +14,7 @@ from bench.cli.table import PLAIN, print_tables
 from bench.errors import BenchError
 from bench.store.store import FORMAT, Store
 from bench.tools.devices import PRECISIONS
+from bench.tools.text import count
 
 TOGETHER_ON_GPU = 20  # ten seeds at two numbers of shots
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--categories", help="Target categories, with commas.  [default: all]")
 @click.option("--shots", help="Labelled anomalies per seen category, with commas.  [default: 1,10]")
 @click.option("--seeds", help="How many seeds, or which: 10, or 0,3,7.  [default: 1; the paper has 10]")
+@click.option("--seed", type=click.IntRange(min=0), help="This seed alone; repeats one trial.")
 @click.option("--encoder", help="Text-image encoder for all methods: openai/ViT-B-16, pocket/clip.")
 @click.option("--backbone", help="Trainable backbone for all methods: torchvision/resnet18.")
 @click.option("--weights", multiple=True, help="Local weights file: FILE, or ENCODER=FILE.")
@@ -105,7 +107,8 @@ def command(
 
 def study_of(study_name: str | None, methods: str | None, options: dict[str, Any]) -> Study:
     """The study that the command line asks for: a named one, changed by whatever else was given."""
-    from bench.study.study import Study, first_seeds, load_study, set_options
+    from bench.study.files import load_study
+    from bench.study.study import Study, first_seeds, set_options
     from bench.tools.spec import parse_spec, split_list, split_specs
 
     given = {key: value for key, value in options.items() if value not in (None, ())}
@@ -127,7 +130,11 @@ def study_of(study_name: str | None, methods: str | None, options: dict[str, Any
         fields["categories"] = tuple(part.strip() for part in options["categories"].split(",") if part.strip())
     if options["shots"]:
         fields["shots"] = _numbers("--shots", options["shots"])
-    if options["seeds"]:
+    if options["seed"] is not None:
+        if options["seeds"]:
+            raise BenchError("--seed and --seeds exclude each other")
+        fields["seeds"] = (options["seed"],)
+    elif options["seeds"]:
         numbers = _numbers("--seeds", options["seeds"])
         fields["seeds"] = first_seeds(numbers[0]) if "," not in options["seeds"] else numbers
     for key in ("encoder", "backbone", "prompts", "device", "precision"):
@@ -185,7 +192,7 @@ def _prepare(study: Study, store: Store, console: Any) -> Plan:
     labels = ", ".join(dict.fromkeys(task.method for task in plan.tasks))
     click.echo(f"study {plan.study.name}: {labels}", err=True)
     if len(study.seeds) < PAPER_SEEDS and any(spec.name != "pocket" for spec in study.datasets):
-        seeds = f"{len(study.seeds)} seed{'s' if len(study.seeds) > 1 else ''}"
+        seeds = count(len(study.seeds), "seed")
         click.echo(f"note: {seeds}; the paper averages over {PAPER_SEEDS} (--seeds {PAPER_SEEDS})", err=True)
     return plan
 
@@ -194,7 +201,7 @@ def _left(plan: Plan, store: Store) -> tuple[Task, ...]:
     """The trials that are not done: looked up once, since each look reads a record."""
     todo = tuple(task for task in plan.tasks if not store.done(task.key))
     done = len(plan.tasks) - len(todo)
-    click.echo(f"{len(plan.tasks)} trials, {done} done, {len(todo)} to run", err=True)
+    click.echo(f"{count(len(plan.tasks), 'trial')}, {done} done, {len(todo)} to run", err=True)
     return todo
 
 
@@ -237,9 +244,8 @@ def _execute(
     except Interrupted as stop:
         _remember(plan, todo, store)
         left = len(todo) - sum(stop.summary.ended.values())
-        click.echo(
-            f"interrupted; {left} of {len(plan.tasks)} trials are left: the same command runs them", err=True
-        )
+        done = f"interrupted; {left} of {count(len(plan.tasks), 'trial')} left: the same command runs the rest"
+        click.echo(done, err=True)
         raise click.exceptions.Exit(130) from None
     for task, reason in summary.failures:
         click.echo(f"failed: {task.title}: {reason}", err=True)

@@ -14,11 +14,15 @@ import json
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.contracts import Prompts
-from bench.errors import BenchError, unknown
+from bench.errors import BenchError
 from bench.tools.text import kind, parse_yaml, read_text
+from bench.tools.validation import read_as
+
+if TYPE_CHECKING:
+    from bench.data.prompt_schema import PromptSettings
 
 FILE = Path(__file__).with_name("prompts.yaml")
 TEMPLATE = "abnormality of {label} is {descriptions}"
@@ -56,13 +60,11 @@ def read_prompt_file(path: Path) -> dict[str, dict[str, Prompts]]:
     Raises:
         BenchError: naming file, category and field of the first thing that is malformed.
     """
-    content = _read(path)
-    template = _template(path, content)
-    body = {key: value for key, value in content.items() if key not in _SETTINGS}
+    settings, body = _read(path)
     if not body:
         raise BenchError(f"{path} holds no prompts; write CATEGORY: {{label, normality, descriptions}}")
     if not any(_is_section(value) for value in body.values()):
-        return {DIRECT: _section(path, "", body, template)}
+        return {DIRECT: _section(path, "", body, settings.template)}
     sections = {}
     for name, value in body.items():
         name = _name(path, "section", name)
@@ -71,14 +73,15 @@ def read_prompt_file(path: Path) -> dict[str, dict[str, Prompts]]:
                 f"{path}, {name!r}: expected a dataset's section (category -> prompts) as elsewhere in this "
                 f"file, found {kind(value)}"
             )
-        sections[name] = _section(path, f"{name}/", value, template)
+        sections[name] = _section(path, f"{name}/", value, settings.template)
     return sections
 
 
 @functools.cache
 def generic_descriptions() -> tuple[str, ...]:
-    """What may be wrong with anything: the five words that PromptAD (section 4.1) prints for screw."""
-    return tuple(_list(FILE, "generic_descriptions", _read(FILE)["generic_descriptions"]))
+    """Anomalies that anything may have: the five words that PromptAD (section 4.1) prints for screw."""
+    settings, _ = _read(FILE)
+    return tuple(settings.generic_descriptions)
 
 
 def default_prompts(category: str) -> Prompts:
@@ -111,27 +114,24 @@ def prompt_hash(prompts: Mapping[str, Prompts]) -> str:
 # ---------------------------------------------------------------- reading and validating
 
 
-def _read(path: Path) -> dict[Any, Any]:
+def _read(path: Path) -> tuple[PromptSettings, dict[Any, Any]]:
+    """The settings of a file, and its sections or categories as they are written."""
+    from bench.data.prompt_schema import PromptSettings
+
     content = parse_yaml(read_text(path, "prompt file"), str(path))
     if not isinstance(content, dict):
         raise BenchError(f"{path}: expected category -> prompts at the top level, found {kind(content)}")
-    return content
-
-
-def _template(path: Path, content: Mapping[Any, Any]) -> str:
-    if "generic_descriptions" in content:
-        _list(path, "generic_descriptions", content["generic_descriptions"])
-    if "template" not in content:
-        return TEMPLATE
-    template = _text(path, "template", content["template"])
+    written = {name: content.pop(name) for name in _SETTINGS if name in content}
+    settings = read_as(written, PromptSettings, str(path))
+    settings.template = _on_one_line(settings.template) or TEMPLATE
     for placeholder in ("{label}", "{descriptions}"):
-        if placeholder not in template:
-            raise BenchError(f"{path}, template: {template!r} lacks {placeholder}")
-    return template
+        if placeholder not in settings.template:
+            raise BenchError(f"{path}, template: {settings.template!r} lacks {placeholder}")
+    return settings, content
 
 
 def _is_section(value: object) -> bool:
-    """Whether a top-level value holds categories, rather than being a category's prompts itself."""
+    """True for a top-level value that holds categories, and is not a category's prompts itself."""
     if not isinstance(value, dict) or not any(isinstance(entry, dict) for entry in value.values()):
         return False
     return not any(
@@ -150,54 +150,30 @@ def _section(path: Path, where: str, entries: Mapping[Any, Any], template: str) 
 
 
 def _entry(path: Path, where: str, category: str, value: object, template: str) -> Prompts:
-    if not isinstance(value, dict):
-        raise BenchError(f"{path}, {where}: expected {', '.join(_FIELDS[:3])}; found {kind(value)}")
-    for field in value:
-        if field not in _FIELDS:
-            problem = unknown(f"field of {where}", str(field), _FIELDS)
-            raise BenchError(f"{path}: {problem}")
-    for field, instead in (("normality", ("normality",)), ("descriptions", ("descriptions", "abnormality"))):
-        if not any(name in value for name in instead):
-            raise BenchError(f"{path}, {where}: the field {field!r} is missing")
-    label = category.replace("_", " ")
-    if "label" in value:
-        label = _text(path, f"{where}, label", value["label"])
-    descriptions: dict[str, str] = {}
-    if "descriptions" in value:
-        descriptions = _descriptions(path, f"{where}, descriptions", value["descriptions"])
-    if "abnormality" in value:
-        abnormality = _text(path, f"{where}, abnormality", value["abnormality"])
+    from bench.data.prompt_schema import PromptEntry
+
+    entry = read_as(value, PromptEntry, f"{path}, {where}")
+    if not entry.descriptions and not entry.abnormality:
+        raise BenchError(f"{path}, {where}: the field 'descriptions' is missing")
+    descriptions = {}
+    if isinstance(entry.descriptions, list):
+        for phrase in map(_on_one_line, entry.descriptions):
+            descriptions[phrase] = phrase
     else:
-        abnormality = _fill(template, label, descriptions.values())
-    normality = _text(path, f"{where}, normality", value["normality"])
-    return Prompts(label=label, normality=normality, abnormality=abnormality, descriptions=descriptions)
+        for anomaly_type, phrase in entry.descriptions.items():
+            descriptions[unicodedata.normalize("NFC", anomaly_type)] = _on_one_line(phrase)
+    label = _on_one_line(entry.label) or category.replace("_", " ")
+    return Prompts(
+        label=label,
+        normality=_on_one_line(entry.normality),
+        abnormality=_on_one_line(entry.abnormality) or _fill(template, label, descriptions.values()),
+        descriptions=descriptions,
+    )
 
 
-def _descriptions(path: Path, where: str, value: object) -> dict[str, str]:
-    if not isinstance(value, dict):
-        return {phrase: phrase for phrase in _list(path, where, value)}
-    if not value:
-        raise BenchError(f"{path}, {where}: empty; give at least one anomaly type and its phrase")
-    return {
-        _name(path, f"{where}: anomaly type", key): _text(path, f"{where}, {key}", phrase)
-        for key, phrase in value.items()
-    }
-
-
-def _list(path: Path, where: str, value: object) -> list[str]:
-    if not isinstance(value, list) or not value:
-        raise BenchError(f"{path}, {where}: expected phrases (type -> phrase, or a list), found {kind(value)}")
-    return [_text(path, f"{where}, item {number}", item) for number, item in enumerate(value, 1)]
-
-
-def _text(path: Path, where: str, value: object) -> str:
-    if not isinstance(value, str):
-        hint = "; put it in quotes" if isinstance(value, (bool, int, float)) else ""
-        raise BenchError(f"{path}, {where}: expected text, found {kind(value)}{hint}")
-    text = " ".join(value.split())
-    if not text:
-        raise BenchError(f"{path}, {where}: empty")
-    return text
+def _on_one_line(text: str) -> str:
+    """A text that may be written over several lines."""
+    return " ".join(text.split())
 
 
 def _name(path: Path, what: str, key: object) -> str:

@@ -147,7 +147,7 @@ def split(
     if protocol not in PROTOCOLS:
         raise unknown("protocol", protocol, PROTOCOLS)
     if category not in target.categories:
-        raise unknown(f"category of {target.label}", category, target.categories)
+        raise unknown("category", category, target.categories, f"of {target.label}")
     if protocol == "oneclass" and config != ProtocolConfig():
         raise BenchError("oneclass has no options: it gives every training normal of the target and nothing else")
     notes: list[str] = []

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.contracts import Backbone, Network, TextImageEncoder, Weights
-from bench.encoders.weights import check_state, find_by_url, find_on_hub, read_state, require_file, sha256
+from bench.encoders.weights import check_state, find_by_url, find_on_hub, read_state, require_file
 from bench.errors import BenchError, unknown
+from bench.tools.hashes import hash_file
 from bench.tools.spec import Spec, build_config
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class Timm:
                 file = find_on_hub(str(spec), config.hf_hub_id, files, _INSTEAD)
             else:
                 file = find_by_url(str(spec), str(config.url), _INSTEAD)
-        return Weights(str(spec), sha256(require_file(file, str(spec))), file)
+        return Weights(str(spec), hash_file(require_file(file, str(spec))), file)
 
     def text_image(self, spec: Spec, weights: Weights, device: str) -> TextImageEncoder:
         """Refused: these networks know no text."""
@@ -183,7 +184,7 @@ class TorchVision:
             return _random(spec, file)
         if file is None:
             file = find_by_url(str(spec), _published(name, options.weights, spec).url, _INSTEAD)
-        return Weights(str(spec), sha256(require_file(file, str(spec))), file)
+        return Weights(str(spec), hash_file(require_file(file, str(spec))), file)
 
     def text_image(self, spec: Spec, weights: Weights, device: str) -> TextImageEncoder:
         """Refused: these networks know no text."""
@@ -232,7 +233,7 @@ def _published(name: str, wanted: str, spec: Spec) -> Any:
     if not wanted:
         wanted = "IMAGENET1K_V1" if "IMAGENET1K_V1" in choices else next(iter(choices), "")
     if wanted not in choices:
-        raise unknown(f"weights of {spec.name}:", wanted, [*choices, RANDOM])
+        raise unknown("weights", wanted, [*choices, RANDOM], f"of {spec.name}")
     return choices[wanted]
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.contracts import Backbone, TextImageEncoder, Weights
-from bench.encoders.weights import check_state, find, find_on_hub, read_state, require_file, sha256
+from bench.encoders.weights import check_state, find, find_on_hub, read_state, require_file
 from bench.errors import BenchError, first_line, unknown
+from bench.tools.hashes import hash_file
 from bench.tools.spec import Spec, build_config
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class OpenClip:
             raise BenchError(f"{spec} takes its weights from a file; give it with --weights FILE")
         else:
             file = _download(str(spec), model)
-        return Weights(str(spec), sha256(file), file)
+        return Weights(str(spec), hash_file(file), file)
 
     def text_image(self, spec: Spec, weights: Weights, device: str) -> TextImageEncoder:
         """The frozen encoder.

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.contracts import Backbone, Network, TextImageEncoder, Weights
-from bench.encoders.weights import check_state, read_state, require_file, sha256
+from bench.encoders.weights import check_state, read_state, require_file
 from bench.errors import BenchError, unknown
+from bench.tools.hashes import hash_file
 from bench.tools.spec import Spec, build_config
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class PocketEncoders:
         _options(spec)
         if file is None:
             file = _shipped(_FILES[spec.name])
-        return Weights(str(spec), sha256(require_file(file, str(spec))), file)
+        return Weights(str(spec), hash_file(require_file(file, str(spec))), file)
 
     def text_image(self, spec: Spec, weights: Weights, device: str) -> TextImageEncoder:
         """``pocket/clip``, frozen.

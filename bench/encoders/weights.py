@@ -6,7 +6,6 @@ No pickle is ever executed: files are safetensors, or torch files read with ``we
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import socket
 import urllib.parse
@@ -34,12 +33,6 @@ _OBJECTS = (
     "holds more than tensors, and loading the rest would run what is in it; where you trust it, save its "
     "state_dict() alone, as safetensors"
 )
-
-
-def sha256(file: Path) -> str:
-    """The SHA-256 of a file's bytes, as hexadecimal digits."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def require_file(file: Path, name: str) -> Path:

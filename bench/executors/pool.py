@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from bench.errors import BenchError
+from bench.errors import BenchError, first_line
 from bench.executors import Report
 from bench.executors.worker import Done, News
 from bench.study.study import Batch, Task
@@ -179,7 +179,7 @@ class Shift:
             return self._lost(job, death)
         except Exception as error:  # the outcome could not travel
             self.idle.append(job.worker)
-            return self._blame(job.batch, f"its outcome could not be returned: {_line(error)}")
+            return self._blame(job.batch, f"its outcome could not be returned: {first_line(error)}")
         if done.worn or done.broken:
             job.worker.stop()
         else:
@@ -220,7 +220,3 @@ class Shift:
 
 def _all_failed(batch: Batch, reason: str) -> list[tuple[Task, Outcome]]:
     return [(task, failed(task, reason)) for task in batch]
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

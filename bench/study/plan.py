@@ -21,6 +21,7 @@ from bench.study.study import Study, Task
 from bench.tools.hashes import HashBook, hash_json
 from bench.tools.registry import DATASETS, METHODS
 from bench.tools.spec import Spec, build_config, config_dict, label, parse_spec
+from bench.tools.text import count
 
 ENCODER_FIELDS = {"encoder": "text", "backbone": "backbone"}  # config field -> the trait that needs it
 
@@ -161,7 +162,7 @@ def _checked(catalogue: Catalogue, store: Store) -> list[str]:
         store.write_once("checks", catalogue.fingerprint, {"images": len(catalogue.samples)})
     else:
         lines = "\n".join(f"  {finding.path}: {finding.message}" for finding in errors)
-        raise BenchError(f"{catalogue.label} has {len(errors)} faulty files; nothing was run:\n{lines}")
+        raise BenchError(f"{catalogue.label} has {count(len(errors), 'faulty file')}; nothing was run:\n{lines}")
     return [f"{catalogue.label}: {finding.path}: {finding.message}" for finding in findings]
 
 
@@ -186,7 +187,7 @@ def _weights(study: Study, names: list[str]) -> dict[str, Weights]:
         found[name] = identify(name, file)
     for key in files:
         if key not in used:  # one file may serve several variants of an encoder
-            raise unknown("encoder given to --weights:", key, names)
+            raise unknown("encoder", key, names, "given to --weights")
     return found
 
 
@@ -230,7 +231,7 @@ class _Expansion:
     def _categories(self, target: Catalogue) -> Iterable[str]:
         for category in self.study.categories:
             if category not in target.categories:
-                raise unknown(f"category of {target.label}", category, target.categories)
+                raise unknown("category", category, target.categories, f"of {target.label}")
         return self.study.categories or target.categories
 
     def _repetitions(self, entry: _Entry) -> Iterable[tuple[int | None, int | None]]:
@@ -255,7 +256,7 @@ class _Expansion:
             given = load_prompts(self.study.prompts, name)
             for category in given:
                 if category not in {*known, *catalogue.categories}:
-                    raise unknown(f"category in {self.study.prompts}:", category, catalogue.categories)
+                    raise unknown("category", category, catalogue.categories, f"in {self.study.prompts}")
             known.update(given)
         return {category: known.get(category) or default_prompts(category) for category in catalogue.categories}
 
@@ -354,7 +355,7 @@ class _Expansion:
         words += ["--protocol", protocol] if protocol != "loo" else []
         words += ["--categories", category]
         words += ["--shots", str(shots)] if shots is not None else []
-        words += ["--seeds", f"{seed},"] if seed is not None else []
+        words += ["--seed", str(seed)] if seed is not None else []
         words += ["--prompts", str(self.study.prompts)] if self.study.prompts else []
         for name in entry.encoders.values():
             if self.weights[name].file is not None and not name.startswith("pocket/"):

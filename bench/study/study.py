@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import importlib.resources
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.errors import BenchError, shorten, unknown
+from bench.errors import BenchError, nearest, shorten, unknown
 from bench.tools.devices import Precision
-from bench.tools.spec import Spec, build_config, parse_spec
-from bench.tools.text import kind, parse_yaml, read_text
+from bench.tools.spec import Spec
 
 PAPER_SEEDS = 10
 MAX_SEEDS = 10_000  # repetitions of one study
@@ -115,78 +112,6 @@ def first_seeds(number: int) -> tuple[int, ...]:
     return tuple(range(number))
 
 
-_FIELDS = {f.name for f in dataclasses.fields(Study)} - {"roots", "weights", "device", "precision"}
-
-
-def shipped_studies() -> dict[str, str]:
-    """Name -> first comment line of the studies that come with the package."""
-    folder = importlib.resources.files("bench.study.studies")
-    return {
-        entry.name.removesuffix(".yaml"): entry.read_text(encoding="utf-8").split("\n")[0].lstrip("# ")
-        for entry in sorted(folder.iterdir(), key=lambda e: e.name)
-        if entry.name.endswith(".yaml")
-    }
-
-
-def load_study(name: str) -> dict[str, Any]:
-    """The fields of a study: a shipped one by name, or a YAML file by path.
-
-    Raises:
-        BenchError: there is no such study, the YAML is malformed, or a field is unknown or of a wrong type.
-    """
-    if name in shipped_studies():
-        text = (importlib.resources.files("bench.study.studies") / f"{name}.yaml").read_text(encoding="utf-8")
-    elif name.endswith((".yaml", ".yml")):
-        text = read_text(Path(name), "study")
-    else:
-        raise unknown("study", name, shipped_studies())
-    content = parse_yaml(text, name)
-    if not isinstance(content, dict):
-        raise BenchError(f"{name}: a study is a mapping of fields such as methods, datasets, shots and seeds")
-    fields: dict[str, Any] = {"name": Path(name).stem}
-    for key, value in content.items():
-        if key not in _FIELDS:
-            raise unknown(f"field of the study {name}:", str(key), _FIELDS)
-        fields[key] = _read_field(name, key, value)
-    return fields
-
-
-def _read_field(study: str, key: str, value: Any) -> Any:
-    if value is None:
-        raise BenchError(f"{study}: the field {key!r} is empty; leave it out instead")
-    try:
-        if key in ("methods", "datasets", "protocols"):
-            return tuple(parse_spec(_text(item)) for item in _items(value))
-        if key == "source":
-            return parse_spec(_text(value))
-        if key == "shots":
-            return tuple(map(_whole, _items(value)))
-        if key == "seeds":
-            return tuple(map(_whole, value)) if isinstance(value, list) else first_seeds(_whole(value))
-        if key == "categories":
-            return tuple(map(_text, _items(value)))
-        if key == "prompts":
-            return Path(_text(value))
-        if key == "layout":
-            return _layout(_text(value))
-        return _text(value)
-    except TypeError as error:
-        raise BenchError(f"{study}: the field {key!r} cannot be read: {error}") from None
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        hint = "" if isinstance(value, list | dict) or value is None else "; put it in quotes"
-        raise TypeError(f"expected text, found {kind(value)}{hint}")
-    return value
-
-
-def _whole(value: Any) -> int:
-    if type(value) is not int:  # a bool is an int, too
-        raise TypeError(f"expected whole numbers, found {kind(value)}")
-    return value
-
-
 def set_options(methods: Sequence[Spec], settings: Sequence[str]) -> tuple[Spec, ...]:
     """The method specs with options set in all of them at once.
 
@@ -208,28 +133,16 @@ def set_options(methods: Sequence[Spec], settings: Sequence[str]) -> tuple[Spec,
         if not equals or not option or not value:
             raise BenchError(f"cannot read {setting!r}; write option=value or METHOD.option=value")
         if name and name not in known:
-            raise unknown("method of the study", name, known)
+            raise unknown("method", name, known, "of the study")
         options = set().union(*(own for method, own in known.items() if name in ("", method)))
         if option not in options:
-            near = difflib.get_close_matches(option, options, n=1)
-            question = f"; did you mean {near[0]!r}?" if near else ""
+            near = nearest(option, options)
+            question = f"; did you mean {near!r}?" if near else ""
             raise BenchError(f"no option {option!r} in {name or ', '.join(known)}{question}")
         for place, spec in enumerate(changed):
             if name in ("", spec.name) and option in known[spec.name]:
                 changed[place] = Spec(spec.name, {**spec.options, option: value})
     return tuple(changed)
-
-
-def _layout(name: str) -> str:
-    from bench.report.tables.paper import LAYOUTS
-
-    if name not in LAYOUTS:
-        raise unknown("layout", name, LAYOUTS)
-    return name
-
-
-def _items(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 @dataclass(frozen=True)
@@ -275,8 +188,3 @@ class Task:
 
 Batch = tuple[Task, ...]
 """Trials that one process carries out together (see :func:`bench.trial.trial.run_together`); mostly it is one."""
-
-
-def method_config(spec: Spec, cls: Any) -> Any:
-    """The config of a method spec; see :func:`bench.tools.spec.build_config`."""
-    return build_config(cls.Config, spec)

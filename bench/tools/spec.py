@@ -87,7 +87,7 @@ def build_config(cls: type[Any], spec: Spec, kind: str = "method") -> Any:
     values: dict[str, Any] = {}
     for key, value in spec.options.items():
         if key not in names:
-            raise unknown(f"option of {kind} {spec.name!r}", key, names)
+            raise unknown("option", key, names, f"of {kind} {spec.name}")
         try:
             values[key] = _convert(value, hints[key])
         except ValueError as error:

@@ -9,13 +9,12 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import BenchError
+from bench.errors import BenchError, shorten
 
 if TYPE_CHECKING:
     import yaml
 
 MAX_BYTES = 1 << 20  # of a text that a person writes: seconds for the YAML parser
-MAX_NODES = 100_000  # of a YAML document, with what its aliases stand for
 
 
 def read_text(path: Path, what: str) -> str:
@@ -46,7 +45,8 @@ def read_text(path: Path, what: str) -> str:
 def parse_yaml(text: str, name: str) -> Any:
     """The content of a YAML document: plain values, mappings and lists.
 
-    Aliases may stand for what is written elsewhere, but not without end; a key may not stand twice.
+    Only what looks like a number is one, and only true and false are truth values: ``010``, ``1:30``, ``off`` and
+    ``2024-01-01`` are text, where YAML 1.1 has 8, 90, False and a date. A key may not stand twice.
 
     Raises:
         BenchError: it is no such document; the message begins with ``name``.
@@ -71,51 +71,31 @@ def _loader() -> type[yaml.SafeLoader]:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """The safe loader; a name written twice is a mistake and not a silent replacement."""
+        """The safe loader with the values of YAML 1.2; a name written twice is a mistake, no replacement."""
 
-        def get_single_node(self) -> yaml.Node | None:
-            node = super().get_single_node()
-            # What aliases stand for is written out in messages and merged keys: lines can stand for gigabytes.
-            if node is not None and (number := _expanded(node, {})) > MAX_NODES:
-                raise yaml.YAMLError(f"it stands for {number:.1e} values, aliases included; {MAX_NODES} are read")
-            return node
+        yaml_implicit_resolvers = {}  # noqa: RUF012 - as PyYAML has it; those of SafeLoader are YAML 1.1
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
             seen = set()
             for key_node, _ in node.value:
-                if key_node.tag == "tag:yaml.org,2002:merge":
+                # Several mappings may be merged (<<); a key that is no scalar is refused by the loader itself.
+                if not isinstance(key_node, yaml.ScalarNode) or key_node.value == "<<":
                     continue
-                key = self.construct_object(key_node, deep=True)
-                if isinstance(key, Hashable):
-                    if key in seen:
-                        mark = key_node.start_mark
-                        raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands twice", mark)
-                    seen.add(key)
+                if (key_node.tag, key_node.value) in seen:
+                    problem = f"{key_node.value!r} stands twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+                seen.add((key_node.tag, key_node.value))
             return super().construct_mapping(node, deep)
 
+    for tag, pattern, first in (
+        ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+        ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+        ("int", r"[-+]?(0|[1-9][0-9]*)", list("-+0123456789")),
+        ("float", r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)\.[0-9]*)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
+        ("merge", r"<<", ["<"]),
+    ):
+        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"(?:{pattern})$"), first)
     return Loader
-
-
-def _expanded(node: Any, known: dict[int, float]) -> float:
-    """How many nodes a node stands for, those of aliases counted each time; endless for one that holds itself."""
-    if isinstance(node.value, str):
-        node.value.encode()  # an escape may have made half of a surrogate pair, which no file can hold
-        if node.tag == "tag:yaml.org,2002:int":
-            _check_digits(node.value)
-        return 1.0
-    if id(node) not in known:
-        known[id(node)] = float("inf")
-        parts = (part for item in node.value for part in (item if isinstance(item, tuple) else (item,)))
-        known[id(node)] = 1.0 + sum(_expanded(part, known) for part in parts)
-    return known[id(node)]
-
-
-def _check_digits(number: str) -> None:
-    """Refuse what YAML reads otherwise than it looks (010 is 8, 1:30 is 90), and what Python will not print."""
-    if len(number) > 40:
-        raise ValueError(f"a whole number of {len(number)} digits")
-    if not re.fullmatch(r"[-+]?(0+|[1-9][0-9]*)", number):
-        raise ValueError(f"{number} is read as another number than it looks like; write it plainly or in quotes")
 
 
 def parse_json(text: str) -> Any:
@@ -162,7 +142,7 @@ def as_numbers(values: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def kind(value: object) -> str:
-    """What a value from YAML or JSON is, in words."""
+    """Description of a value from YAML or JSON, for messages: ``the number 3``."""
     if value is None:
         return "nothing"
     if isinstance(value, str):
@@ -170,12 +150,19 @@ def kind(value: object) -> str:
     if isinstance(value, bool):
         return f"the truth value {value}"
     if isinstance(value, (int, float)):
-        return f"the number {value}"
+        return f"the number {shorten(str(value))}"
     if isinstance(value, dict):
         return "a mapping" if value else "an empty mapping"
-    return "a list" if isinstance(value, list) else f"a {type(value).__name__}"
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    return f"a {type(value).__name__}"
 
 
 def one_line(reason: object) -> str:
     """A reason without line breaks, cut off where it is long."""
-    return " ".join(str(reason).split())[:200]
+    return shorten(" ".join(str(reason).split()), 200)
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things: ``1 trial``, ``2 trials``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

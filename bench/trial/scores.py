@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.contracts import ImageSet, Scores
-from bench.errors import BenchError
+from bench.errors import BenchError, printable
 
 REASON = 500  # characters; the whole message is in the traceback
 TEXT = 20_000  # of a note or a traceback
@@ -90,6 +90,6 @@ def notes(given: Iterable[object]) -> list[str]:
 
 
 def plain(text: str, limit: int) -> str:
-    """A text that any terminal and any file can take: control characters and such spelt out, cut at ``limit``."""
+    """A text of several lines as any terminal and any file can take it, cut at ``limit`` characters."""
     cut = text if len(text) <= limit else f"{text[:limit]} ... ({len(text)} characters)"
-    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in cut)
+    return printable(cut, keep="\n\t")

@@ -117,7 +117,7 @@ class Anomalib:
         if model in _REFUSED:
             raise BenchError(f"anomalib/{model} cannot be run here: {_REFUSED[model]}")
         if model not in self.models():
-            raise unknown("model of anomalib", model, self.models())
+            raise unknown("model", model, self.models(), "of anomalib")
         return _method(model)
 
 

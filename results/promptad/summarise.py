@@ -14,7 +14,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from bench.store.store import Store
-from bench.study.study import load_study
+from bench.study.files import load_study
 from bench.tools.spec import parse_spec
 
 METRICS = ("image_auroc", "pixel_auroc")

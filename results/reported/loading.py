@@ -5,22 +5,29 @@ from __future__ import annotations
 import csv
 import importlib.resources
 import re
-from collections.abc import Callable, Iterator, Mapping
+import typing
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from bench.errors import BenchError, shorten, unknown
+from bench.metrics.protocols import resolve
 from bench.report.tables.model import METRICS
+from bench.reported.schema import NumberRow, TableRow
+from bench.tools.text import count
+from bench.tools.validation import read_as
 
 AVERAGE = "average"  # the category of a number that stands for a whole dataset
-PROTOCOLS = ("loo", "transfer", "training_free", "transductive", "unstated")
-KINDS = ("paper", "repository", "quotation", "rerun")
+PROTOCOLS: tuple[str, ...] = typing.get_args(typing.get_type_hints(NumberRow)["protocol"])
 
 _TABLES = "tables.csv"
 _MOST_FAULTS = 20
+_OPTIONAL = {"encoder", "deviation", "note"}  # columns that a file may leave out
 _NUMBER = re.compile(r"[0-9]+(?:\.([0-9]+))?")
+
+Row = TypeVar("Row", TableRow, NumberRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +81,13 @@ class Reported:
 
     @property
     def average(self) -> bool:
-        """Whether it stands for a whole dataset."""
+        """True for a number that stands for a whole dataset."""
         return self.category == AVERAGE
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong with a row; the header is row 1."""
+    """A fault of a row; the header is row 1."""
 
     file: str
     row: int
@@ -103,7 +110,7 @@ def load(folder: Path | None = None) -> list[Reported]:
     if faults:
         shown = [f"  {fault}" for fault in faults[:_MOST_FAULTS]]
         more = [f"  and {len(faults) - _MOST_FAULTS} more"] if len(faults) > _MOST_FAULTS else []
-        raise BenchError("\n".join([f"reported numbers: {len(faults)} faulty rows", *shown, *more]))
+        raise BenchError("\n".join([f"reported numbers: {count(len(faults), 'faulty row')}", *shown, *more]))
     return rows
 
 
@@ -117,148 +124,117 @@ def read(folder: Path | None = None) -> tuple[list[Reported], list[Fault]]:
     if not (root / _TABLES).is_file():
         raise BenchError(f"{folder}: no reported numbers here; expected {_TABLES} and CSVs of numbers beside it")
     faults: list[Fault] = []
-    tables: dict[str, dict[str, Any]] = {}
-    for number, fields in _rows(root / _TABLES, _TABLE_FIELDS, (), faults):
-        if fields["table"] in tables:
-            faults.append(Fault(_TABLES, number, f"the table {fields['table']!r} stands twice"))
-        tables[fields.pop("table")] = fields
-    rows: list[Reported] = []
+    tables: dict[str, TableRow] = {}
+    for number, table in _rows(root / _TABLES, TableRow, faults):
+        try:
+            table.metric_protocol = resolve(table.metric_protocol).name if table.metric_protocol else ""
+        except BenchError as error:
+            faults.append(Fault(_TABLES, number, f"metric_protocol: {error}"))
+            continue
+        if table.table in tables:
+            faults.append(Fault(_TABLES, number, f"the table {table.table!r} stands twice"))
+        tables[table.table] = table
+    numbers: list[Reported] = []
     for file in sorted(root.iterdir(), key=lambda entry: entry.name):
         if not file.name.endswith(".csv") or file.name == _TABLES:
             continue
-        for number, fields in _rows(file, _FIELDS, _OPTIONAL, faults):
-            table = tables.get(fields["table"])
-            message = _problem(fields) if table else str(unknown("table", fields["table"], tables))
-            if table is None or message:
-                faults.append(Fault(file.name, number, message))
-                continue
-            value, decimals = fields.pop("value")
-            parts = {"encoder": "", "deviation": None, "note": "", **table, **fields}
-            rows.append(Reported(value=value, decimals=decimals, file=file.name, row=number, **parts))
-    return rows, faults
+        for number, row in _rows(file, NumberRow, faults):
+            try:
+                numbers.append(_joined(row, tables, file.name, number))
+            except BenchError as error:
+                faults.append(Fault(file.name, number, str(error)))
+    return numbers, faults
 
 
-# ------------------------------------------------------------ one row
+def _joined(row: NumberRow, tables: Mapping[str, TableRow], file: str, number: int) -> Reported:
+    """A number together with the facts of its table.
+
+    Raises:
+        BenchError: there is no such table or metric, or parts of the row do not go together.
+    """
+    if row.table not in tables:
+        raise unknown("table", row.table, tables)
+    if row.metric not in METRICS:
+        raise unknown("metric", row.metric, METRICS)
+    transfer = row.protocol == "transfer"
+    if transfer and not row.trained_on:
+        raise BenchError("protocol transfer without trained_on")
+    if row.trained_on and not transfer:
+        raise BenchError(f"trained_on {shorten(row.trained_on)!r} goes with protocol transfer")
+    if row.shots and row.protocol in ("training_free", "transductive"):
+        raise BenchError(f"{row.shots} labelled anomalies under protocol {row.protocol}, which uses none")
+    value, decimals = _fraction("value", row.value)
+    table = tables[row.table]
+    return Reported(
+        paper=table.paper,
+        place=table.place,
+        kind=table.kind,
+        source=table.source,
+        table=row.table,
+        method=row.method,
+        dataset=row.dataset,
+        category=row.category,
+        shots=row.shots,
+        k=row.k,
+        protocol=row.protocol,
+        trained_on=row.trained_on,
+        encoder=row.encoder,
+        metric=row.metric,
+        metric_protocol=table.metric_protocol,
+        value=value,
+        decimals=decimals,
+        deviation=_fraction("deviation", row.deviation)[0] if row.deviation else None,
+        runs=table.runs,
+        note=row.note,
+        file=file,
+        row=number,
+    )
 
 
-def _text(text: str) -> str:
-    if not text:
-        raise ValueError("is empty")
-    return text
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise ValueError(f"{shorten(text)!r} is not a whole number")
-    return int(text)
-
-
-def _fraction(text: str) -> tuple[float, int]:
-    """The number and how many decimals it is printed with."""
+def _fraction(column: str, text: str) -> tuple[float, int]:
+    """The number, and how many decimals it is printed with."""
     match = _NUMBER.fullmatch(text)
     if match is None:
-        raise ValueError(f"{shorten(text)!r} is not a number such as 0.908")
+        raise BenchError(f"{column} {shorten(text)!r} is not a number such as 0.908")
     if float(text) > 1:
-        raise ValueError(f"{text} is above 1; numbers are fractions, so that 90.8 % is 0.908")
+        raise BenchError(f"{column} {shorten(text)} is above 1; numbers are fractions, so that 90.8 % is 0.908")
     return float(text), len(match[1] or "")
 
 
-def _one_of(*known: str) -> Callable[[str], str]:
-    def convert(text: str) -> str:
-        if text not in known:
-            raise ValueError(str(unknown("value", text, known)))
-        return text
-
-    return convert
-
-
-def _or_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    return lambda text: convert(text) if text else None
-
-
-def _metric_protocol(text: str) -> str:
-    from bench.metrics.protocols import resolve
-
-    try:
-        return resolve(text).name if text else ""
-    except BenchError as error:
-        raise ValueError(str(error)) from None
-
-
-_TABLE_FIELDS: dict[str, Callable[[str], Any]] = {
-    "table": _text,
-    "paper": _text,
-    "place": _text,
-    "kind": _one_of(*KINDS),
-    "runs": _or_none(_whole),
-    "metric_protocol": _metric_protocol,
-    "source": _text,
-}
-_FIELDS: dict[str, Callable[[str], Any]] = {
-    "table": _text,
-    "method": _text,
-    "dataset": _text,
-    "category": _text,
-    "shots": _or_none(_whole),
-    "k": _whole,
-    "protocol": _one_of(*PROTOCOLS),
-    "trained_on": str,
-    "metric": _one_of(*METRICS),
-    "value": _fraction,
-    "encoder": str,
-    "deviation": _or_none(lambda text: _fraction(text)[0]),
-    "note": str,
-}
-_OPTIONAL = ("encoder", "deviation", "note")
-
-
-def _rows(
-    file: Traversable, convert: Mapping[str, Callable[[str], Any]], optional: tuple[str, ...], faults: list[Fault]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The sound rows of a file with their numbers; what is wrong with the others goes to ``faults``."""
+def _rows(file: Traversable, cls: type[Row], faults: list[Fault]) -> Iterator[tuple[int, Row]]:
+    """The sound rows of a CSV with their numbers; what is wrong with the others goes to ``faults``."""
     if not file.is_file():
         faults.append(Fault(file.name, 1, "is no file"))
         return
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        text = isinstance(error, UnicodeDecodeError)
-        faults.append(Fault(file.name, 1, "is not UTF-8 text" if text else f"cannot be read: {error}"))
+    except UnicodeDecodeError:
+        faults.append(Fault(file.name, 1, "is not UTF-8 text"))
         return
+    except OSError as error:
+        faults.append(Fault(file.name, 1, f"cannot be read: {error}"))
+        return
+    columns = cls.__struct_fields__
     reader = csv.reader(lines, strict=True)
     try:
         head = next(reader, [])
-        missing = [name for name in convert if name not in head and name not in optional]
-        if missing or len(set(head)) < len(head) or not set(head) <= set(convert):
-            expected = ", ".join(convert)
-            faults.append(Fault(file.name, 1, f"the columns are {', '.join(head)}; expected {expected}"))
+        missing = set(columns) - set(head) - _OPTIONAL
+        if missing or len(set(head)) < len(head) or not set(head) <= set(columns):
+            message = f"the columns are {', '.join(head)}; expected {', '.join(columns)}"
+            faults.append(Fault(file.name, 1, message))
             return
         for cells in reader:
             if len(cells) != len(head):
                 message = f"{len(cells)} fields under {len(head)} columns"
                 faults.append(Fault(file.name, reader.line_num, message))
                 continue
-            fields, wrong = {}, []
-            for name, cell in zip(head, cells, strict=True):
-                try:
-                    fields[name] = convert[name](cell.strip())
-                except ValueError as error:
-                    wrong.append(f"{name} {error}")
-            if wrong:
-                faults.append(Fault(file.name, reader.line_num, "; ".join(wrong)))
+            # An empty cell is one that is left out.
+            stripped = {name: cell.strip() for name, cell in zip(head, cells, strict=True) if cell.strip()}
+            try:
+                row = read_as(stripped, cls, strict=False)
+            except BenchError as error:
+                faults.append(Fault(file.name, reader.line_num, str(error)))
             else:
-                yield reader.line_num, fields
+                yield reader.line_num, row
     except csv.Error as error:
         faults.append(Fault(file.name, reader.line_num, f"is not CSV: {error}"))
-
-
-def _problem(fields: Mapping[str, Any]) -> str:
-    """What does not go together in a row; empty if nothing."""
-    transfer = fields["protocol"] == "transfer"
-    if transfer and not fields["trained_on"]:
-        return "protocol transfer without trained_on"
-    if fields["trained_on"] and not transfer:
-        return f"trained_on {fields['trained_on']!r} goes with protocol transfer"
-    if fields["shots"] and fields["protocol"] in ("training_free", "transductive"):
-        return f"{fields['shots']} labelled anomalies under protocol {fields['protocol']}, which uses none"
-    return ""

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from pages import trial
 from PIL import Image
+from studies import keep
 
 from bench.cli.main import COMMANDS, main
+from bench.store.store import Store
 
 
 def call(*words: str) -> Result:
@@ -136,11 +143,11 @@ def test_a_study_file_with_a_wrong_field_is_refused(tmp_path: Path, store: list[
     file = tmp_path / "mine.yaml"
     for text, message in (
         ("methods: [clip\n", "not valid YAML"),
-        ("- clip\n", "mapping of fields"),
+        ("- clip\n", "expected name, methods, datasets"),
         ("method: [clip]\n", "Did you mean 'methods'"),
-        ("methods: [clip]\nshots: [few]\n", "'shots' cannot be read"),
-        ("methods: [clip]\nseeds: '10'\n", "expected whole numbers"),
-        ("methods: [clip]\nencoder:\n", "is empty"),
+        ("methods: [clip]\nshots: [few]\n", "shots, item 1: expected a whole number, found the text 'few'"),
+        ("methods: [clip]\nseeds: '10'\n", "expected a whole number or a list, found the text '10'"),
+        ("methods: [clip]\nencoder:\n", "encoder: expected text, found nothing"),
         ("methods: [clip]\nlayout: tabel1\n", "Did you mean 'table1'"),
         ("methods: [clip]\nprotocols: []\ndatasets: [pocket]\n", "names no protocol"),
         ("methods: [clip]\n", "add --dataset NAME"),
@@ -173,6 +180,59 @@ def test_dry_run_lists_trials_and_runs_none(toy_root: Path, tmp_path: Path, stor
     assert result.exit_code == 0, result.output
     assert result.stdout.count("to run") == 3
     assert not (tmp_path / "store" / "records").exists()
+
+
+def shell(command: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """A command line in which ``bench`` is this installation's."""
+    bench = f"{shlex.quote(sys.executable)} -P -m bench"
+    own = {**os.environ, **environment}
+    return subprocess.run(
+        command.replace("bench", bench, 1), shell=True, capture_output=True, env=own, timeout=120
+    )
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_what_the_output_cannot_encode_is_replaced(tmp_path: Path, store: list[str], encoding: str) -> None:
+    # A record whose reason and category no Western code page has.
+    records = [trial("clip", "螺丝", 1, None, 0.5), trial("clip", "mesh", 1, None, 0.25)]
+    keep(Store(tmp_path / "store"), records)
+    done = shell(f"bench table --store {tmp_path / 'store'}", PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+    assert done.returncode == 0, done.stderr
+    assert b"Traceback" not in done.stderr
+    assert b"mesh" in done.stdout and b"??" in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+@pytest.mark.parametrize("words", ["--help", "list methods", "audit"])
+def test_a_full_disk_behind_the_output_is_one_line(words: str) -> None:
+    done = shell(f"bench {words} > /dev/full")
+    assert done.returncode == 2
+    assert done.stderr.decode() == "Error: the output cannot be written: No space left on device\n"
+
+
+def test_output_that_nobody_reads_to_its_end_is_no_error() -> None:
+    done = shell("bench audit --columns | head -n 1")
+    assert done.returncode == 0
+    assert done.stdout.count(b"\n") == 1
+    assert done.stderr == b""
+
+
+def test_one_seed_is_asked_for_by_itself(store: list[str]) -> None:
+    words = ["run", "--methods", "devnet", "--categories", "wood", "--shots", "1", "--dry-run", *store]
+    for seed in (["--seed", "7"], ["--seeds", "7,"]):
+        result = call(*words, *seed)
+        assert result.exit_code == 0, result.output
+        assert "1 trial, 0 done, 1 to run" in result.stderr
+        assert "seed 7" in result.stdout
+    assert "exclude each other" in refused(*words, "--seed", "7", "--seeds", "3")
+
+
+def test_names_that_are_unknown_come_before_their_place(store: list[str]) -> None:
+    assert "unknown category 'foo' of pocket. Known: button" in refused("run", "--categories", "foo", *store)
+    assert "unknown option 'foo' of method promptad. Known: " in refused(
+        "run", "--methods", "promptad[foo=1]", *store
+    )
+    assert "Did you mean" not in refused("run", "--dataset", "nope", *store)
 
 
 def test_help_of_every_command_fits(tmp_path: Path) -> None:

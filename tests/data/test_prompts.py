@@ -106,6 +106,13 @@ def test_text_over_several_lines_is_joined(tmp_path: Path) -> None:
     assert load_prompts(path, "any")["cup"].normality == "a cup for tea"
 
 
+@pytest.mark.parametrize("name", ["00", "010", "no", "2024-01-01"])
+def test_names_and_phrases_need_quotes_only_where_they_are_numbers(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, f"{name}: {{normality: {name}, descriptions: {{{name}: {name}}}}}")
+    entry = load_prompts(path, "any")[name]
+    assert (entry.label, entry.normality, entry.descriptions) == (name, name, {name: name})
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -119,27 +126,38 @@ def test_text_over_several_lines_is_joined(tmp_path: Path) -> None:
         ("template: 3\n" + BOTTLE, "template: expected text, found the number 3"),
         ("generic_descriptions: {}\n" + BOTTLE, "generic_descriptions"),
         (BOTTLE + BOTTLE, "'bottle' stands twice"),
-        ("bottle:", "bottle: expected label, normality, descriptions; found nothing"),
-        ("bottle: a bottle", "bottle: expected label, normality, descriptions; found the text 'a bottle'"),
+        ("bottle:", "bottle: expected label, normality, descriptions, abnormality; found nothing"),
+        (
+            "bottle: a bottle",
+            "descriptions, abnormality; found the text 'a bottle'",
+        ),
         ("bottle: {label: bottle}", "bottle: the field 'normality' is missing"),
         ("bottle: {normality: fine}", "bottle: the field 'descriptions' is missing"),
         ("bottle: {lable: b, normality: fine, descriptions: [x]}", "Did you mean 'label'"),
-        ("bottle: {lable: b, normalty: fine}", "unknown field of bottle 'lable'. Did you mean 'label'"),
-        ("bottle: {label: '', normality: a, descriptions: [x]}", "bottle, label: empty"),
+        ("bottle: {lable: b, normalty: fine}", "bottle: unknown field 'lable'. Did you mean 'label'"),
+        (
+            "bottle: {label: '', normality: a, descriptions: [x]}",
+            "bottle, label: expected text, found an empty",
+        ),
         ("bottle: {label: 7, normality: a, descriptions: [x]}", "label: expected text, found the number 7"),
-        ("bottle: {label: yes, normality: a, descriptions: [x]}", "the truth value True; put it in quotes"),
+        ("bottle: {label: true, normality: a, descriptions: [x]}", "the truth value True; put it in quotes"),
         ("bottle: {normality: [a], descriptions: [x]}", "bottle, normality: expected text, found a list"),
-        ("bottle: {normality: a, descriptions: crack}", "bottle, descriptions: expected phrases"),
-        ("bottle: {normality: a, descriptions: []}", "bottle, descriptions: expected phrases"),
-        ("bottle: {normality: a, descriptions: {}}", "bottle, descriptions: empty"),
+        (
+            "bottle: {normality: a, descriptions: crack}",
+            "bottle, descriptions: expected a mapping or a list",
+        ),
+        ("bottle: {normality: a, descriptions: []}", "bottle, descriptions: expected a list of length >= 1"),
+        ("bottle: {normality: a, descriptions: {}}", "bottle, descriptions: expected a mapping of length >= 1"),
         ("bottle: {normality: a, descriptions: [x, 3]}", "bottle, descriptions, item 2: expected text"),
-        ("bottle: {normality: a, descriptions: {crack: }}", "bottle, descriptions, crack: expected text"),
-        ("bottle: {normality: a, descriptions: {no: x}}", "False: expected a name"),
-        ("aitex: {00: {normality: a, descriptions: [x]}}", "category 0: expected a name, found the number 0"),
+        ("bottle: {normality: a, descriptions: {crack: }}", "bottle, descriptions: expected text, found nothing"),
+        (
+            "bottle: {normality: a, descriptions: {1: x}}",
+            "a name in descriptions: expected text, found a whole",
+        ),
+        ("aitex: {0: {normality: a, descriptions: [x]}}", "category 0: expected a name, found the number 0"),
         ("mvtec: {bottle: , cup: {normality: a, descriptions: [x]}}", "mvtec/bottle: expected label"),
         (f"mvtec: {{{BOTTLE.strip()}}}\ncup: {{normality: a}}", "'cup': expected a dataset's section"),
         ("a: !!python/object/apply:os.getcwd []", "not valid YAML"),
-        ("a: 2024-13-45", "not valid YAML"),
         ("? [a, b]\n: c", "not valid YAML"),
         ("a: &a {b: *a}", "prompts"),
         ("a: " + "[" * 5000, "not valid YAML"),

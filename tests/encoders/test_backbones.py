@@ -14,6 +14,7 @@ from torchvision import models
 from bench.contracts import Backbone
 from bench.encoders import identify, load_backbone, load_network, load_text_image, weights
 from bench.errors import BenchError
+from bench.tools.hashes import hash_file
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -42,7 +43,7 @@ def test_timm_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "resnet.safetensors"
     save_file(whole.state_dict(), file)
     last = load("timm/resnet10t", file)
-    assert last.weights_hash == weights.sha256(file)
+    assert last.weights_hash == hash_file(file)
     assert (last.channels, last.stride, last.image_size, last.frozen_norm) == (512, 32, 448, False)
     assert last.mean == (0.485, 0.456, 0.406)
     with torch.no_grad():

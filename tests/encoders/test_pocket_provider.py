@@ -10,14 +10,15 @@ import tiny
 import torch
 from safetensors.torch import save_file
 
-from bench.encoders import identify, load_backbone, load_network, load_text_image, weights
+from bench.encoders import identify, load_backbone, load_network, load_text_image
 from bench.errors import BenchError
+from bench.tools.hashes import hash_file
 
 
 def test_clip() -> None:
     found = identify("pocket/clip")
     assert found.file is not None
-    assert found.sha256 == weights.sha256(found.file)
+    assert found.sha256 == hash_file(found.file)
     encoder = load_text_image(found)
     assert (encoder.name, encoder.image_size) == ("pocket/clip", 64)
     assert all(parameter.dtype == torch.float32 for parameter in encoder.model.parameters())

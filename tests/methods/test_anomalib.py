@@ -290,7 +290,7 @@ def test_images_are_scaled_to_the_models_size_or_the_backbones_if_that_is_smalle
     [
         ("patchcor", "unknown model of anomalib 'patchcor'. Did you mean 'patchcore'"),
         ("draem", "anomalib/draem cannot be run here: it needs the texture images of DTD"),
-        ("patchcore[coreset=1]", "unknown option of method 'anomalib/patchcore' 'coreset'"),
+        ("patchcore[coreset=1]", "unknown option 'coreset' of method anomalib/patchcore"),
         ("patchcore[num_neighbors=two]", "not an int"),
         ("stfpm[epochs=0]", "epochs must be at least 1"),
         (f"patchcore[{POCKET},layers=layer2+layer9]", "pocket/resnet has no layer 'layer9'; choose layers= among"),

@@ -80,16 +80,16 @@ def test_a_folder_of_ones_own(tmp_path: Path) -> None:
         ("0.991", "0,991", "11 fields under 10 columns"),
         ("0.991", "-0.1", "value '-0.1' is not a number such as 0.908"),
         ("0.991", "nan", "value 'nan' is not a number"),
-        ("0.991", "", "value '' is not a number"),
-        ("image_auroc", "image_auc", "metric unknown value 'image_auc'. Did you mean 'image_auroc'?"),
-        ("loo", "lopo", "protocol unknown value 'lopo'. Did you mean 'loo'?"),
+        ("0.991", "", "the field 'value' is missing"),
+        ("image_auroc", "image_auc", "unknown metric 'image_auc'. Did you mean 'image_auroc'?"),
+        ("loo", "lopo", "protocol: unknown value 'lopo'. Did you mean 'loo'?"),
         ("t1", "t2", "unknown table 't2'"),
-        (",1,0,", ",one,0,", "shots 'one' is not a whole number"),
-        (",1,0,", ",1,,", "k '' is not a whole number"),
+        (",1,0,", ",one,0,", "shots: expected a whole number, found the text 'one'"),
+        (",1,0,", ",1,,", "the field 'k' is missing"),
         ("loo", "transfer", "protocol transfer without trained_on"),
         ("loo,,", "loo,visa,", "trained_on 'visa' goes with protocol transfer"),
         ("loo", "training_free", "1 labelled anomalies under protocol training_free"),
-        ("wood", "", "category is empty"),
+        ("wood", "", "the field 'category' is missing"),
     ],
 )
 def test_every_fault_is_one_line_with_its_row(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -100,7 +100,7 @@ def test_every_fault_is_one_line_with_its_row(tmp_path: Path, old: str, new: str
     assert str(fault).startswith("a.csv row 3: ")
     assert said in str(fault)
     assert "\n" not in str(fault)
-    with pytest.raises(BenchError, match=r"1 faulty rows\n  a\.csv row 3: "):
+    with pytest.raises(BenchError, match=r"1 faulty row\n  a\.csv row 3: "):
         bench.reported.load(root)
 
 
@@ -108,7 +108,7 @@ def test_faults_of_several_rows_are_all_named(tmp_path: Path) -> None:
     root = folder(tmp_path, ROW.replace("0.991", "2").replace(",1,0,", ",x,0,") + ROW.replace("0.991", "3"))
     with pytest.raises(BenchError) as error:
         bench.reported.load(root)
-    assert "row 2: shots 'x' is not a whole number; value 2 is above 1" in str(error.value)
+    assert "2 faulty rows\n  a.csv row 2: shots: expected a whole number, found the text 'x'\n" in str(error.value)
     assert "row 3: value 3 is above 1" in str(error.value)
 
 
@@ -123,6 +123,6 @@ def test_faulty_columns_and_files(tmp_path: Path) -> None:
     assert "stands twice" in str(bench.reported.read(root)[1][0])
     root = folder(tmp_path, tables=TABLES.replace("paper,10,,", "paper,10,grid20,"))
     faults = bench.reported.read(root)[1]
-    assert "tables.csv row 2: metric_protocol unknown metric protocol 'grid20'" in str(faults[0])
+    assert "tables.csv row 2: metric_protocol: unknown metric protocol 'grid20'" in str(faults[0])
     with pytest.raises(BenchError, match=r"expected tables\.csv"):
         bench.reported.load(tmp_path / "nowhere")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,11 @@ from click.testing import CliRunner, Result
 from bench.cli.main import main
 from bench.data.splits import ProtocolConfig
 from bench.errors import BenchError
+from bench.report.tables.paper import LAYOUTS
 from bench.store.store import Store
+from bench.study.files import load_study, shipped_studies, study_schema
 from bench.study.plan import prepare
-from bench.study.study import Study, load_study, set_options, shipped_studies
+from bench.study.study import Study, set_options
 from bench.tools.registry import METHODS
 from bench.tools.spec import build_config, label, parse_spec
 
@@ -85,6 +89,30 @@ def test_table_4_switches_components_on_one_after_the_other() -> None:
         config = build_config(METHODS.load("promptad").Config, spec)
         on.append([part for part in ("abn", "nor", "ccl", "cmi") if getattr(config, part)])
     assert on == [["abn"], ["nor"], ["abn", "nor"], ["abn", "nor", "ccl"], ["abn", "nor", "ccl", "cmi"]]
+
+
+# ---------------------------------------------------------------- the schema of a study file
+
+
+def test_the_schema_describes_every_field() -> None:
+    schema = study_schema()["$defs"]["StudyFile"]
+    own = {field.name for field in dataclasses.fields(Study)} - {"roots", "weights", "device", "precision"}
+    assert set(schema["properties"]) == own
+    assert not schema["additionalProperties"]
+    assert all(len(field["description"]) > 20 for field in schema["properties"].values())
+    assert schema["properties"]["layout"]["enum"] == sorted(LAYOUTS)
+    guide = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in guide for name in own)
+
+
+def test_help_and_lists_validate_nothing() -> None:
+    code = "import sys; from bench.cli.main import main\ntry: main(['list', 'studies'])\nexcept SystemExit: pass\n"
+    code += "print(*{'msgspec', 'yaml'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "table4" in done.stdout
+    assert done.stdout.splitlines()[-1] == ""
 
 
 # ---------------------------------------------------------------- options of all methods at once

@@ -64,7 +64,7 @@ class Trials:
         rows = {row.head: row for row in table.rows if not row.average}
         for category in categories:
             if category not in rows:
-                raise unknown(f"category of {table.title}", category, rows)
+                raise unknown("category", category, rows, f"of {table.title}")
         self.categories = tuple(dict.fromkeys(categories or rows))
         columns = [(i, column.head) for i, column in enumerate(table.columns) if column.group == self.group]
         self.cells: dict[tuple[str, str], Cell] = {

@@ -35,17 +35,17 @@ def render(tables: Iterable[Table]) -> str:
         assert place is not None  # every cell of a table has one
         writer.writerow(
             [
-                _plain(place.dataset),
+                _no_formula(place.dataset),
                 place.metric,
-                _plain(place.protocol),
-                _plain(place.category),
+                _no_formula(place.protocol),
+                _no_formula(place.category),
                 place.shots,
-                _plain(place.method),
+                _no_formula(place.method),
                 cell.mean,
                 cell.deviation,
                 None if cell.structural else cell.seeds,
                 cell.status,
-                _plain(_reason(cell)),
+                _no_formula(_reason(cell)),
                 place.metric_protocol,
                 place.eval_size,
             ]
@@ -53,7 +53,7 @@ def render(tables: Iterable[Table]) -> str:
     return stream.getvalue()
 
 
-def _plain(name: str) -> str:
+def _no_formula(name: str) -> str:
     """A name that no spreadsheet takes for a formula: behind an apostrophe if it begins like one (OWASP)."""
     return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
 

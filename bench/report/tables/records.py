@@ -160,7 +160,7 @@ def choose(entries: Sequence[Entry], methods: Sequence[str]) -> list[Entry]:
     for method in methods:
         found = [method] if method in names else sorted(label for label, name in names.items() if name == method)
         if not found:
-            raise unknown("method among the records:", method, {*names, *names.values()})
+            raise unknown("method", method, {*names, *names.values()}, "among the records")
         for label in found:
             order.setdefault(label, len(order))
     return sorted((e for e in entries if e.method.label in order), key=lambda e: order[e.method.label])

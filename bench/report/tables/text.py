@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from bench.errors import printable, shorten
 from bench.report.tables.model import NO_SEEDS, Cell, Table
 
 
@@ -29,14 +30,12 @@ def _digits(value: float, table: Table) -> str:
 
 def clean(text: str) -> str:
     """Names come from folders: without line breaks and control characters."""
-    return "".join(c if c.isprintable() else " " for c in text)
+    return printable(text, instead=" ")
 
 
 def short(name: str, longest: int = 80) -> str:
     """A name as it fits into a figure: without control characters, and if it is long without its middle."""
-    name = clean(name)
-    half = longest // 2
-    return name if len(name) <= longest else f"{name[:half]}…{name[-half:]}"
+    return shorten(clean(name), longest, middle=True)
 
 
 def sentence(text: str) -> str:

@@ -74,7 +74,7 @@ def find(tables: Sequence[Table], address: str) -> list[Found]:
         ]
         if not found:
             known = {name for each in every for name in _spelled(each)}
-            raise unknown("name in the table:", part, known)
+            raise unknown("name", part, known, "in the table")
         chosen = [each for each in chosen if each in found]
     if not parts or not chosen:
         raise BenchError(f"no number is at {address!r}; name a row and a column, as in {_addresses(every)[0]}")
