@@ -10,7 +10,7 @@ exist in :class:`TrainingSet` alone, which holds seen categories only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, run
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import BenchError
+from bench.errors import BenchError, NotApplicable
 
 if TYPE_CHECKING:
     import torch
@@ -35,13 +35,17 @@ T = TypeVar("T")
 class Sample:
     """One image of a dataset, as the engine knows it (a method never sees one).
 
+    An anomalous image may lack its mask. It then counts in image metrics alone: a category with such an image
+    among those tested has no pixel metrics, whatever masks the others have, since its pixels are neither known to
+    be normal nor known to be anomalous. Methods that learn from masks are told by :meth:`TrainingSet.has_mask`.
+
     Attributes:
         id: stable and unique in its dataset, e.g. ``bottle/test/broken_large/000``.
         category: e.g. ``bottle``.
         split: the dataset's own ``train`` or ``test`` part.
         type: ``good`` or the anomaly type, e.g. ``broken_large``.
         image: the image file.
-        masks: ground-truth mask files, united; empty for good images.
+        masks: ground-truth mask files, united; empty for good images, and for anomalous ones that lack a mask.
         box: the part of the file that is the image, ``(left, upper, right, lower)`` in pixels, or None
             for all of it; it applies to the masks too.
         group: what was photographed; tiles cut from one strip share it. Images of one group never
@@ -62,6 +66,11 @@ class Sample:
     @property
     def anomalous(self) -> bool:
         return self.type != GOOD
+
+    @property
+    def lacks_mask(self) -> bool:
+        """True for an anomalous image of which nobody has said where the anomaly is."""
+        return self.anomalous and not self.masks
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,9 @@ class DatasetTraits:
         encoder: text-image encoder used when the user names none ("": the method's own).
         backbone: trainable backbone used when the user names none ("": the method's own).
         note: a sentence that every table made from this dataset shows.
+        all_masked: every anomalous image has a mask. False for a dataset some or all of whose anomalies may lack
+            one, which are then measured as :class:`Sample` says; :func:`bench.testing.check_dataset` refuses
+            anomalies without masks in a dataset that does not say so.
     """
 
     title: str
@@ -94,6 +106,7 @@ class DatasetTraits:
     encoder: str = ""
     backbone: str = ""
     note: str = ""
+    all_masked: bool = True
 
 
 @runtime_checkable
@@ -204,7 +217,11 @@ class ImageSet:
 
 
 class TrainingSet:
-    """Images of seen categories with their labels.
+    """Images of seen categories with their labels and masks.
+
+    Args:
+        read_mask: content key of an image -> its mask, ``(H, W)`` bool.
+        unmasked: content keys of the anomalous images that lack a mask.
 
     Attributes:
         images: the images (:class:`ImageSet`).
@@ -220,12 +237,14 @@ class TrainingSet:
         types: Sequence[str],
         read_mask: Callable[[str], NDArray[np.bool_]],
         shots: int,
+        unmasked: Collection[str] = (),
     ) -> None:
         self.images = images
         self.labels = np.asarray(labels, dtype=np.int8)
         self.types = tuple(types)
         self.shots = shots
         self._read_mask = read_mask
+        self._unmasked = frozenset(unmasked)
         if not len(images) == len(self.labels) == len(self.types):
             raise ValueError("images, labels and types differ in number")
 
@@ -233,8 +252,20 @@ class TrainingSet:
         return len(self.images)
 
     def mask(self, index: int) -> NDArray[np.bool_]:
-        """The anomalous pixels of image ``index``: ``(H, W)`` bool at its native size; all False if good."""
+        """The anomalous pixels of image ``index``: ``(H, W)`` bool at its native size; all False if good.
+
+        Raises:
+            NotApplicable: the image is anomalous and has no mask. A method that can do without asks
+                :meth:`has_mask` first.
+        """
+        if not self.has_mask(index):
+            category = self.images.categories[index]
+            raise NotApplicable(f"the method learns from masks, and an anomalous image of {category} has none")
         return self._read_mask(self.images.keys[index])
+
+    def has_mask(self, index: int) -> bool:
+        """True if it is known which pixels of image ``index`` are anomalous; so it is for every good image."""
+        return self.images.keys[index] not in self._unmasked
 
     @property
     def categories(self) -> tuple[str, ...]:

@@ -239,7 +239,9 @@ class _World:
 
 
 def check_dataset(spec: str | Spec, root: Path | None = None) -> None:
-    """Check what a dataset plugin promises, on real files at ``root``.
+    """Check the promises of a dataset plugin, on real files at ``root``.
+
+    Anomalous images without a mask are refused, unless its traits say ``all_masked=False``.
 
     Raises:
         AssertionError: a promise is broken.
@@ -262,6 +264,8 @@ def check_dataset(spec: str | Spec, root: Path | None = None) -> None:
         assert sample.split in ("train", "test"), f"{sample.id}: split {sample.split!r}"
         assert sample.split == "test" or not sample.anomalous, f"{sample.id}: an anomaly in the training part"
         assert sample.anomalous or not sample.masks, f"{sample.id}: a good image with a mask"
+        masked = not (cls.traits.all_masked and sample.lacks_mask)
+        assert masked, f"{sample.id}: an anomaly without a mask, and the traits do not say all_masked=False"
         assert str(dataset.root) not in sample.id, f"{sample.id}: an id must not hold the data root"
     prompts = dataset.prompts()
     missing = set(catalogue.categories) - set(prompts) if prompts else set()

@@ -18,7 +18,7 @@ class FolderConfig:
         good: further names of folders that hold images without anomalies, beside MVTec AD's ``good``, e.g.
             ``folder[good=ok+normal]``.
         mask_threshold: mask pixels above this value (0..254) are anomalous. MVTec AD's masks are 0 and
-            255, and any pixel above 0 counts; anti-aliased masks want 127.
+            255, and any pixel above 0 counts; anti-aliased masks want 127 (``bench data check`` notes them).
     """
 
     good: tuple[str, ...] = ()
@@ -32,15 +32,16 @@ class FolderConfig:
 class Folder(FileDataset):
     """A user's own images in MVTec AD's layout.
 
-    Images may be PNG, JPEG, BMP, TIFF or WebP; the mask of ``test/<type>/000.jpg`` is
-    ``ground_truth/<type>/000_mask.png`` or ``000.png``. Every folder with ``train`` or ``test`` in it is a
-    category; one that lacks a part (no ``train/good``, say) is read for what it has.
+    Images may be PNG, JPEG, BMP, TIFF, WebP, PPM or PGM. The mask of ``test/<type>/000.jpg`` is
+    ``ground_truth/<type>/000_mask.png``, ``000.png``, ``000_gt.png`` or ``000_label.png``, never a JPEG. Every
+    folder with ``train`` or ``test`` in it is a category; one that lacks a part (no ``train/good``, say) is read
+    for what it has. A category whose anomalies lack masks, some or all, has image metrics only.
     """
 
     name: ClassVar[str] = "folder"
     version: ClassVar[str] = "1"
     traits: ClassVar[DatasetTraits] = DatasetTraits(
-        title="own images", source="the user's directory in MVTec AD's layout"
+        title="own images", source="the user's directory in MVTec AD's layout", all_masked=False
     )
     Config: ClassVar[type[Any]] = FolderConfig
 

@@ -7,8 +7,7 @@ The layout (Bergmann et al., MVTec AD, CVPR 2019)::
     <root>/<category>/test/<type>/NNN.png
     <root>/<category>/ground_truth/<type>/NNN_mask.png
 
-Only names are read here, never pixels. Whatever is odd becomes a :class:`~bench.contracts.Finding`; nothing
-outside the root is ever listed.
+Only names are read here, never pixels. Whatever is odd becomes a :class:`~bench.contracts.Finding`.
 """
 
 from __future__ import annotations
@@ -27,14 +26,15 @@ from bench.contracts import GOOD, Finding, Sample
 from bench.errors import BenchError, printable
 from bench.tools.files import name_fault
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # lossless: JPEG would smear a mask's edge
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")  # lossless: JPEG would smear a mask's edge
+MASK_ENDINGS = ("_mask", "", "_gt", "_label")  # the mask of 000.png is 000_mask.png (MVTec AD), or 000.png, ...
 _ARCHIVES = (".7z", ".zip", ".rar", ".tar", ".gz", ".tgz", ".xz", ".bz2")
 
 
 @dataclass(frozen=True)
 class Tree:
-    """What was read: images sorted by id, and findings."""
+    """The content of a folder: images sorted by id, and findings."""
 
     samples: tuple[Sample, ...]
     findings: tuple[Finding, ...]
@@ -72,7 +72,7 @@ class FileDataset(ABC):
         return self._tree.samples
 
     def check(self) -> list[Finding]:
-        """What is wrong or odd in the files' layout, errors first."""
+        """The findings about the files' layout, errors first."""
         try:
             findings = self._tree.findings
         except BenchError as error:
@@ -86,14 +86,14 @@ class FileDataset(ABC):
 class Scan:
     """Lists folders below a root and collects findings.
 
-    Links are followed where they stay inside the root; one that leads out, nowhere or round in a circle is
-    an error and is not listed. Names that begin with a dot are passed over.
+    Symbolic links are followed, out of the root too: a category may lie on another disk, and the files of a
+    download cache are all links. One that leads nowhere, or round in a circle, is an error and is not listed.
+    Names that begin with a dot are passed over.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.findings: list[Finding] = []
-        self._real = os.path.realpath(root)
 
     def entries(self, folder: Path) -> tuple[list[Path], list[Path]]:
         """The folders and the regular files in ``folder``, each sorted by name."""
@@ -130,7 +130,7 @@ class Scan:
                 self.note(path, "a folder inside a folder of images; ignored")
         for file in files:
             if not is_image(file):
-                self.note(file, "not an image; ignored")
+                self.note(file, f"not an image ({', '.join(IMAGE_SUFFIXES)}); ignored")
         return [file for file in files if is_image(file)]
 
     def _usable(self, entry: os.DirEntry[str], path: Path) -> bool:
@@ -142,15 +142,15 @@ class Scan:
         try:
             target = os.path.realpath(path, strict=True)
         except FileNotFoundError:
-            self.error(path, "a link to something that does not exist")
+            self.error(path, f"a link to something that does not exist ({printable(os.readlink(path))})")
             return False
         except (OSError, RuntimeError):
             self.error(path, "a link that leads round in a circle or cannot be followed")
             return False
-        if Path(target).is_relative_to(self._real):
-            return True
-        self.error(path, "a link that leads out of the data root; put the files themselves here")
-        return False
+        if Path(os.path.realpath(path.parent)).is_relative_to(target):
+            self.error(path, "a link to a folder that holds it leads round in a circle")
+            return False
+        return True
 
     def error(self, path: Path, message: str) -> None:
         self._add("error", path, message)
@@ -227,7 +227,7 @@ def _safely(parts: Callable[[Path], Collection[str]], folder: Path) -> Collectio
 
 
 def is_category(folder: Path) -> bool:
-    """Whether ``folder`` holds ``train`` or ``test``."""
+    """True if ``folder`` holds ``train`` or ``test``."""
     return (folder / "train").is_dir() or (folder / "test").is_dir()
 
 
@@ -246,8 +246,8 @@ def read_tree(
         root: the folder that holds the categories.
         title: the dataset's name in messages.
         official: the names that categories may have; empty means any name.
-        strict: whether a category needs ``train/good``, ``test/good`` and an anomaly (an error otherwise,
-            a note if not strict).
+        strict: a category needs ``train/good``, ``test/good`` and an anomaly, and every anomaly a mask: it is an
+            error otherwise. If not strict, what lacks is noted, and images that lack a mask have none.
         good: names of folders with images that have no anomaly, beside ``good`` itself.
         mask_threshold: see :class:`~bench.contracts.Sample`.
 
@@ -313,7 +313,7 @@ class _CategoryReader:
             self._lack(folder / "test", "this folder is missing")
         new = self.samples[before:]
         if not new:
-            self.scan.error(folder, "this category has no image at all")
+            self.scan.error(folder, "no image in any folder where this category's images belong")
             return
         name = "/".join(sorted(self.good))
         if "train" in known and not any(sample.split == "train" for sample in new):
@@ -347,7 +347,7 @@ class _CategoryReader:
     def _test(self, folder: Path, category: str, truth: Path | None, parent: Path) -> None:
         types = self._folders(folder, expected=None)
         masks = self._folders(truth, expected=None) if truth is not None else {}
-        if truth is None and any(name not in self.good for name in types):
+        if self.strict and truth is None and any(name not in self.good for name in types):
             self.scan.error(parent / "ground_truth", "this folder is missing: no anomaly has a mask")
         for name, path in types.items():
             if name in self.good:
@@ -386,7 +386,9 @@ class _CategoryReader:
         seen: set[str] = set()
         for file in files:
             name = text(file.stem)
-            if name.endswith("_mask") and name.removesuffix("_mask") in stems:
+            if any(
+                ending and name.endswith(ending) and name.removesuffix(ending) in stems for ending in MASK_ENDINGS
+            ):
                 self.scan.error(file, "misplaced: a mask among the images; it belongs into ground_truth")
                 continue
             if name in seen:
@@ -395,8 +397,9 @@ class _CategoryReader:
             seen.add(name)
             mask = None
             if type_ != GOOD:
-                mask = masks.pop(f"{name}_mask", None) or masks.pop(name, None)
-                if mask is None:
+                mask = _take_mask(masks, name)
+                # Otherwise the catalogue notes once for each category how many lack one.
+                if mask is None and self.strict:
                     where = f"ground_truth/{printable(folder.name)}"
                     self.scan.error(file, f"an anomaly without a mask: no {name}_mask.png in {where}")
             self.samples.append(
@@ -411,6 +414,14 @@ class _CategoryReader:
                 )
             )
         return bool(files)
+
+
+def _take_mask(masks: dict[str, Path], name: str) -> Path | None:
+    """The mask of the image called ``name``, which is taken out of ``masks``; None if there is none."""
+    for ending in MASK_ENDINGS:
+        if name + ending in masks:
+            return masks.pop(name + ending)
+    return None
 
 
 def subset_note(counts: Iterable[tuple[str, int, int]]) -> str:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.contracts import Finding
 
 
 @click.group("data")
@@ -23,9 +30,15 @@ def data_check(dataset: str, data_root: Path | None) -> None:
     from bench.tools.spec import parse_spec
 
     catalogue = open_catalogue(parse_spec(dataset), data_root)
+    layout = catalogue.dataset.check()
+    try:
+        _ = catalogue.samples
+    except BenchError:
+        # Nothing can be decoded or counted. The finding of a root that is not the dataset is the error itself.
+        _print(finding for finding in layout if finding.path != ".")
+        raise
     findings = check_data(catalogue)
-    for finding in findings:
-        click.echo(f"{finding.level}: {finding.path}: {finding.message}")
+    _print(findings)
     click.echo(f"{catalogue.dataset.traits.title} ({catalogue.label})")
     for category in catalogue.categories:
         counts = Counter((s.split, s.anomalous) for s in catalogue.samples.values() if s.category == category)
@@ -36,6 +49,11 @@ def data_check(dataset: str, data_root: Path | None) -> None:
         )
     errors = sum(finding.level == "error" for finding in findings)
     if errors:
-        click.echo(f"{errors} errors", err=True)
+        click.echo(f"{errors} error{'s' if errors > 1 else ''}", err=True)
         raise click.exceptions.Exit(1)
     click.echo(f"no error; fingerprint {catalogue.fingerprint}")
+
+
+def _print(findings: Iterable[Finding]) -> None:
+    for finding in findings:
+        click.echo(f"{finding.level}: {finding.path}: {finding.message}")

@@ -1,22 +1,24 @@
-"""A dataset with its content known: samples by id, content keys, fingerprint, and the sets methods see."""
+"""Datasets by content: samples by id, content keys, fingerprint, the checks, and the sets that methods see."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.contracts import Dataset, Finding, ImageSet, Prompts, Sample, TrainingSet
-from bench.data.images import read_image, read_mask, turned
-from bench.errors import BenchError
+from bench.data.images import marked, read_grey_masks, read_image, read_mask, turned
+from bench.errors import BenchError, printable
 from bench.tools.hashes import HashBook, hash_json
 from bench.tools.spec import label
 
 _TURNED = "its EXIF orientation is ignored: masks belong to the pixels as they are stored"
+_SAID = 4  # findings that the message for a dataset without images repeats
 
 
 class Catalogue:
@@ -37,8 +39,16 @@ class Catalogue:
         """All samples by id, in the order of the ids."""
         found = {sample.id: sample for sample in sorted(self.dataset.samples())}
         if not found:
-            raise BenchError(f"{self.dataset.traits.title} at {self.dataset.root} holds no image")
+            raise BenchError(self._no_image())
         return found
+
+    def _no_image(self) -> str:
+        """The message for a dataset without a sample: its findings say why."""
+        found = self.dataset.check()
+        said = "; ".join(f"{finding.path}: {finding.message}" for finding in found[:_SAID])
+        more = f"; and {len(found) - _SAID} more, see bench data check" if len(found) > _SAID else ""
+        place = f"{self.dataset.traits.title} at {self.dataset.root}"
+        return f"{place} holds no image that can be used ({said}{more})" if said else f"{place} holds no image"
 
     @functools.cached_property
     def categories(self) -> tuple[str, ...]:
@@ -87,6 +97,31 @@ class Catalogue:
             ]
         )
 
+    def without_masks(self, ids: Iterable[str]) -> str:
+        """The reason why the images ``ids`` have no pixel metrics; empty if every anomaly has its mask."""
+        anomalous = [self.samples[id_] for id_ in ids if self.samples[id_].anomalous]
+        lacking = sum(sample.lacks_mask for sample in anomalous)
+        if not lacking:
+            return ""
+        if lacking == len(anomalous):
+            return f"no masks: none of the {_images(lacking)} has one"
+        return f"masks are missing: {lacking} of {_images(len(anomalous))} {_have(lacking)} none"
+
+    def findings(self) -> list[Finding]:
+        """The dataset's own findings about its files, and a note for each category whose anomalies lack masks.
+
+        Raises:
+            BenchError: the dataset has no image at all.
+        """
+        found = list(self.dataset.check())
+        ids: dict[str, list[str]] = {}
+        for sample in self.samples.values():
+            ids.setdefault(sample.category, []).append(sample.id)
+        for category in self.categories:
+            if reason := self.without_masks(ids[category]):
+                found.append(Finding("note", printable(category), f"{reason}; it has image metrics only"))
+        return found
+
     # ------------------------------------------------------------ what methods see
 
     def image_set(self, ids: Sequence[str], prompts: Mapping[str, Prompts]) -> ImageSet:
@@ -104,12 +139,14 @@ class Catalogue:
         """The images ``ids`` of seen categories with labels and masks."""
         by_key = {self.keys[id_]: self.samples[id_] for id_ in ids}
         samples = [self.samples[id_] for id_ in ids]
+        unmasked = [self.keys[id_] for id_ in ids if self.samples[id_].lacks_mask]
         return TrainingSet(
             self.image_set(ids, prompts),
             [int(sample.anomalous) for sample in samples],
             [sample.type for sample in samples],
             lambda key: read_mask(by_key[key]),
             shots,
+            unmasked,
         )
 
     def in_neutral_order(self, ids: Sequence[str]) -> tuple[str, ...]:
@@ -121,7 +158,11 @@ class Catalogue:
         return np.array([self.samples[id_].anomalous for id_ in ids], dtype=np.int8)
 
     def masks(self, ids: Sequence[str]) -> list[NDArray[np.bool_]]:
-        """Ground-truth masks; for metrics alone."""
+        """Ground-truth masks, each ``(H, W)`` bool; for metrics alone.
+
+        Raises:
+            BenchError: an anomalous image has no mask (see :meth:`without_masks`), or one cannot be read.
+        """
         with ThreadPoolExecutor(max_workers=4) as pool:
             return list(pool.map(lambda id_: read_mask(self.samples[id_]), ids))
 
@@ -129,31 +170,69 @@ class Catalogue:
 def check_content(catalogue: Catalogue) -> list[Finding]:
     """Decode every image and mask; name each one that is broken, empty or of another size.
 
-    Images that viewers turn by an EXIF orientation, which is ignored here, give one note together.
+    Images that viewers turn by an EXIF orientation, which is ignored here, give one note together; so do masks
+    with grey values, of which only the dataset's ``mask_threshold`` says what they mean.
     """
-
-    def one(sample: Sample) -> list[Finding]:
-        try:
-            size = read_image(sample).shape[:2]
-            odd = [Finding("note", sample.id, _TURNED)] if turned(sample.image) else []
-        except BenchError as error:
-            return [Finding("error", sample.id, str(error))]
-        if not sample.masks:
-            return odd
-        try:
-            mask = read_mask(sample)
-        except BenchError as error:
-            return [Finding("error", sample.id, str(error))]
-        names = ", ".join(path.name for path in sample.masks)
-        if mask.shape != size:
-            found, wanted = ("x".join(str(n) for n in shape[::-1]) for shape in (mask.shape, size))
-            return [Finding("error", sample.id, f"mask {names} is {found} pixels, its image {wanted}")]
-        if not mask.any():
-            return [Finding("error", sample.id, f"mask {names} marks no pixel")]
-        return odd
-
     with ThreadPoolExecutor(max_workers=4) as pool:
-        findings = [finding for found in pool.map(one, catalogue.samples.values()) for finding in found]
-    notes = [finding for finding in findings if finding.level == "note"]
-    together = [Finding("note", notes[0].path, f"{_TURNED} ({len(notes)} images)")] if notes else []
-    return [finding for finding in findings if finding.level == "error"] + together
+        looks = list(pool.map(_look, catalogue.samples.values()))
+    findings = [look.error for look in looks if look.error is not None]
+    aside = [sample.id for sample, look in zip(catalogue.samples.values(), looks, strict=True) if look.turned]
+    grey = [sample for sample, look in zip(catalogue.samples.values(), looks, strict=True) if look.grey]
+    if aside:
+        findings.append(Finding("note", aside[0], f"{_TURNED} ({_images(len(aside), '')})"))
+    if grey:
+        first = grey[0]
+        reader = catalogue.dataset.name if hasattr(catalogue.dataset.config, "mask_threshold") else "folder"
+        message = (
+            f"its mask {first.masks[0].name} has grey values between black and its brightest, as smoothed masks "
+            f"and former JPEGs have ({_images(len(grey), '')}); every pixel above mask_threshold="
+            f"{first.mask_threshold} counts as anomalous, the grey ones too; {reader}[mask_threshold=127] cuts in "
+            "the middle"
+        )
+        findings.append(Finding("note", first.id, message))
+    return findings
+
+
+@dataclass(frozen=True)
+class _Look:
+    """The result of decoding one sample: an error, or what is to be noted of it."""
+
+    error: Finding | None = None
+    turned: bool = False
+    grey: bool = False
+
+
+def _look(sample: Sample) -> _Look:
+    """Decode a sample's image and masks."""
+    try:
+        size = read_image(sample).shape[:2]
+        aside = turned(sample.image)
+        layers = read_grey_masks(sample)
+    except BenchError as error:
+        return _Look(Finding("error", sample.id, str(error)))
+    if not layers:
+        return _Look(turned=aside)
+    names = ", ".join(path.name for path in sample.masks)
+    mask = marked(layers, sample.mask_threshold)
+    if mask.shape != size:
+        found, wanted = ("x".join(str(n) for n in shape[::-1]) for shape in (mask.shape, size))
+        return _Look(Finding("error", sample.id, f"mask {names} is {found} pixels, its image {wanted}"))
+    if not mask.any():
+        return _Look(Finding("error", sample.id, f"mask {names} marks no pixel"))
+    # A threshold other than 0 was chosen by somebody who knows of the values in between.
+    grey = sample.mask_threshold == 0 and any(_has_between(layer) for layer in layers)
+    return _Look(turned=aside, grey=grey)
+
+
+def _has_between(layer: NDArray[np.uint8]) -> bool:
+    """True if a mask has values between 0 and its largest, which may be any: 1 is a common mark."""
+    values = np.flatnonzero(np.bincount(layer.ravel(), minlength=256))
+    return bool((values > 0).sum() > 1)
+
+
+def _images(number: int, kind: str = "anomalous ") -> str:
+    return f"{number} {kind}image{'s' if number != 1 else ''}"
+
+
+def _have(number: int) -> str:
+    return "has" if number == 1 else "have"

@@ -1,8 +1,9 @@
-"""Reading images and masks as arrays, whatever PNG, JPEG or TIFF they came as."""
+"""Reading images and masks as arrays, from any picture format that is read at all."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,18 +37,39 @@ def read_image(sample: Sample) -> NDArray[np.uint8]:
 def read_mask(sample: Sample) -> NDArray[np.bool_]:
     """``(H, W)`` bool, True where anomalous: the union of the sample's masks, cropped to its box.
 
+    All False for a good image.
+
+    Raises:
+        BenchError: the sample is anomalous and has no mask, a mask cannot be read, or masks differ in size.
+    """
+    if sample.lacks_mask:
+        raise BenchError(f"{sample.image}: an anomalous image without a mask; its pixels cannot be measured")
+    if not sample.masks:
+        return np.zeros(read_image(sample).shape[:2], dtype=bool)
+    return marked(read_grey_masks(sample), sample.mask_threshold)
+
+
+def read_grey_masks(sample: Sample) -> list[NDArray[np.uint8]]:
+    """The sample's masks as they are stored, one ``(H, W)`` uint8 per file, cropped to its box.
+
     Raises:
         BenchError: a mask cannot be read, or masks differ in size.
     """
-    if not sample.masks:
-        return np.zeros(read_image(sample).shape[:2], dtype=bool)
-    union: NDArray[np.bool_] | None = None
+    layers: list[NDArray[np.uint8]] = []
     for path in sample.masks:
-        mask = _crop(_kept_grey(path) if sample.box else brightest(path), sample.box) > sample.mask_threshold
-        if union is not None and union.shape != mask.shape:
+        grey = _kept_grey(path) if sample.box else brightest(path)
+        layer = _crop(grey, sample.box)
+        if layers and layer.shape != layers[0].shape:
             raise BenchError(f"{path}: its size differs from {sample.masks[0].name}")
-        union = mask if union is None else union | mask
-    assert union is not None
+        layers.append(layer)
+    return layers
+
+
+def marked(layers: Sequence[NDArray[np.uint8]], threshold: int) -> NDArray[np.bool_]:
+    """``(H, W)`` bool: the pixels that are above ``threshold`` (0..255) in any of one or more masks."""
+    union = layers[0] > threshold
+    for layer in layers[1:]:
+        union |= layer > threshold
     return union
 
 
@@ -88,7 +110,7 @@ def brightest(path: Path) -> NDArray[np.uint8]:
         BenchError: as :func:`rgb`.
     """
     with opened(path) as image:
-        eight = _eight_bits(path, image, up=True)  # what a 16-bit mask marks with ones is marked
+        eight = _eight_bits(path, image, up=True)  # a 16-bit mask may mark with ones
         if eight.mode in ("1", "L", "LA", "La"):
             return np.asarray(eight.convert("L"), dtype=np.uint8).copy()
         return np.asarray(np.asarray(eight.convert("RGB"), dtype=np.uint8).max(axis=2))
@@ -105,10 +127,10 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def turned(path: Path) -> bool:
-    """Whether viewers turn the picture, by its EXIF orientation.
+    """True if viewers turn the picture, by its EXIF orientation.
 
-    It is ignored here, as by ``Image.open(...).convert("RGB")`` in most code of the field, and by torchvision:
-    masks are drawn on the pixels as they are stored.
+    The orientation is ignored here, as by ``Image.open(...).convert("RGB")`` in most code of the field, and by
+    torchvision: masks are drawn on the pixels as they are stored.
     """
     with opened(path) as image:
         return orientation(image) != 1
@@ -121,7 +143,8 @@ def _eight_bits(path: Path, image: Image.Image, *, up: bool = False) -> Image.Im
     """
     from PIL import Image
 
-    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):  # Pillow's "I" of a PNG has 16 bits
+    # Pillow's "I" has 16 bits if it comes from a PNG or PGM, 32 otherwise.
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
         raise BenchError(
             f"{path}: pixels of 32 bits, of which nothing says what is white; save it with 8 or 16 bits"
         )

@@ -21,20 +21,28 @@ AUPIMO = "aupimo"  # a metric that is measured only if it is asked for
 
 
 def block(protocol: MetricProtocol, evaluation: Evaluation) -> dict[str, Any]:
-    """What a record keeps of an evaluation."""
+    """The part of an evaluation that a record keeps.
+
+    A class that the data do not have is no problem of the scores: it is the reason of the metrics without value.
+    """
+    from bench.metrics.guards import ONE_CLASS
+
     return {
         "version": METRICS_VERSION,
         "eval_size": protocol.eval_size,
         "values": dict(evaluation.metrics),
         "reasons": dict(evaluation.reasons),
-        "problems": list(evaluation.problems),
+        "problems": [problem for problem in evaluation.problems if not problem.startswith(ONE_CLASS)],
     }
 
 
 def verdict(found: Mapping[str, Any]) -> tuple[str, str | None]:
     """A trial's status and the reason, by what the guards found in its scores: in the block of ``DEFAULT``."""
-    problems = found["problems"]
-    return ("failed", "; ".join(problems)) if problems else ("ok", None)
+    if found["problems"]:
+        return "failed", "; ".join(found["problems"])
+    if all(value is None for value in found["values"].values()):
+        return "skipped", "no metric is defined: " + "; ".join(dict.fromkeys(found["reasons"].values()))
+    return "ok", None
 
 
 def version(found: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from bench.metrics import Evaluation, guards
 from bench.metrics.exact import PIXEL_METRICS
 from bench.metrics.measurement import IMAGE_METRICS, image_metrics, refused
-from bench.metrics.named import evaluate_named
+from bench.metrics.named import NO_MASKS, evaluate_named
 from bench.metrics.protocols import MetricProtocol, resolve
 
 
@@ -86,14 +86,19 @@ def measure(
     masks: NDArray[Any] | Sequence[ArrayLike] | None,
     device: str | None = None,
     aupimo: bool = False,
+    without_masks: str = "",
 ) -> Evaluation:
     """The metrics of one category under a protocol, with what is wrong; see ``evaluate_named``.
 
-    A metric that comes out as no finite number is None, and the reason says so.
+    A metric that comes out as no finite number is None, and the reason says so. ``without_masks`` says why
+    ``masks`` is None, in place of the general reason.
     """
     found = evaluate_named(
         protocol, labels=labels, image_scores=image_scores, maps=maps, masks=masks, device=device
     )
+    if without_masks:
+        reasons = {name: without_masks if why == NO_MASKS else why for name, why in found.reasons.items()}
+        found = replace(found, reasons=reasons)
     if aupimo:
         value, reason = None, found.reasons.get("pixel_auroc")
         if maps is not None and masks is not None and reason is None:

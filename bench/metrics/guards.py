@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+ONE_CLASS = "one class only"  # how the words begin for data that hold one class alone
+
 # Scores pile up at an end of their range when more than this share of them ties there.
 MAJORITY = 0.5
 # Or, at the upper end, when more than this share of the (anomalous, normal) pairs that a metric ranks ties
@@ -60,7 +62,7 @@ def one_class(anomalous: int, normal: int, what: str) -> str | None:
     """Check that both classes are there; ``what`` is ``"image"`` or ``"pixel"``."""
     if anomalous and normal:
         return None
-    return f"one class only: no {'normal' if anomalous else 'anomalous'} {what}"
+    return f"{ONE_CLASS}: no {'normal' if anomalous else 'anomalous'} {what}"
 
 
 def non_finite(finite: NDArray[np.bool_], what: str) -> str | None:

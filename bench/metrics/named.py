@@ -58,7 +58,7 @@ def evaluate_named(
     if maps is None or masks is None:
         missing = NO_MAPS if maps is None else NO_MASKS
         _put(found, PIXEL_METRICS, {}, missing)
-        if protocol.image_score == "map" and (maps is None or protocol.labels == "masks"):
+        if protocol.image_score == "map":
             image_scores, reason = None, missing
         else:
             reason = None

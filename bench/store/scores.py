@@ -35,6 +35,7 @@ class Scored:
         maps: ``(N, h, w)``; None if the method gives none.
         masks: N arrays ``(H, W)``, read when they are asked for; None where there are no maps.
         eval_size: the grid of pixel metrics that the dataset stands for.
+        without_masks: the reason why there are no masks, if the dataset lacks some.
     """
 
     labels: NDArray[np.int8]
@@ -42,6 +43,7 @@ class Scored:
     maps: NDArray[Any] | None
     masks: Sequence[NDArray[np.bool_]] | None
     eval_size: int
+    without_masks: str = ""
 
     def measure(self, protocol: MetricProtocol, aupimo: bool = False) -> Evaluation:
         """The metrics under a protocol; see :func:`bench.metrics.evaluation.measure`.
@@ -56,6 +58,7 @@ class Scored:
             maps=self.maps,
             masks=self.masks,
             aupimo=aupimo,
+            without_masks=self.without_masks,
         )
 
 
@@ -91,8 +94,10 @@ class StoredScores:
                 "give the folder it saw with --data-root, or run the study again"
             )
         maps = arrays.get("maps")
-        masks = None if maps is None else self._masks(place, ids)
-        return Scored(catalogue.labels(ids), arrays["image"], maps, masks, catalogue.dataset.traits.eval_size)
+        without_masks = catalogue.without_masks(ids)
+        masks = None if maps is None or without_masks else self._masks(place, ids)
+        size = catalogue.dataset.traits.eval_size
+        return Scored(catalogue.labels(ids), arrays["image"], maps, masks, size, without_masks)
 
     def _root(self, record: Mapping[str, Any]) -> Path | None:
         """The dataset's folder: the one given, or the one in the command that ran the trial."""

@@ -15,7 +15,7 @@ from bench.contracts import Finding, Method, Prompts, Traits, Weights
 from bench.data.catalogue import Catalogue, check_content
 from bench.data.prompts import default_prompts, load_prompts, prompt_hash, read_prompt_file
 from bench.data.splits import PROTOCOLS, Manifest, ProtocolConfig, split
-from bench.errors import BenchError, unknown
+from bench.errors import BenchError, printable, unknown
 from bench.store.store import Store
 from bench.study.study import Study, Task
 from bench.tools.hashes import HashBook, hash_json
@@ -80,8 +80,7 @@ def open_catalogue(spec: Spec, root: Path | None, hashes: HashBook | None = None
 
 def check_data(catalogue: Catalogue) -> list[Finding]:
     """Every finding about a dataset: layout first, then each image and mask decoded."""
-    findings = list(catalogue.dataset.check())
-    return findings + check_content(catalogue)
+    return catalogue.findings() + check_content(catalogue)
 
 
 def prepare(study: Study, store: Store) -> Plan:
@@ -103,6 +102,9 @@ def prepare(study: Study, store: Store) -> Plan:
         notes += _checked(catalogue, store)
     every_entry = list(itertools.chain.from_iterable(entries.values()))
     _check_used(study, every_entry)
+    if study.prompts is not None:
+        for catalogue in catalogues:
+            notes += _generic_prompts(study.prompts, catalogue)
     weights = _weights(study, sorted({name for e in every_entry for name in e.encoders.values()}))
     tasks: list[Task] = []
     manifests: dict[str, Manifest] = {}
@@ -141,6 +143,16 @@ def _check_used(study: Study, entries: list[_Entry]) -> None:
         raise BenchError(f"none of the methods uses prompts; leave --prompts {study.prompts} out")
 
 
+def _generic_prompts(file: Path, catalogue: Catalogue) -> list[str]:
+    """A note that names the categories of which neither the prompt file nor the dataset has own prompts."""
+    known = {**catalogue.dataset.prompts(), **load_prompts(file, catalogue.dataset.name)}
+    without = [name for name in catalogue.categories if known.get(name) in (None, default_prompts(name))]
+    if not without:
+        return []
+    names = printable(", ".join(without))
+    return [f"{catalogue.label}: {file} has no prompts for {names}: generic ones are used"]
+
+
 def _source(study: Study, hashes: HashBook) -> Catalogue | None:
     if all(protocol.name != "transfer" for protocol in study.protocols):
         if study.source is not None:
@@ -153,7 +165,7 @@ def _source(study: Study, hashes: HashBook) -> Catalogue | None:
 
 def _checked(catalogue: Catalogue, store: Store) -> list[str]:
     """Check a dataset, once per content; raise on errors, return notes."""
-    findings = list(catalogue.dataset.check())
+    findings = catalogue.findings()
     faulty = any(finding.level == "error" for finding in findings)
     if faulty or not store.has("checks", catalogue.fingerprint):
         findings += check_content(catalogue)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Pillow's own limit, above which it warns of a decompression bomb: 256 MiB in RGB.
 MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
-_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP")
+_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "PPM")
 _ORIENTATION = 0x0112  # EXIF's tag, and TIFF's; 1 is upright
 
 
@@ -51,7 +51,9 @@ def opened(path: Path) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise BenchError(_too_large(path, str(error).partition(" exceeds")[0])) from None
     except UnidentifiedImageError:
-        raise BenchError(f"{path}: cannot be read as an image (no PNG, JPEG, BMP, TIFF or WebP file)") from None
+        raise BenchError(
+            f"{path}: cannot be read as an image (no PNG, JPEG, BMP, TIFF, WebP or PPM file)"
+        ) from None
     except BenchError:
         raise
     except Exception as error:  # Pillow raises many kinds for broken files

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from bench.data.splits import Manifest, ProtocolConfig, check_leakage, split
 from bench.errors import BenchError, NotApplicable
 from bench.metrics.blocks import DEFAULT, block
 from bench.metrics.evaluation import measure
+from bench.metrics.named import NO_MAPS
 from bench.metrics.protocols import resolve
 from bench.study.plan import open_catalogue
 from bench.study.study import Task
@@ -78,12 +79,27 @@ class Steps:
         if manifest.hash != self.task.identity["protocol"]["manifest"]:
             raise RuntimeError("the split came out differently than planned")
         check_leakage(manifest, target=self.target, source=self.source)
-        labels = self.target.labels(manifest.test)
-        for value, word in ((0, "normal"), (1, "anomalous")):
-            if value not in labels:
-                raise NotApplicable(f"{self.task.category} has no {word} test image, so no metric is defined")
+        self._refuse_what_defines_nothing(manifest.test)
         self.notes.extend(manifest.notes)
         return manifest
+
+    def _refuse_what_defines_nothing(self, test: Sequence[str]) -> None:
+        """Skip a trial of which it is known beforehand that it leaves no metric at all.
+
+        Without normal images there are still pixel metrics, if the method gives maps and the dataset masks.
+        """
+        category, labels = self.task.category, self.target.labels(test)
+        if not len(labels):
+            raise NotApplicable(f"{category} has no test image")
+        if not labels.any():
+            raise NotApplicable(f"{category} has no anomalous test image, so no metric is defined")
+        if labels.all():
+            lacking = self.target.without_masks(test) if self.traits.maps else NO_MAPS
+            if lacking:
+                raise NotApplicable(
+                    f"{category} has no normal test image, so no image metric is defined, and no pixel metric "
+                    f"either: {lacking}"
+                )
 
     def prepare(self) -> None:
         """Get everything ready for fitting."""
@@ -163,13 +179,15 @@ class Steps:
 
     def measure(self, scores: Scores) -> dict[str, Any]:
         """Metrics under the ``exact`` protocol, as the record keeps them."""
+        without_masks = self.target.without_masks(self.test_ids)
         protocol = resolve(DEFAULT, self.target.dataset.traits.eval_size)
         evaluation = measure(
             protocol,
             labels=self.target.labels(self.test_ids),
             image_scores=scores.image,
             maps=scores.maps,
-            masks=None if scores.maps is None else self.target.masks(self.test_ids),
+            masks=None if scores.maps is None or without_masks else self.target.masks(self.test_ids),
+            without_masks=without_masks,
         )
         return block(protocol, evaluation)
 

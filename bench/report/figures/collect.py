@@ -58,9 +58,10 @@ def curve_panels(trials: Trials, catalogues: Catalogues) -> dict[str, dict[str, 
         truth = _Truth(metric, catalogues)
         lines = {}
         for head in trials.heads:
-            curves = [thinned(truth.curve(trial, trials.store)) for trial in trials.of(head, category).values()]
             cell = trials.cells[head, category]
             if cell.mean is not None:
+                own = trials.of(head, category).values()
+                curves = [thinned(truth.curve(trial, trials.store)) for trial in own]
                 lines[head] = Line(curves, cell.mean, cell.deviation)
         panels[category] = lines
     return panels
@@ -196,7 +197,7 @@ def _named(images: Iterable[str], ids: Iterable[str]) -> list[str]:
 
 
 def _spread_images(leading: _Stack, catalogue: Catalogue, count: int) -> list[str]:
-    ids = sorted(id_ for id_ in leading.place if catalogue.samples[id_].anomalous)
+    ids = sorted(id_ for id_ in leading.place if catalogue.samples[id_].masks)
     values = localisation(leading.of(ids), catalogue.masks(ids), leading.eval_size)
     return [ids[place] for place in spread(values, count)]
 

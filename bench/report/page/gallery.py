@@ -105,7 +105,8 @@ class Gallery:
         ids = self.store.score_ids(key)
         labels = catalogue.labels(ids).astype(bool)
         outranked = _outranked(scores["image"], labels)
-        share = outranked / np.where(labels, (~labels).sum(), labels.sum())
+        others = np.where(labels, (~labels).sum(), labels.sum())
+        share = outranked / np.maximum(others, 1)  # there may be images of one class alone
         right = scores["image"] * np.where(labels, 1, -1)  # how far on the right side an image stands
         order = sorted(range(len(ids)), key=lambda i: (-share[i], right[i], ids[i]))
         best = [i for i in reversed(order) if labels[i]][: self.count]
@@ -147,9 +148,11 @@ def _outranked(scores: NDArray[np.float32], anomalous: NDArray[np.bool_]) -> NDA
 def _shown(
     sample: Sample, scores: NDArray[np.float32] | None, low: float, high: float
 ) -> tuple[str, str | None, str | None]:
-    image, mask = read_image(sample), read_mask(sample)
+    image = read_image(sample)
+    # An anomalous image that lacks a mask is shown without a silhouette and without an outline.
+    mask = np.zeros(image.shape[:2], dtype=bool) if sample.lacks_mask else read_mask(sample)
     return (
         pictures.photograph(image),
-        pictures.silhouette(mask) if sample.anomalous else None,
+        pictures.silhouette(mask) if sample.masks else None,
         None if scores is None else pictures.overlay(image, scores, mask, low, high),
     )
