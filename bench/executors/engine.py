@@ -106,7 +106,7 @@ def _claims(
                 elsewhere.append(task)
             elif store.done(task.key):  # another process has finished it meanwhile
                 store.release(task.key)
-                record = store.record(task.key)
+                record = store.document(task.key)
                 if record is not None:
                     _note(summary, listener, task, record)
             else:

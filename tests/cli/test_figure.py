@@ -52,7 +52,7 @@ class Study:
         def found(trial: dict[str, Any]) -> bool:
             return (trial["method"]["name"], trial["category"], trial["seed"]) == (method, category, seed)
 
-        (one,) = (each for each in self.store.records() if found(each["trial"]))
+        (one,) = (each for each in self.store.documents() if found(each["trial"]))
         return one
 
     def value(self, metric: str, *which: Any) -> float:

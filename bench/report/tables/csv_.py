@@ -31,23 +31,23 @@ def render(tables: Iterable[Table]) -> str:
     writer = csv.writer(stream, lineterminator="\n")  # None becomes an empty field
     writer.writerow(FIELDS)
     for cell in (cell for table in tables for row in table.rows for cell in row.cells):
-        place = cell.place
-        assert place is not None  # every cell of a table has one
+        address = cell.address
+        assert address is not None  # every cell of a table has one
         writer.writerow(
             [
-                _plain(place.dataset),
-                place.metric,
-                _plain(place.protocol),
-                _plain(place.category),
-                place.shots,
-                _plain(place.method),
+                _plain(address.dataset),
+                address.metric,
+                _plain(address.protocol),
+                _plain(address.category),
+                address.shots,
+                _plain(address.method),
                 cell.mean,
                 cell.deviation,
                 None if cell.structural else cell.seeds,
                 cell.status,
                 _plain(_reason(cell)),
-                place.metric_protocol,
-                place.eval_size,
+                address.metric_protocol,
+                address.eval_size,
             ]
         )
     return stream.getvalue()
