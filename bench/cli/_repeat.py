@@ -16,15 +16,23 @@ from bench.store.store import Store
 from bench.tools.spec import Spec
 
 if TYPE_CHECKING:
+    from bench.store.scores import RecordedData
     from bench.study.study import Study, Task
 
 
-def keep_features(records: Iterable[Record], store: Store, device: str | None, workers: int | None) -> None:
+def keep_features(
+    records: Iterable[Record],
+    store: Store,
+    data: RecordedData,
+    device: str | None,
+    workers: int | None,
+) -> None:
     """Repeat those trials whose features are not in the store, and keep them there.
 
     Args:
         records: of trials of methods that have features.
         store: holds the records.
+        data: that the trials were tested on.
         device: torch device; None for the best there is.
         workers: trials side by side; None for one per core, 0 for this process.
 
@@ -38,7 +46,7 @@ def keep_features(records: Iterable[Record], store: Store, device: str | None, w
     from bench.report.tables.text import count
 
     lacking = [record for record in records if not store.features_path(record.key).exists()]
-    tasks = [task_of(record, store, device) for record in lacking]
+    tasks = [task_of(record, store, data, device) for record in lacking]
     if not tasks:
         return
     click.echo(f"repeating {count(len(tasks), 'trial')} for the features", err=True)
@@ -57,7 +65,7 @@ def keep_features(records: Iterable[Record], store: Store, device: str | None, w
             store.write_features(task.key, kept, outcome.ids)
 
 
-def task_of(record: Record, store: Store, device: str | None) -> Task:
+def task_of(record: Record, store: Store, data: RecordedData, device: str | None) -> Task:
     """The task that a record came of, with features.
 
     Raises:
@@ -65,24 +73,25 @@ def task_of(record: Record, store: Store, device: str | None) -> Task:
     """
     from bench.study.plan import prepare
 
-    plan = prepare(_study_of(record, device), store)
+    data.of(record)  # a folder that is gone, or other data in it, has a message of its own
+    plan = prepare(_study_of(record, data.root(record), device), store)
     task = next((task for task in plan.tasks if task.key == record.key), None)
     if task is None:
         raise BenchError(
             f"{record.method.label} on {record.category}: what its record was made with has changed since "
-            "(method, data, weights or prompts); run the study again"
+            "(method, weights or prompts); run the study again"
         )
     return dataclasses.replace(task, features=True)
 
 
-def _study_of(record: Record, device: str | None) -> Study:
+def _study_of(record: Record, target: Path | None, device: str | None) -> Study:
     """The study of one trial alone, from the record's own fields."""
     from bench.study.study import Study
 
     inputs = record.inputs
     roots: dict[str, Path] = {}
-    if inputs.target is not None:
-        roots[record.dataset.name] = inputs.target
+    if target is not None:
+        roots[record.dataset.name] = target
     source = None
     if record.protocol.source is not None:
         source = _spec(record.protocol.source.name, record.protocol.source.config)

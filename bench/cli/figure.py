@@ -238,7 +238,7 @@ def tsne(seed: int | None, device: str | None, workers: int | None, **options: A
     chosen = {place: trials.one(*place, seed) for place in places}
     data = request.data(trials)
     records = [trial.record for trial in chosen.values()]
-    keep_features(records, request.store, device, workers)
+    keep_features(records, request.store, data, device, workers)
     for trial in chosen.values():
         if not same_scores(trial, request.store):
             said = "repeated for its features, has other scores than its record; other versions or another device?"

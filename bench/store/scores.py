@@ -42,8 +42,11 @@ class RecordedData:
         Raises:
             BenchError: its folder is not there, or holds other data.
         """
-        root = self.roots.get(record.dataset.name, record.inputs.target)
-        return self._open(record.dataset.label, root, record.dataset.fingerprint)
+        return self._open(record.dataset.label, self.root(record), record.dataset.fingerprint)
+
+    def root(self, record: Record) -> Path | None:
+        """The folder of the dataset that a trial was tested on; None if it needs none."""
+        return self.roots.get(record.dataset.name, record.inputs.target)
 
     def _opened(self, label: str, root: Path | None, fingerprint: str | None) -> Catalogue:
         return open_as_recorded(parse_spec(label), root, fingerprint, self._hashes)

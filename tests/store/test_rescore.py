@@ -184,7 +184,7 @@ def test_data_that_moved_are_said_and_can_be_given(
     monkeypatch.setattr(measured, "METRICS_VERSION", "100")
     result = call(tmp_path, "rescore", "--data-root", str(moved))
     assert result.exit_code == 1
-    assert "is not what trial" in result.stderr
+    assert "is not the data that the trial was planned with" in result.stderr
 
 
 def test_one_trial_that_cannot_be_measured_costs_no_other(store: Store, tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ import bench.study.plan
 import bench.tools.spec
 from bench.cli.main import main
 from bench.cli.table import uncollected
+from bench.data.catalogue import open_catalogue
 from bench.report.tables.records import read
 from bench.store.store import Store
-from bench.data.catalogue import open_catalogue
 from bench.study.plan import prepare
 from bench.study.study import Study
 from bench.tools.spec import Spec, build_config, parse_spec

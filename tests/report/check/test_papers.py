@@ -186,7 +186,7 @@ def test_protocols_must_be_the_same(tmp_path: Path) -> None:
 
     for each, reason in [
         (changed("transfer"), "another protocol: loo there, transfer here"),
-        (changed("loo", types="all"), "another protocol: loo has options of its own"),
+        (changed("loo", types="all"), "another protocol: loo has non-default options"),
         (changed("loo", k=4), "another protocol: 0 normal images of the target there, 4 here"),
     ]:
         found = table1(check(tmp_path / reason[-9:], [each]))

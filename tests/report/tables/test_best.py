@@ -207,5 +207,5 @@ def test_every_format_marks_and_explains() -> None:
         assert "paired t test over seeds" in " ".join(text.split())
     largest = table(found, best="maximum")
     assert "* best of its row and column group." in render(largest, "terminal", width=120)
-    assert "distinguishable" not in render(largest, "markdown") + render(largest, "latex")
+    assert "significantly different" not in render(largest, "markdown") + render(largest, "latex")
     assert r"\textbf{0.915}" not in render(largest, "latex")

@@ -86,7 +86,7 @@ def test_a_method_without_shots_stands_in_every_group() -> None:
     [
         ("dra/1-shot/waeve", r"unknown name in the table: 'waeve'. Did you mean 'weave'"),
         ("dar/1-shot/weave", r"Did you mean 'dra'"),
-        ("dra/weave", r"may be any of dra/1-shot/weave, dra/10-shot/weave; add what tells them apart"),
+        ("dra/weave", r"may be any of dra/1-shot/weave, dra/10-shot/weave; add the names in which they differ"),
         ("weave/average", r"no number is at 'weave/average'; name a row and a column, as in dra/1-shot/"),
         ("", "no number is at ''"),
         ("1-shot", r" and \d more; add"),
