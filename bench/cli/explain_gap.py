@@ -73,11 +73,13 @@ def command(
         raise BenchError("--maps and --masks go together")
     if maps is not None and study_name is not None:
         raise BenchError("give --study, or --maps and --masks, not both")
+    from bench.report.tables.text import count
+
     chosen = read_protocols(protocols, eval_size)
     if maps is not None and masks is not None:
         images = read_files(maps, masks, scores)
         found = evaluate_files(images, chosen, aupimo)
-        title = f"{maps}: {len(images.names)} images, {int(images.labels.sum())} anomalous"
+        title = f"{maps}: {count(len(images.names), 'image')}, {int(images.labels.sum())} anomalous"
         results = {title: {name: each.metrics for name, each in found.items()}}
         _print(results, chosen, as_json)
         print_reasons(found)

@@ -129,7 +129,7 @@ class MetricBlock:
         values: metric -> fraction; None where it is undefined.
         reasons: metric -> why it is undefined.
         problems: found by the guards in the scores.
-        settings: everything that says how the numbers were taken, as JSON.
+        document: the block's JSON.
     """
 
     version: str
@@ -137,7 +137,12 @@ class MetricBlock:
     values: Mapping[str, float | None]
     reasons: Mapping[str, str]
     problems: tuple[str, ...]
-    settings: Mapping[str, Any]
+    document: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """JSON of how the numbers were taken: everything but the numbers."""
+        return {k: v for k, v in self.document.items() if k not in ("values", "reasons", "problems")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +237,9 @@ class Record:
         try:
             return _record(document)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            key = document.get("key") if isinstance(document, Mapping) else None
+            key = str(document.get("key") or "") if isinstance(document, Mapping) else ""
             raise BenchError(
-                f"record {str(key or 'without a key')[:12]} is not a trial record: {error!r}; "
+                f"record {key[:12] or 'without a key'} is not a trial record: {error!r}; "
                 "delete it and run the study again"
             ) from None
 
@@ -301,7 +306,6 @@ def _record(document: Mapping[str, Any]) -> Record:
         raise KeyError(f"status {status}")
     if not isinstance(document.get("provenance") or {}, Mapping):
         raise TypeError("its provenance is no mapping")
-    encoders = trial.get("encoders") or {}
     return Record(
         document=document,
         key=str(document.get("key") or ""),
@@ -314,11 +318,7 @@ def _record(document: Mapping[str, Any]) -> Record:
         shots=as_whole(trial["shots"]),
         seed=as_whole(trial["seed"]),
         prompts=_text(trial.get("prompts")),
-        encoders={
-            str(role): RecordedEncoder(str(each.get("name")), _text(each.get("sha256")))
-            for role, each in encoders.items()
-            if each
-        },
+        encoders=_encoders(trial.get("encoders") or {}),
         blocks=_blocks(readable(document.get("metrics") or {})),
     )
 
@@ -365,6 +365,14 @@ def _protocol(protocol: Mapping[str, Any]) -> RecordedProtocol:
     )
 
 
+def _encoders(encoders: Mapping[str, Any]) -> dict[str, RecordedEncoder]:
+    found = {}
+    for role, encoder in encoders.items():
+        if encoder:
+            found[str(role)] = RecordedEncoder(str(encoder.get("name")), _text(encoder.get("sha256")))
+    return found
+
+
 def _blocks(metrics: Mapping[str, Any]) -> dict[str, MetricBlock]:
     blocks = {}
     for name, block in metrics.items():
@@ -375,7 +383,7 @@ def _blocks(metrics: Mapping[str, Any]) -> dict[str, MetricBlock]:
             values=as_numbers(block["values"]),
             reasons=block.get("reasons") or {},
             problems=tuple(block.get("problems") or ()),
-            settings={k: v for k, v in block.items() if k not in ("values", "reasons", "problems")},
+            document=block,
         )
     return blocks
 

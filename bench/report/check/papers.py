@@ -34,6 +34,7 @@ from bench.report.check.verdicts import Result, Verdict
 from bench.report.statistics.equivalence import equivalence
 from bench.report.tables.model import METRICS, Cell
 from bench.report.tables.table import build_tables
+from bench.report.tables.text import count
 from bench.reported import AVERAGE, Reported
 from bench.reported.audit import averages
 from bench.store.record import AnyRecord, Record, as_records
@@ -100,7 +101,7 @@ def compare(
         outside += found is None
         results += found or []
     if outside:
-        notes.append(f"{outside} reported numbers are of methods, shots or categories that are not in the study")
+        notes.append(f"not in the study: methods, shots or categories of {count(outside, 'reported number')}")
     return results, notes
 
 
@@ -181,7 +182,7 @@ class _Comparison:
         whole, own = self._categories.get(row.dataset, set()), column.cells.keys() - {AVERAGE}
         if not row.average or not whole or own == whole:
             return ""
-        return f"an average over {len(own)} categories; the dataset has {len(whole)}"
+        return f"an average over {count(len(own), 'category', 'categories')}; the dataset has {len(whole)}"
 
     def _not_whole(self, cell: Cell) -> str:
         """The reason why the cell's images are not the whole dataset's; empty if they are, or if unknown."""

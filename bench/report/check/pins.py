@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from bench.errors import BenchError
 from bench.report.tables.naming import flat
+from bench.report.tables.text import count
 from bench.store.record import AnyRecord, MetricBlock, Record, as_records
 from bench.tools.files import write_atomically
 from bench.tools.groups import group
@@ -153,8 +154,8 @@ def write(path: Path, pins: Pins) -> None:
     if lacking:
         first = f"{lacking[0].key.title}: {lacking[0].status} {lacking[0].reason}".strip()
         raise BenchError(
-            f"{len(lacking)} of {len(pins.pins)} trials of study {pins.study} have no numbers to pin ({first}); "
-            "run the study again"
+            f"study {pins.study} lacks numbers to pin: "
+            f"{len(lacking)} of {count(len(pins.pins), 'trial')} ({first}); run the study again"
         )
     write_atomically(path, _text(pins).encode())
 

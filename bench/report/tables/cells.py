@@ -90,7 +90,7 @@ class Measure:
             ran = (entry.record for entry in entries.values() if entry.record.status != "missing")
             keys = tuple(record.key for record in ran if record.key)
             own = {s: each.value for s, each in zip(expected, found, strict=True) if each.value is not None}
-            cells.append(replace(_category_cell(found, keys, seedless), by_seed=tuple(own.items())))
+            cells.append(_category_cell(found, keys, tuple(own.items()), seedless))
             values.append(own)
         cells.append(_average_cell(self.grid.categories, cells, values, expected, seedless))
         label = self.grid.names[method].label
@@ -131,7 +131,12 @@ class _TrialValue:
     problems: tuple[str, ...] = ()
 
 
-def _category_cell(outcomes: Sequence[_TrialValue], keys: tuple[str, ...], seedless: bool) -> Cell:
+def _category_cell(
+    outcomes: Sequence[_TrialValue],
+    keys: tuple[str, ...],
+    by_seed: tuple[tuple[int | None, float], ...],
+    seedless: bool,
+) -> Cell:
     values = [o.value for o in outcomes if o.value is not None]
     number = len(outcomes)
     # reasons are alike if they differ in numbers alone, as they do from seed to seed
@@ -164,6 +169,7 @@ def _category_cell(outcomes: Sequence[_TrialValue], keys: tuple[str, ...], seedl
         structural=seedless,
         seeds=0 if seedless else len(values),
         expected=0 if seedless else number,
+        by_seed=by_seed,
         note="; ".join(said),
     )
 

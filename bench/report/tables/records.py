@@ -48,36 +48,43 @@ class _Identities:
     """The identities of all records. Thousands of records share a few, which are made once."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Identity] = {}
+        self._known: dict[tuple[Any, ...], Identity] = {}
 
     def of(self, record: Record) -> TableRecord:
-        method, dataset, protocol = record.method, record.dataset, record.protocol
-        encoders = {role: encoder.identity for role, encoder in record.encoders.items()}
-        return TableRecord(
-            record,
-            self._identity(dataset.label, dataset.title, version=dataset.version, fingerprint=dataset.fingerprint),
-            self._identity(
-                protocol.label,
-                protocol.title,
-                config=protocol.config,
-                source=None if protocol.source is None else protocol.source.identity,
-            ),
-            self._identity(
+        return TableRecord(record, self._dataset(record), self._protocol(record), self._method(record))
+
+    def _dataset(self, record: Record) -> Identity:
+        dataset = record.dataset
+        key = (dataset.label, dataset.title, dataset.version, dataset.fingerprint)
+        if key not in self._known:
+            self._known[key] = Identity.of(
+                dataset.label, dataset.title, version=dataset.version, fingerprint=dataset.fingerprint
+            )
+        return self._known[key]
+
+    def _protocol(self, record: Record) -> Identity:
+        protocol = record.protocol
+        key = (protocol.label, protocol.title, repr(protocol.config), repr(protocol.source))
+        if key not in self._known:
+            source = None if protocol.source is None else protocol.source.identity
+            self._known[key] = Identity.of(protocol.label, protocol.title, config=protocol.config, source=source)
+        return self._known[key]
+
+    def _method(self, record: Record) -> Identity:
+        method = record.method
+        encoders = tuple(record.encoders.items())
+        key = (method.label, method.title, method.version, repr(method.config), encoders, record.prompts)
+        if key not in self._known:
+            identity = Identity.of(
                 method.label,
                 method.title,
-                record.prompts,
                 version=method.version,
                 config=method.config,
-                encoders=encoders,
-            ),
-        )
-
-    def _identity(self, label: str, title: str, prompts: str | None = None, **properties: Any) -> Identity:
-        """As :meth:`Identity.of`; prompts are not in the fingerprint: they may have one hash per category."""
-        key = repr((label, title, prompts, properties))
-        if key not in self._known:
-            identity = Identity.of(label, title, **properties)
-            self._known[key] = replace(identity, properties={**properties, "prompts": prompts})
+                encoders={role: encoder.identity for role, encoder in encoders},
+            )
+            # Prompts are not in the fingerprint: they may have one hash per category.
+            properties = {**identity.properties, "prompts": record.prompts}
+            self._known[key] = replace(identity, properties=properties)
         return self._known[key]
 
 
