@@ -39,7 +39,7 @@ def best_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--best",
         type=click.Choice(["tested", "maximum"]),
-        help="Bold: all that no test tells from the best, or the largest.  [default: tested from 2 seeds on]",
+        help="Bold: not significantly different from the best, or the largest.  [default: tested from 2 seeds on]",
     )(command)
 
 

@@ -1,29 +1,38 @@
-"""Carrying out recorded trials again, for what their records do not hold."""
+"""Carrying out recorded trials again, for features that their records do not hold."""
 
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Iterable, Mapping
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from bench.errors import BenchError
+from bench.store.record import Record
 from bench.store.store import Store
+from bench.tools.spec import Spec
 
 if TYPE_CHECKING:
-    from bench.report.figures.trials import Trial
-    from bench.study.study import Task
+    from bench.store.scores import RecordedData
+    from bench.study.study import Study, Task
 
 
-def keep_features(trials: Iterable[Trial], store: Store, device: str | None, workers: int | None) -> None:
+def keep_features(
+    records: Iterable[Record],
+    store: Store,
+    data: RecordedData,
+    device: str | None,
+    workers: int | None,
+) -> None:
     """Repeat those trials whose features are not in the store, and keep them there.
 
     Args:
-        trials: of methods that have features.
+        records: of trials of methods that have features.
         store: holds the records.
+        data: that the trials were tested on.
         device: torch device; None for the best there is.
         workers: trials side by side; None for one per core, 0 for this process.
 
@@ -34,13 +43,13 @@ def keep_features(trials: Iterable[Trial], store: Store, device: str | None, wor
 
     from bench.cli._progress import ProgressListener
     from bench.executors.local import LocalConfig, LocalExecutor
+    from bench.report.tables.text import count
 
-    tasks = [
-        task_of(trial.record, store, device) for trial in trials if not store.features_path(trial.key).exists()
-    ]
+    lacking = [record for record in records if not store.features_path(record.key).exists()]
+    tasks = [task_of(record, store, data, device) for record in lacking]
     if not tasks:
         return
-    click.echo(f"{len(tasks)} trials are repeated for their features", err=True)
+    click.echo(f"repeating {count(len(tasks), 'trial')} for the features", err=True)
     executor = LocalExecutor(LocalConfig(), workers, store.root / "logs")
     console = Console(stderr=True, highlight=False)
     with (
@@ -48,34 +57,64 @@ def keep_features(trials: Iterable[Trial], store: Store, device: str | None, wor
         closing(executor.run([(task,) for task in tasks], listener.report)) as outcomes,  # type: ignore[type-var]
     ):
         for task, outcome in outcomes:
-            listener.finished(task, outcome.record["status"], outcome.record["reason"])
+            record = Record.of(outcome.record)
+            listener.finished(task, record.status, record.reason)
             if outcome.scores is None or "features" not in outcome.scores:
-                raise BenchError(f"{task.title} could not be repeated: {outcome.record['reason']}")
+                raise BenchError(f"{task.title} could not be repeated: {record.reason}")
             kept = {name: outcome.scores[name] for name in ("features", "image")}
             store.write_features(task.key, kept, outcome.ids)
 
 
-def task_of(record: Mapping[str, Any], store: Store, device: str | None) -> Task:
-    """The task that a record came of, from the command that it holds; with features.
+def task_of(record: Record, store: Store, data: RecordedData, device: str | None) -> Task:
+    """The task that a record came of, with features.
 
     Raises:
-        BenchError: there is no command, or it would no longer make the same trial.
+        BenchError: its inputs are not there, or are no longer those of the trial.
     """
-    from bench.cli import run
     from bench.study.plan import prepare
 
-    trial = record["trial"]
-    where = f"{trial['method']['label']} on {trial['category']}"
-    words = shlex.split(record["provenance"].get("command") or "")
-    if words[:2] != ["bench", "run"]:
-        raise BenchError(f"{where}: its record holds no command to repeat it; run the study again")
-    options = run.command.make_context("bench run", words[2:]).params
-    study = run.study_of(options.pop("study_name"), options.pop("methods"), options)
-    plan = prepare(dataclasses.replace(study, device=device or "auto"), store)
-    task = next((task for task in plan.tasks if task.key == record["key"]), None)
+    data.of(record)  # a folder that is gone, or other data in it, has a message of its own
+    plan = prepare(_study_of(record, data.root(record), device), store)
+    task = next((task for task in plan.tasks if task.key == record.key), None)
     if task is None:
         raise BenchError(
-            f"{where}: what its record was made with has changed since (method, data, weights or prompts); "
-            "run the study again"
+            f"{record.method.label} on {record.category}: what its record was made with has changed since "
+            "(method, weights or prompts); run the study again"
         )
     return dataclasses.replace(task, features=True)
+
+
+def _study_of(record: Record, target: Path | None, device: str | None) -> Study:
+    """The study of one trial alone, from the record's own fields."""
+    from bench.study.study import Study
+
+    inputs = record.inputs
+    roots: dict[str, Path] = {}
+    if target is not None:
+        roots[record.dataset.name] = target
+    source = None
+    if record.protocol.source is not None:
+        source = _spec(record.protocol.source.name, record.protocol.source.config)
+        if inputs.source is not None:
+            roots[f"train:{source.name}"] = inputs.source
+    return Study(
+        name="repeat",
+        methods=(_spec(record.method.name, record.method.config),),
+        datasets=(_spec(record.dataset.name, record.dataset.config),),
+        protocols=(_spec(record.protocol.name, record.protocol.config),),
+        source=source,
+        shots=(0 if record.shots is None else record.shots,),
+        seeds=(0 if record.seed is None else record.seed,),
+        categories=(record.category,),
+        roots=roots,
+        weights={name: file for name, file in inputs.weights.items() if file is not None},
+        prompts=inputs.prompts,
+        device=device or "auto",
+    )
+
+
+def _spec(name: str, config: Mapping[str, Any]) -> Spec:
+    """The spec with all options of a config, also those at their defaults."""
+    from bench.report.tables.naming import flat
+
+    return Spec(name, {option: "none" if text is None else text for option, text in flat(config).items()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +15,7 @@ from bench.store.store import Store
 
 if TYPE_CHECKING:
     from bench.report.check.verdicts import Check, Result
+    from bench.store.record import Record
 
 DEFAULT_PINS = Path("results/pinned")
 
@@ -112,9 +113,8 @@ def _check(
     from bench.report.check.pins import changes, measured, read
     from bench.report.check.verdicts import Check
     from bench.report.tables.naming import flat
-    from bench.report.tables.records import checked
 
-    records = checked(store.study_records(study))
+    records = store.study_records(study)
     results: list[Result] = []
     notes: list[str] = []
     if against != "reported":
@@ -137,7 +137,7 @@ def _check(
 
 def _against_papers(
     store: Store,
-    records: list[dict[str, Any]],
+    records: list[Record],
     folder: Path | None,
     papers: str | None,
     metrics: tuple[str, ...],

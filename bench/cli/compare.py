@@ -80,7 +80,7 @@ def command(
 def _comparisons(
     store: Store, study: str, metric: str, metric_protocol: str, methods: str | None, shots: int | None
 ) -> tuple[list[Comparison], list[str]]:
-    """One comparison per table and column group, and why others are none.
+    """One comparison per table and column group, and the reasons why there is none for others.
 
     Raises:
         BenchError: not one could be made.
@@ -109,7 +109,7 @@ def _resampled(comparisons: list[Comparison], store: Store, given: tuple[str, ..
     from bench.tools.spec import parse_spec
 
     records = [store.record(comparison.table.keys[0]) for comparison in comparisons]
-    labels = [record["trial"]["dataset"]["label"] for record in records if record is not None]
+    labels = [record.dataset.label for record in records if record is not None]
     roots = read_roots(given, tuple(map(parse_spec, labels)))
     return [with_image_intervals(comparison, store, roots) for comparison in comparisons]
 
@@ -125,7 +125,7 @@ def _draw(comparisons: list[Comparison], store: Store, path: Path) -> None:
 
 
 def diagram(comparison: Comparison, store: Store) -> Figure:
-    """The critical-difference diagram of a comparison, with what its records want said.
+    """The critical-difference diagram of a comparison, with the notes of its records.
 
     Raises:
         BenchError: there is no test of all methods at once.

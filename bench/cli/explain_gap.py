@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -23,9 +24,9 @@ from bench.cli._side_by_side import (
 from bench.errors import BenchError, unknown
 
 if TYPE_CHECKING:
-    from bench.cli._gap import Group
     from bench.metrics import Evaluation
     from bench.metrics.protocols import MetricProtocol
+    from bench.store.record import Record
     from bench.store.store import Store
 
 EVERY = "exact,grid200,ader50,openiad,devnet-perimage,winclip-cy"
@@ -72,11 +73,13 @@ def command(
         raise BenchError("--maps and --masks go together")
     if maps is not None and study_name is not None:
         raise BenchError("give --study, or --maps and --masks, not both")
+    from bench.report.tables.text import count
+
     chosen = read_protocols(protocols, eval_size)
     if maps is not None and masks is not None:
         images = read_files(maps, masks, scores)
         found = evaluate_files(images, chosen, aupimo)
-        title = f"{maps}: {len(images.names)} images, {int(images.labels.sum())} anomalous"
+        title = f"{maps}: {count(len(images.names), 'image')}, {int(images.labels.sum())} anomalous"
         results = {title: {name: each.metrics for name, each in found.items()}}
         _print(results, chosen, as_json)
         print_reasons(found)
@@ -97,17 +100,17 @@ def _explain_study(
     aupimo: bool,
     as_json: bool,
 ) -> None:
-    from bench.cli._gap import average, group_of, protocol_of
+    from bench.report.tables.text import count
     from bench.store.scores import StoredScores
     from bench.store.store import Store
     from bench.tools.spec import split_specs
 
     kept = Store(store)
     records = _records(kept, study_name, method, category)
-    names = [record["trial"]["dataset"]["name"] for record in records]
+    names = [record.dataset.name for record in records]
     again = StoredScores(kept, _roots(roots, names))
     texts = [str(spec) for spec in split_specs(protocols)]
-    trials: dict[Group, dict[str, list[tuple[str, dict[str, float | None]]]]] = {}
+    trials: dict[TrialGroup, dict[str, list[tuple[str, dict[str, float | None]]]]] = {}
     chosen: dict[str, MetricProtocol] = {}
     reasons: dict[str, Evaluation] = {}
     with click.progressbar(records, file=sys.stderr, hidden=not sys.stderr.isatty()) as shown:
@@ -117,44 +120,36 @@ def _explain_study(
                 evaluation = scored.measure(protocol, aupimo)
                 chosen.setdefault(protocol.name, protocol)
                 rows = trials.setdefault(group_of(record), {}).setdefault(protocol.name, [])
-                rows.append((record["trial"]["category"], evaluation.metrics))
+                rows.append((record.category, evaluation.metrics))
                 if evaluation.problems or protocol.name not in reasons:
                     reasons[protocol.name] = evaluation
     results: dict[str, Rows] = {}
     for group, by_protocol in trials.items():
         number = len(next(iter(by_protocol.values())))
-        title = f"{group.title}: mean of {number} trial{'s' if number > 1 else ''}"
+        title = f"{group.title}: mean of {count(number, 'trial')}"
         results[title] = {name: average(rows) for name, rows in by_protocol.items()}
     _print(results, list(chosen.values()), as_json)
     print_reasons(reasons)
 
 
-def _records(
-    store: Store, study_name: str | None, method: str | None, category: str | None
-) -> list[dict[str, Any]]:
+def _records(store: Store, study_name: str | None, method: str | None, category: str | None) -> list[Record]:
     """The finished trials of a study that were asked for."""
-    from bench.report.tables.records import checked
-
     studies = store.study_names()
     if not studies:
         raise BenchError(f"no study was run in {store.root} yet; give --maps and --masks, or: bench run")
     if study_name is not None and study_name not in studies:
         raise unknown("study", study_name, studies)
     name = study_name or studies[0]
-    content = store.study(name) or {}
-    found = (store.record(key) for key in content.get("keys", []))
-    every = checked(record for record in found if record is not None)
-    done = [record for record in every if record["status"] == "ok"]
-    for what, wanted, place in (("method", method, "label"), ("category", category, None)):
-        if wanted is None:
-            continue
-        have = {id(r): r["trial"][what][place] if place else r["trial"][what] for r in done}
-        if wanted not in have.values():
-            raise unknown(what, wanted, set(have.values()), f"of study {name}")
-        done = [record for record in done if have[id(record)] == wanted]
-    if not done:
+    done = [record for record in store.study_records(name) if record.status == "ok"]
+    methods, categories = {r.method.label for r in done}, {r.category for r in done}
+    if method is not None and method not in methods:
+        raise unknown("method", method, methods, f"of study {name}")
+    if category is not None and category not in categories:
+        raise unknown("category", category, categories, f"of study {name}")
+    chosen = [r for r in done if method in (None, r.method.label) and category in (None, r.category)]
+    if not chosen:
         raise BenchError(f"study {name} has no finished trial yet; run it first")
-    return done
+    return chosen
 
 
 def _roots(given: tuple[str, ...], names: list[str]) -> dict[str, Path]:
@@ -183,3 +178,71 @@ def _print(results: Mapping[str, Rows], chosen: list[MetricProtocol], as_json: b
         click.echo()
     for each in chosen:
         click.echo(f"{each.name}: {describe(each)}")
+
+
+# ------------------------------------------------------------ averages over stored trials
+
+
+@dataclass(frozen=True)
+class TrialGroup:
+    """Trials with a common average: one method on one dataset with one number of shots."""
+
+    dataset: str
+    method: str
+    shots: int | None
+
+    @property
+    def title(self) -> str:
+        shots = "" if self.shots is None else f", {self.shots}-shot"
+        return f"{self.method} on {self.dataset}{shots}"
+
+
+def group_of(record: Record) -> TrialGroup:
+    """The group of a stored trial."""
+    return TrialGroup(record.dataset.label, record.method.label, record.shots)
+
+
+def protocol_of(record: Record, text: str, eval_size: str | None) -> MetricProtocol:
+    """The metric protocol that ``text`` names, with ``exact`` on the grid on which the trial was measured.
+
+    Args:
+        record: of the trial.
+        text: a metric protocol with options.
+        eval_size: the grid of all protocols; None for each one's own.
+
+    Raises:
+        BenchError: no such protocol.
+    """
+    from bench.metrics.blocks import DEFAULT
+    from bench.metrics.protocols import resolve
+    from bench.tools.spec import parse_spec
+
+    own: int | None = None
+    if parse_spec(text).name == DEFAULT and DEFAULT in record.stored_blocks:
+        measured = record.stored_blocks[DEFAULT].eval_size
+        if isinstance(measured, int) and measured != resolve(DEFAULT).eval_size:
+            own = measured
+    return resolve(text, eval_size or own)
+
+
+def average(trials: Iterable[tuple[str, Mapping[str, float | None]]]) -> dict[str, float | None]:
+    """Mean over categories of the mean over a category's trials (seeds).
+
+    Args:
+        trials: each trial's category and metrics.
+
+    Returns:
+        A metric is None if one of the trials does not have it: a mean over the rest would be another one.
+    """
+    import numpy as np
+
+    by_category: dict[str, list[Mapping[str, float | None]]] = {}
+    for category, metrics in trials:
+        by_category.setdefault(category, []).append(metrics)
+    names = dict.fromkeys(name for rows in by_category.values() for row in rows for name in row)
+    result: dict[str, float | None] = {}
+    for name in names:
+        columns = [[row.get(name) for row in rows] for rows in by_category.values()]
+        whole = all(value is not None for column in columns for value in column)
+        result[name] = float(np.mean([np.mean(np.array(column, float)) for column in columns])) if whole else None
+    return result

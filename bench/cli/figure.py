@@ -16,9 +16,9 @@ from bench.store.store import Store
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from bench.data.recorded import Catalogues
     from bench.report.figures.trials import Trials
     from bench.report.tables.model import Table
+    from bench.store.scores import RecordedData
 
 
 @click.group("figure")
@@ -54,7 +54,7 @@ _data_root = click.option(
 )
 
 
-class _Source:
+class _Request:
     """The study that a figure is made of, and the file that it becomes."""
 
     def __init__(self, name: str, options: dict[str, Any]) -> None:
@@ -123,13 +123,13 @@ class _Source:
         """Those that were named."""
         return _parts(self.options["categories"])
 
-    def catalogues(self, trials: Trials) -> Catalogues:
-        from bench.data.recorded import Catalogues
+    def data(self, trials: Trials) -> RecordedData:
+        """The data that the trials were tested on."""
+        from bench.store.scores import RecordedData
         from bench.tools.spec import parse_spec
 
-        return Catalogues(
-            self.store, read_roots(self.options["roots"], tuple(map(parse_spec, trials.dataset_labels)))
-        )
+        datasets = tuple(map(parse_spec, trials.dataset_labels))
+        return RecordedData(self.store, read_roots(self.options["roots"], datasets))
 
     def save(self, figure: Figure) -> None:
         from bench.report.figures.critical import save_figure
@@ -155,13 +155,13 @@ def maps(images: str | None, count: int, seed: int | None, **options: Any) -> No
     from bench.report.figures.collect import map_rows
     from bench.report.figures.maps import draw_maps
 
-    source = _Source("maps", options)
-    trials = source.trials("pixel_auroc")
-    if not (source.categories or images):
+    request = _Request("maps", options)
+    trials = request.trials("pixel_auroc")
+    if not (request.categories or images):
         trials = trials.only([c for c in trials.categories if any(trials.of(h, c) for h in trials.heads)][:1])
-    found = map_rows(trials, source.catalogues(trials), count, _parts(images), seed)
+    found = map_rows(trials, request.data(trials), count, _parts(images), seed)
     title = trials.title("anomaly maps", found.trials)
-    source.save(draw_maps(found.rows, found.heads, title, [*found.notes, *trials.notes]))
+    request.save(draw_maps(found.rows, found.heads, title, [*found.notes, *trials.notes]))
 
 
 @command.command("curves")
@@ -174,13 +174,13 @@ def curves(metric: str, **options: Any) -> None:
     from bench.report.figures.collect import curve_panels
     from bench.report.figures.curves import TITLES, draw_curves
 
-    source = _Source("curves", options)
-    trials = source.trials(metric)
-    panels = curve_panels(trials, source.catalogues(trials))
+    request = _Request("curves", options)
+    trials = request.trials(metric)
+    panels = curve_panels(trials, request.data(trials))
     table = trials.table
     notes = [f"Numbers: {table.metric_name} (metric protocol {table.metric_protocol})"]
     title = trials.title(TITLES[metric])
-    source.save(draw_curves(panels, trials.heads, metric, title, [*notes, *trials.notes]))
+    request.save(draw_curves(panels, trials.heads, metric, title, [*notes, *trials.notes]))
 
 
 @command.command("categories")
@@ -196,9 +196,9 @@ def categories(metric: str, kind: str, **options: Any) -> None:
     from bench.report.figures.categories import draw_categories
     from bench.report.figures.collect import category_values
 
-    source = _Source("categories", options)
-    groups = source.all_trials(metric)
-    first, whole = groups[0], not source.categories
+    request = _Request("categories", options)
+    groups = request.all_trials(metric)
+    first, whole = groups[0], not request.categories
     heads = list(dict.fromkeys(head for trials in groups for head in trials.heads))
     figure = draw_categories(
         {trials.group: category_values(trials, average=whole) for trials in groups},
@@ -209,7 +209,7 @@ def categories(metric: str, kind: str, **options: Any) -> None:
         title=f"{first.table.title}: {first.table.metric_name} per category",
         notes=[note for trials in groups for note in trials.notes],
     )
-    source.save(figure)
+    request.save(figure)
 
 
 @command.command("tsne")
@@ -229,23 +229,24 @@ def tsne(seed: int | None, device: str | None, workers: int | None, **options: A
     from bench.report.figures.collect import cloud, same_scores, with_features
     from bench.report.figures.tsne import draw_tsne
 
-    source = _Source("tsne", options)
-    trials = source.trials("image_auroc")
+    request = _Request("tsne", options)
+    trials = request.trials("image_auroc")
     heads, notes = with_features(trials)
-    if not source.categories:
+    if not request.categories:
         trials = trials.only([c for c in trials.categories if all(trials.of(h, c) for h in heads)][:4])
     places = [(head, category) for head in heads for category in trials.categories]
     chosen = {place: trials.one(*place, seed) for place in places}
-    catalogues = source.catalogues(trials)
-    keep_features(chosen.values(), source.store, device, workers)
+    data = request.data(trials)
+    records = [trial.record for trial in chosen.values()]
+    keep_features(records, request.store, data, device, workers)
     for trial in chosen.values():
-        if not same_scores(trial, source.store):
-            said = "repeated for its features, does not score as its record; other versions or another device?"
+        if not same_scores(trial, request.store):
+            said = "repeated for its features, has other scores than its record; other versions or another device?"
             click.echo(f"note: {trial.name}, {said}", err=True)
-    clouds = {place: cloud(trial, source.store, catalogues) for place, trial in chosen.items()}
+    clouds = {place: cloud(trial, request.store, data) for place, trial in chosen.items()}
     title = trials.title("features of test images", chosen.values())
     notes = ["t-SNE of each method's features of the test images; the axes mean nothing", *notes, *trials.notes]
-    source.save(draw_tsne(clouds, heads, trials.categories, title, notes))
+    request.save(draw_tsne(clouds, heads, trials.categories, title, notes))
 
 
 @command.command("cd")
@@ -256,11 +257,11 @@ def cd(metric: str, **options: Any) -> None:
     from bench.cli.compare import diagram
     from bench.report.comparison.compare import compare, groups
 
-    source = _Source("cd", options)
-    table = source.table(metric)
-    source.save(diagram(compare(table, groups(table, options["shots"])[-1]), source.store))
+    request = _Request("cd", options)
+    table = request.table(metric)
+    request.save(diagram(compare(table, groups(table, options["shots"])[-1]), request.store))
 
 
 def _parts(text: str | None) -> tuple[str, ...]:
-    """What stands between the commas, each once."""
+    """The parts between the commas, each once."""
     return tuple(dict.fromkeys(part for part in map(str.strip, (text or "").split(",")) if part))

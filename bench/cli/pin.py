@@ -29,12 +29,12 @@ def command(study_name: str | None, pins: Path, dry_run: bool, store: Path) -> N
     The file has every seed's own values and all that they were measured with; it is made to be committed.
     """
     from bench.report.check.pins import Pins, difference, measured, read, write
-    from bench.report.tables.records import checked
+    from bench.report.tables.text import count
 
     results = Store(store)
     study = chosen_study(results, study_name)
     path = pins / f"{study}.json"
-    new = measured(study, checked(results.study_records(study)))
+    new = measured(study, results.study_records(study))
     old = read(path) if path.is_file() else Pins(study, {})
     for line in difference(old, new):
         click.echo(line)
@@ -42,4 +42,4 @@ def command(study_name: str | None, pins: Path, dry_run: bool, store: Path) -> N
         click.echo(f"not written: {path}", err=True)
         return
     write(path, new)
-    click.echo(f"pinned: {path} ({len(new.pins)} trials)", err=True)
+    click.echo(f"pinned: {path} ({count(len(new.pins), 'trial')})", err=True)

@@ -60,7 +60,7 @@ def command(
     study = chosen_study(results, study_name)
     tables = load_tables(results, study, read_metrics(metrics or ",".join(METRICS)), percent=percent, best=best)
     content, records = results.study(study) or {}, results.study_records(study)
-    labels = dict.fromkeys(record["trial"]["dataset"]["label"] for record in records)
+    labels = dict.fromkeys(record.dataset.label for record in records)
     gallery = Gallery(results, read_roots(roots, tuple(map(parse_spec, labels))), images)
     page = render(make_page(study, content, records, tables, gallery)).encode()
     path = output or results.root / "reports" / f"{study}.html"

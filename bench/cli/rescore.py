@@ -14,7 +14,7 @@ from bench.errors import BenchError
 from bench.store.store import Store
 
 if TYPE_CHECKING:
-    from bench.store.rescore import Outcome
+    from bench.store.rescore import Rescored
 
 
 @click.command("rescore")
@@ -47,7 +47,6 @@ def command(
     A record that has the wanted metrics, from this version of the metrics code, stays as it is.
     """
     from bench.cli.table import chosen_study
-    from bench.report.tables.records import checked
     from bench.store.rescore import rescore
     from bench.store.scores import StoredScores
     from bench.tools.spec import Spec
@@ -57,19 +56,18 @@ def command(
     kept = Store(store)
     names = _names(protocols)
     if everything:
-        records = checked(kept.records())
+        records = list(kept.records())
     else:
-        content = kept.study(chosen_study(kept, study_name)) or {}
-        found = (kept.record(key) for key in content.get("keys", []))
-        records = checked(record for record in found if record is not None)
+        study = kept.study_records(chosen_study(kept, study_name))
+        records = [record for record in study if record.status != "missing"]
     if not records:
         raise BenchError(f"no trial has finished yet in {kept.root}; start with: bench run")
-    datasets = dict.fromkeys(record["trial"]["dataset"]["name"] for record in records)
+    datasets = dict.fromkeys(record.dataset.name for record in records)
     scores = StoredScores(kept, read_roots(roots, tuple(map(Spec, datasets))))
-    # Trials of one category stand together: they share their masks.
-    records.sort(key=lambda record: (record["trial"]["dataset"]["label"], record["trial"]["category"]))
-    keys = [record["key"] for record in records]
-    outcomes: Counter[Outcome] = Counter()
+    # Trials of one category follow each other: they share their masks.
+    records.sort(key=lambda record: (record.dataset.label, record.category))
+    keys = [record.key for record in records]
+    outcomes: Counter[Rescored] = Counter()
     with click.progressbar(keys, label="measuring", file=sys.stderr, hidden=not sys.stderr.isatty()) as shown:
         for key in shown:
             outcomes[rescore(kept, key, scores, names, aupimo)] += 1
@@ -88,23 +86,24 @@ def _names(protocols: str | None) -> list[str]:
     return list(dict.fromkeys(text if text == DEFAULT else resolve(text).name for text in chosen))
 
 
-def _print(outcomes: Counter[Outcome]) -> None:
-    """Say how many trials were measured, and which were not and why.
+def _print(outcomes: Counter[Rescored]) -> None:
+    """Print the number of trials that were measured, and the others with their reasons.
 
     Raises:
         click.exceptions.Exit: some could not be measured.
     """
+    from bench.report.tables.text import count
+
     by_kind: Counter[str] = Counter()
     for outcome, number in outcomes.items():
         by_kind[outcome.kind] += number
     click.echo(
-        f"{outcomes.total()} trials: {by_kind['measured']} measured, {by_kind['current']} up to date, "
+        f"{count(outcomes.total(), 'trial')}: {by_kind['measured']} measured, {by_kind['current']} up to date, "
         f"{by_kind['without']} without scores, {by_kind['refused']} not measured"
     )
     for outcome, number in outcomes.items():
         if outcome.reason:
-            trials = f"{number} trial{'s' if number > 1 else ''}"
             word = "not measured" if outcome.kind == "refused" else "without scores"
-            click.echo(f"{word}: {trials}: {outcome.reason}", err=True)
+            click.echo(f"{word}: {count(number, 'trial')}: {outcome.reason}", err=True)
     if by_kind["refused"]:
         raise click.exceptions.Exit(1)

@@ -268,7 +268,7 @@ def _remember(plan: Plan, todo: tuple[Task, ...], store: Store) -> None:
         "missing": [
             {"format": FORMAT, "key": task.key, "status": "missing", "reason": None, "trial": describe(task)}
             for task in todo
-            if store.record(task.key) is None
+            if store.document(task.key) is None
         ],
     }
     store.write_study(plan.study.name, content)

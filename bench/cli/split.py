@@ -34,9 +34,9 @@ def command(
     as_json: bool,
 ) -> None:
     """Print the split of one trial: what it learns from and what it is tested on."""
+    from bench.data.catalogue import open_catalogue
     from bench.data.splits import ProtocolConfig, check_leakage
     from bench.data.splits import split as make_split
-    from bench.study.plan import open_catalogue
     from bench.tools.spec import build_config, parse_spec
 
     spec = parse_spec(datasets or "pocket")

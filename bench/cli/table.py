@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 PLAIN = "plain"  # categories and methods, as opposed to a layout
 
 
+class _FormatChoice(click.Choice[str]):
+    """The formats of tables; HTML has a command of its own."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value == "html":
+            raise BenchError("bench table writes no HTML; for a page of the same tables: bench report --images 0")
+        return super().convert(value, param, ctx)
+
+
 @click.command("table")
 @click.option(
     "--study", "study_names", multiple=True, help="A study that was run here, or several.  [default: the latest]"
@@ -36,7 +45,7 @@ PLAIN = "plain"  # categories and methods, as opposed to a layout
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["terminal", "markdown", "csv", "latex", "html"]),
+    type=_FormatChoice(["terminal", "markdown", "csv", "latex"]),
     default="terminal",
     show_default=True,
 )
@@ -98,10 +107,10 @@ def chosen_study(store: Store, name: str | None) -> str:
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
-    """Without looking for garbage, for as long as records are read and told of.
+    """Switch the garbage collector off while records are read and shown.
 
-    They are a million small objects of which none is garbage, and looking through them again and again takes a
-    third of the time.
+    They are a million small objects and none is garbage; looking through them again and again takes a third of the
+    time.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -126,12 +135,12 @@ def load_tables(
     """The tables of a study, or of several together, from their records.
 
     Args:
-        store: where they were run.
+        store: holds their records.
         studies: their names.
         metrics: of the plain tables; see :func:`bench.report.tables.table.build_tables`.
         layout: of :data:`bench.report.tables.paper.LAYOUTS`, ``plain``, or None for the first study's own.
         methods: of the plain tables.
-        metric_protocol: which of the records' metric protocols.
+        metric_protocol: one of the records' metric protocols.
         style: see :class:`bench.report.tables.table.Style`.
 
     Raises:
@@ -143,7 +152,7 @@ def load_tables(
     names = [studies] if isinstance(studies, str) else studies
     contents = [store.study(name) or {} for name in names]
     records = [record for name in names for record in store.study_records(name)]
-    if all(record["status"] == "missing" for record in records):
+    if all(record.status == "missing" for record in records):
         raise BenchError(f"study {', '.join(names)} has no finished trial yet; run it first")
     hashes = (
         f"study {name}, SHA-256 of its trials {content.get('hash')}"
@@ -173,14 +182,14 @@ def print_tables(
 
     tables = load_tables(store, studies, metrics, layout=layout, metric_protocol=metric_protocol, **style)
     if output is not None:
-        output.write_text(render_all(tables, format_, records=store.record), encoding="utf-8")
+        output.write_text(render_all(tables, format_), encoding="utf-8")
         click.echo(f"written: {output}", err=True)
     elif format_ == "terminal":
         for each in tables:
             print_table(each)
             click.echo()
     else:
-        click.echo(render_all(tables, format_, records=store.record), nl=False)
+        click.echo(render_all(tables, format_), nl=False)
 
 
 def explain(
@@ -192,12 +201,12 @@ def explain(
     metric_protocol: str = DEFAULT,
     **style: Unpack[Style],
 ) -> None:
-    """Print what is behind a number, of the tables as they are printed or else of any plain one.
+    """Print the trials behind a number, of the tables as they are printed or else of any plain one.
 
     Raises:
         BenchError: there is no such number, or several.
     """
-    from bench.report.tables.trace import find, origin, render
+    from bench.report.tables.trace import find, render, trace
 
     def tables(metrics: tuple[str, ...], layout: str | None) -> list[Table]:
         return load_tables(store, studies, metrics, layout=layout, metric_protocol=metric_protocol, **style)
@@ -209,5 +218,5 @@ def explain(
             found = find(tables(METRICS, PLAIN), address)
         except BenchError:
             raise error from None
-    click.echo(render(origin(found, store.record)), nl=False)
+    click.echo(render(trace(found, store.record)), nl=False)
     click.echo(f"  records in {store.root / 'records'}")

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,8 @@ from bench.contracts import Dataset, Finding, ImageSet, Prompts, Sample, Trainin
 from bench.data.images import marked, read_grey_masks, read_image, read_mask, turned
 from bench.errors import BenchError, printable
 from bench.tools.hashes import HashBook, hash_json
-from bench.tools.spec import label
+from bench.tools.registry import DATASETS
+from bench.tools.spec import Spec, build_config, label
 
 _TURNED = "its EXIF orientation is ignored: masks belong to the pixels as they are stored"
 _SAID = 4  # findings that the message for a dataset without images repeats
@@ -165,6 +167,49 @@ class Catalogue:
         """
         with ThreadPoolExecutor(max_workers=4) as pool:
             return list(pool.map(lambda id_: read_mask(self.samples[id_]), ids))
+
+
+def open_catalogue(spec: Spec, root: Path | None, hashes: HashBook | None = None) -> Catalogue:
+    """The catalogue of a dataset spec at ``root``.
+
+    Raises:
+        BenchError: unknown dataset or option, or a dataset that needs a root and got none.
+    """
+    cls = DATASETS.load(spec.name)
+    config = build_config(cls.Config, spec, "dataset")
+    if root is None and cls.traits.needs_root:
+        raise BenchError(
+            f"{spec.name} needs the folder that holds its files: add --data-root DIR "
+            f"(or try --dataset pocket, which ships with the package)"
+        )
+    if root is not None and not root.is_dir():
+        raise BenchError(f"the data root {root} is not a folder")
+    return Catalogue(cls(root, config), hashes)
+
+
+def open_as_recorded(
+    spec: Spec, root: Path | None, fingerprint: str | None, hashes: HashBook | None = None
+) -> Catalogue:
+    """The catalogue of the data that a trial was planned with.
+
+    Args:
+        spec: of the dataset.
+        root: its folder; None for a dataset that needs none.
+        fingerprint: of the content that the trial was planned with, see :attr:`Catalogue.fingerprint`.
+        hashes: remembers file hashes between runs.
+
+    Raises:
+        BenchError: the folder is not there, or it holds other data.
+    """
+    if root is not None and not root.is_dir():
+        raise BenchError(f"the data root {root} is not a folder; say where it is now: --data-root {spec.name}=DIR")
+    catalogue = open_catalogue(spec, root, hashes)
+    if catalogue.fingerprint != fingerprint:
+        raise BenchError(
+            f"{catalogue.label} at {catalogue.dataset.root} is not the data that the trial was planned with; "
+            "give the folder that holds them with --data-root, or run the study again"
+        )
+    return catalogue
 
 
 def check_content(catalogue: Catalogue) -> list[Finding]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from bench.store.record import Record
 from bench.study.study import Batch, Task
 from bench.trial.trial import Outcome
 
@@ -59,7 +60,7 @@ def share_log(logs: Path, batch: Batch, outcomes: Sequence[Outcome]) -> None:
         for task, outcome in zip(batch[1:], outcomes[1:], strict=True):
             path = log_path(logs, task)
             path.unlink(missing_ok=True)  # of an earlier run
-            if outcome.record["status"] == "failed" and output.exists():
+            if Record.of(outcome.record).status == "failed" and output.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(output, path)
 

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from bench.executors import Executor
+from bench.store.record import Record
 from bench.store.store import Store
 from bench.study.plan import Plan
 from bench.study.study import Batch, Task
@@ -81,7 +82,7 @@ def execute(plan: Plan, store: Store, executor: Executor, listener: Listener, to
                 for task, outcome in outcomes:
                     store.write(outcome.record, outcome.scores, outcome.ids)
                     store.release(task.key)
-                    _note(summary, listener, task, outcome.record)
+                    _note(summary, listener, task, Record.of(outcome.record))
             pending = elsewhere
             if pending:
                 listener.waiting(len(pending))
@@ -135,8 +136,8 @@ def _kin(task: Task) -> str:
     return hash_json({**task.identity, "protocol": protocol, "shots": None, "seed": None})
 
 
-def _note(summary: Summary, listener: Listener, task: Task, record: dict[str, Any]) -> None:
-    summary.ended[record["status"]] += 1
-    if record["status"] == "failed":
-        summary.failures.append((task, record["reason"]))
-    listener.finished(task, record["status"], record["reason"])
+def _note(summary: Summary, listener: Listener, task: Task, record: Record) -> None:
+    summary.ended[record.status] += 1
+    if record.status == "failed":
+        summary.failures.append((task, record.reason))
+    listener.finished(task, record.status, record.reason or None)

@@ -20,9 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from bench.data.catalogue import open_as_recorded
 from bench.encoders.feature_store import default_root
 from bench.errors import BenchError
-from bench.study.plan import open_catalogue
 from bench.study.study import Task
 from bench.tools.hashes import HashBook, hash_file
 from bench.tools.spec import parse_spec
@@ -99,11 +99,10 @@ class Depot:
     def _find_dataset(self, dataset: str, root: str, fingerprint: str) -> str:
         def planned(folder: Path) -> bool:
             try:
-                return (
-                    open_catalogue(parse_spec(dataset), folder, HashBook(self.hashes)).fingerprint == fingerprint
-                )
+                open_as_recorded(parse_spec(dataset), folder, fingerprint, HashBook(self.hashes))
             except (BenchError, OSError):  # not here, or not all of it
                 return False
+            return True
 
         return str(self._find(root, self.root / "data" / fingerprint, planned))
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.store.record import Record
 from bench.study.study import Batch
 from bench.trial.trial import Outcome, run_together
 
@@ -62,7 +63,7 @@ class Station:
         self._at_first = self._at_first or held
         # Encoders and cached features may rightly fill the share; a leak goes on growing after the first trial.
         worn = held > max(self._share, 2 * self._at_first)
-        failed = any(outcome.record["status"] == "failed" for outcome in outcomes)
+        failed = any(Record.of(outcome.record).status == "failed" for outcome in outcomes)
         return Done(outcomes, worn, broken=failed and has_lost_gpu())
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, unknown
-from bench.metrics.blocks import readable, version
 from bench.report.tables.table import METRICS
+from bench.store.record import AnyRecord, as_records
 from bench.store.store import DEFAULT_ROOT, Store
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def results(study: str | None = None, *, store: str | Path | None = None) -> Dat
     return frame(kept.study_records(study))
 
 
-def frame(records: Iterable[Mapping[str, Any]]) -> DataFrame:
+def frame(records: Iterable[AnyRecord]) -> DataFrame:
     """One line per trial and metric protocol, one column per metric.
 
     A trial without metrics (failed, skipped) has one line in which they are missing, and so are metrics of another
@@ -78,40 +78,42 @@ def frame(records: Iterable[Mapping[str, Any]]) -> DataFrame:
 
     rows = []
     names = dict.fromkeys(METRICS)
-    for record in records:
-        trial = record["trial"]
-        method, dataset, protocol = trial["method"], trial["dataset"], trial["protocol"]
-        row = {
-            "key": record.get("key"),
-            "status": record["status"],
-            "reason": record.get("reason"),
-            "dataset": dataset["label"],
-            "dataset_version": dataset.get("version"),
-            "fingerprint": dataset.get("fingerprint"),
-            "protocol": protocol["label"],
-            "manifest": protocol.get("manifest"),
-            "category": trial["category"],
-            "method": method.get("name"),
-            "label": method["label"],
-            "method_version": method.get("version"),
-            "title": method.get("title"),
-            "zero_shot": method.get("zero_shot"),
-            "encoders": ", ".join(str(e.get("name")) for e in (trial.get("encoders") or {}).values() if e),
-            "prompts": trial.get("prompts"),
-            "shots": trial["shots"],
-            "seed": trial["seed"],
+    for record in as_records(records):
+        method, dataset, protocol = record.method, record.dataset, record.protocol
+        row: dict[str, Any] = {
+            "key": record.key,
+            "status": record.status,
+            "reason": record.reason or None,
+            "dataset": dataset.label,
+            "dataset_version": dataset.version,
+            "fingerprint": dataset.fingerprint,
+            "protocol": protocol.label,
+            "manifest": protocol.manifest,
+            "category": record.category,
+            "method": method.name,
+            "label": method.label,
+            "method_version": method.version,
+            "title": method.title,
+            "zero_shot": method.zero_shot,
+            "encoders": ", ".join(encoder.name for encoder in record.encoders.values()),
+            "prompts": record.prompts,
+            "shots": record.shots,
+            "seed": record.seed,
         }
-        for name, block in readable(record.get("metrics") or {"": {}}).items():
-            values = block.get("values", {})
-            names.update(dict.fromkeys(values))
+        if not record.blocks:
+            rows.append(
+                {**row, "metric_protocol": None, "metrics_version": None, "eval_size": None, "problems": ""}
+            )
+        for name, block in record.blocks.items():
+            names.update(dict.fromkeys(block.values))
             rows.append(
                 {
                     **row,
-                    "metric_protocol": name or None,
-                    "metrics_version": version(block) if name else None,
-                    "eval_size": block.get("eval_size"),
-                    "problems": "; ".join(block.get("problems", ())),
-                    **values,
+                    "metric_protocol": name,
+                    "metrics_version": block.version,
+                    "eval_size": block.eval_size,
+                    "problems": "; ".join(block.problems),
+                    **block.values,
                 }
             )
     result = pd.DataFrame(rows, columns=[*_COLUMNS, *names])

@@ -1,4 +1,4 @@
-"""Metrics of stored scores anew: what ``bench rescore`` does to each record."""
+"""Measuring the stored scores of single trials again, for ``bench rescore``."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import bench
 from bench.errors import BenchError
 from bench.metrics.blocks import AUPIMO, DEFAULT, block, is_current, verdict
 from bench.metrics.protocols import resolve
+from bench.store.record import Record
 from bench.store.scores import StoredScores
 from bench.store.store import Store
 from bench.tools.provenance import revision
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one trial.
+class Rescored:
+    """The outcome of measuring one trial again.
 
     Attributes:
         kind: ``measured``: its record was rewritten; ``current``: there was nothing to do; ``without``: it has
@@ -30,7 +31,7 @@ class Outcome:
     reason: str = ""
 
 
-def rescore(store: Store, key: str, scores: StoredScores, protocols: Sequence[str], aupimo: bool) -> Outcome:
+def rescore(store: Store, key: str, scores: StoredScores, protocols: Sequence[str], aupimo: bool) -> Rescored:
     """Measure a trial's stored scores where its record lacks a metric or has it from another metrics version.
 
     The record is rewritten whole, and only while no other process runs the trial. Its status follows the guards of
@@ -47,39 +48,46 @@ def rescore(store: Store, key: str, scores: StoredScores, protocols: Sequence[st
         BenchError: no such protocol; the store cannot be written.
     """
     if not store.claim(key):
-        return Outcome("refused", "another process is running it")
+        return Rescored("refused", "another process is running it")
     try:
         return _rescore(store, key, scores, protocols, aupimo)
     finally:
         store.release(key)
 
 
-def _rescore(store: Store, key: str, scores: StoredScores, protocols: Sequence[str], aupimo: bool) -> Outcome:
-    record = store.record(key)
-    if record is None:
-        return Outcome("without", "not run yet")
-    if record["status"] != "ok" and not store.has_scores(record):
-        return Outcome("without", f"{record['status']}: {record['reason']}")
-    metrics = record["metrics"]
-    wanted = {name: aupimo or AUPIMO in metrics.get(name, {}).get("values", ()) for name in protocols or metrics}
+def _rescore(store: Store, key: str, scores: StoredScores, protocols: Sequence[str], aupimo: bool) -> Rescored:
+    document = store.document(key)
+    if document is None:
+        return Rescored("without", "not run yet")
+    record = Record.of(document)
+    if record.status != "ok" and not store.has_scores(key):
+        return Rescored("without", f"{record.status}: {record.reason}")
+    # A copy: nothing is changed before everything was measured.
+    metrics = dict(document["metrics"])
+    wanted = {}
+    for name in protocols or metrics:
+        wanted[name] = aupimo or AUPIMO in metrics.get(name, {}).get("values", ())
     wanted = wanted or {DEFAULT: aupimo}
     todo = {name: too for name, too in wanted.items() if not is_current(metrics.get(name), aupimo=too)}
     if not todo:
-        return Outcome("current")
+        return Rescored("current")
     try:
         scored = scores.open(record)
         for name, too in todo.items():
             protocol = resolve(name, scored.eval_size if name == DEFAULT else None)
             metrics[name] = block(protocol, scored.measure(protocol, too))
     except (BenchError, ValueError, MemoryError) as error:
-        return Outcome("refused", f"{error}" or type(error).__name__)
+        return Rescored("refused", f"{error}" or type(error).__name__)
+    status, reason = document["status"], document["reason"]
     if DEFAULT in todo:
-        record["status"], record["reason"] = verdict(metrics[DEFAULT])
-    record["provenance"]["rescored"] = {
+        status, reason = verdict(metrics[DEFAULT])
+    rescored = {
         "bench": bench.__version__,
         "revision": revision(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "protocols": sorted(todo),
     }
-    store.write(record, None)
-    return Outcome("measured")
+    provenance = {**document["provenance"], "rescored": rescored}
+    changed = {"status": status, "reason": reason, "metrics": metrics, "provenance": provenance}
+    store.write({**document, **changed}, None)
+    return Rescored("measured")

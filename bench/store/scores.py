@@ -11,30 +11,57 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.catalogue import Catalogue
+from bench.data.catalogue import Catalogue, open_as_recorded
 from bench.data.images import read_mask
-from bench.data.recorded import command_words
-from bench.errors import BenchError
 from bench.metrics import Evaluation
 from bench.metrics.evaluation import measure
 from bench.metrics.prepare import Kept
 from bench.metrics.protocols import MetricProtocol
+from bench.store.record import Record
 from bench.store.store import Store
-from bench.study.plan import open_catalogue
 from bench.tools.hashes import HashBook
 from bench.tools.spec import parse_spec
 
 
+class RecordedData:
+    """The datasets that trials were tested on, each opened once; no store holds images, labels or masks.
+
+    Args:
+        store: remembers the files' hashes.
+        roots: dataset name -> its folder, where it is not the one that the trial was run on.
+    """
+
+    def __init__(self, store: Store, roots: Mapping[str, Path]) -> None:
+        self.roots = roots
+        self._hashes = HashBook(store.root / "hashes.json")
+        self._open = functools.lru_cache(maxsize=4)(self._opened)
+
+    def of(self, record: Record) -> Catalogue:
+        """The dataset that a trial was tested on.
+
+        Raises:
+            BenchError: its folder is not there, or holds other data.
+        """
+        return self._open(record.dataset.label, self.root(record), record.dataset.fingerprint)
+
+    def root(self, record: Record) -> Path | None:
+        """The folder of the dataset that a trial was tested on; None if it needs none."""
+        return self.roots.get(record.dataset.name, record.inputs.target)
+
+    def _opened(self, label: str, root: Path | None, fingerprint: str | None) -> Catalogue:
+        return open_as_recorded(parse_spec(label), root, fingerprint, self._hashes)
+
+
 @dataclass(frozen=True)
-class Scored:
-    """The scores of one trial and the truth.
+class LabelledScores:
+    """The scores of one trial with the labels and masks of their images.
 
     Attributes:
         labels: ``(N,)`` 0 or 1.
         image_scores: ``(N,)``.
         maps: ``(N, h, w)``; None if the method gives none.
         masks: N arrays ``(H, W)``, read when they are asked for; None where there are no maps.
-        eval_size: the grid of pixel metrics that the dataset stands for.
+        eval_size: the dataset's own grid for pixel metrics.
         without_masks: the reason why there are no masks, if the dataset lacks some.
     """
 
@@ -63,58 +90,33 @@ class Scored:
 
 
 class StoredScores:
-    """Opens the scores of a store's trials.
+    """The scores of a store's trials.
 
     Args:
         store: holds records and scores.
-        roots: dataset name -> its folder, where it is not the one that the trial was run on.
+        roots: see :class:`RecordedData`.
     """
 
     def __init__(self, store: Store, roots: Mapping[str, Path]) -> None:
         self.store = store
-        self.roots = roots
-        self._hashes = HashBook(store.root / "hashes.json")
-        self._catalogue = functools.lru_cache(maxsize=4)(self._open)
+        self._data = RecordedData(store, roots)
         # Trials of one category share their masks, which take longer to read than the metrics to compute.
         self._masks = functools.lru_cache(maxsize=2)(self._read_masks)
 
-    def open(self, record: Mapping[str, Any]) -> Scored:
+    def open(self, record: Record) -> LabelledScores:
         """A trial's scores.
 
         Raises:
             BenchError: its dataset is not there or has changed, or its scores cannot be read.
         """
-        dataset, key = record["trial"]["dataset"], record["key"]
-        arrays, ids = self.store.scores(key), self.store.score_ids(key)
-        place = dataset["label"], self._root(record)
-        catalogue = self._catalogue(*place)
-        if catalogue.fingerprint != dataset["fingerprint"]:
-            raise BenchError(
-                f"{catalogue.label} at {catalogue.dataset.root} is not what trial {key[:12]} was run on; "
-                "give the folder it saw with --data-root, or run the study again"
-            )
+        arrays, ids = self.store.scores(record.key), self.store.score_ids(record.key)
+        catalogue = self._data.of(record)
         maps = arrays.get("maps")
         without_masks = catalogue.without_masks(ids)
-        masks = None if maps is None or without_masks else self._masks(place, ids)
+        masks = None if maps is None or without_masks else self._masks(catalogue, ids)
         size = catalogue.dataset.traits.eval_size
-        return Scored(catalogue.labels(ids), arrays["image"], maps, masks, size, without_masks)
+        return LabelledScores(catalogue.labels(ids), arrays["image"], maps, masks, size, without_masks)
 
-    def _root(self, record: Mapping[str, Any]) -> Path | None:
-        """The dataset's folder: the one given, or the one in the command that ran the trial."""
-        name = record["trial"]["dataset"]["name"]
-        if name in self.roots:
-            return self.roots[name]
-        words = command_words(record)
-        if "--data-root" not in words[:-1]:
-            return None
-        root = Path(words[words.index("--data-root") + 1]).expanduser()
-        if not root.is_dir():
-            raise BenchError(f"the data root {root} is not a folder; say where it is now: --data-root {name}=DIR")
-        return root
-
-    def _open(self, label: str, root: Path | None) -> Catalogue:
-        return open_catalogue(parse_spec(label), root, self._hashes)
-
-    def _read_masks(self, place: tuple[str, Path | None], ids: tuple[str, ...]) -> Kept:
-        samples = [self._catalogue(*place).samples[id_] for id_ in ids]
+    def _read_masks(self, catalogue: Catalogue, ids: tuple[str, ...]) -> Kept:
+        samples = [catalogue.samples[id_] for id_ in ids]
         return Kept(lambda index: read_mask(samples[index]), len(samples))

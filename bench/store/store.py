@@ -28,8 +28,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench.errors import BenchError
-from bench.store.checksums import opened, readable_json, sealed
-from bench.store.score_files import Arrays, pack, unpack
+from bench.store.files import (
+    Arrays,
+    dump_arrays,
+    dump_with_checksum,
+    load_arrays,
+    load_with_checksum,
+    readable_json,
+)
+from bench.store.record import Record
 from bench.tools.files import remove_leftovers, write_atomically
 from bench.tools.hashes import hash_json
 
@@ -63,55 +70,84 @@ class Store:
     def scores_path(self, key: str) -> Path:
         return self.root / f"scores/{key[:2]}/{key}.safetensors"
 
-    def record(self, key: str) -> dict[str, Any] | None:
-        """The record of a trial, or None. A record that is not as it was written is put aside as ``*.corrupt``."""
-        return self._sound(key, self.record_path(key), lambda data: _record(data, key))
+    def document(self, key: str) -> dict[str, Any] | None:
+        """The JSON document of a trial's record, or None.
+
+        A record that is not as it was written is put aside as ``*.corrupt``.
+        """
+        return self._sound(key, self.record_path(key), lambda data: _load_document(data, key))
+
+    def record(self, key: str) -> Record | None:
+        """The record of a trial, or None.
+
+        Raises:
+            BenchError: what is kept under the key is not a trial's record.
+        """
+        document = self.document(key)
+        return None if document is None else Record.of(document)
 
     def done(self, key: str) -> bool:
         """Whether a trial needs no more running: its record is final and its scores are there."""
-        record = self.record(key)
-        if record is None or record["status"] not in FINAL:
+        document = self.document(key)
+        if document is None or document["status"] not in FINAL:
             return False
-        return record["status"] == "skipped" or self.has_scores(record)
+        return document["status"] == "skipped" or self._has_scores(document)
 
-    def records(self) -> Iterator[dict[str, Any]]:
-        """All records, in the order of their keys."""
+    def documents(self) -> Iterator[dict[str, Any]]:
+        """The JSON documents of all records, in the order of their keys."""
         for path in sorted(self.root.glob("records/*/*.json")):
-            record = self.record(path.stem)
-            if record is not None:
-                yield record
+            document = self.document(path.stem)
+            if document is not None:
+                yield document
+
+    def records(self) -> Iterator[Record]:
+        """All records, in the order of their keys.
+
+        Raises:
+            BenchError: as :meth:`record`.
+        """
+        return map(Record.of, self.documents())
 
     def write(
         self,
-        record: Mapping[str, Any],
+        document: Mapping[str, Any],
         scores: Mapping[str, NDArray[Any]] | None,
         ids: Sequence[str] = (),
     ) -> None:
-        """Write a trial's scores, then its record; ``ids`` names the images in the order of the scores.
+        """Write a trial's scores, then its record.
+
+        Args:
+            document: the record as JSON.
+            scores: None keeps what the store has.
+            ids: the images in the order of the scores.
 
         Raises:
             BenchError: the store cannot be written (disk full, no permission).
         """
-        key = record["key"]
+        key = document["key"]
         try:
             if scores is not None:
-                data = pack(scores, ids)
+                data = dump_arrays(scores, ids)
                 write_atomically(self.scores_path(key), data)
                 kept = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-                record = {**record, "scores": kept}
-            write_atomically(self.record_path(key), sealed(record))
+                document = {**document, "scores": kept}
+            write_atomically(self.record_path(key), dump_with_checksum(document))
         except OSError as error:
             raise self._unwritable(error) from None
 
-    def has_scores(self, record: Mapping[str, Any]) -> bool:
-        """Whether the scores of a record are there in full length. Whether they are sound, reading them says."""
-        kept = record.get("scores", {})  # records of earlier versions say nothing of their scores
-        path = self.scores_path(record["key"])
+    def has_scores(self, key: str) -> bool:
+        """Whether a trial's scores are there in full length; only reading them shows whether they are sound."""
+        document = self.document(key)
+        return document is not None and self._has_scores(document)
+
+    def _has_scores(self, document: Mapping[str, Any]) -> bool:
+        key, kept = document["key"], _recorded_scores(document)
+        path = self.scores_path(key)
         if kept is None or not path.exists():
             return False
         if kept.get("bytes") in (None, path.stat().st_size):
             return True
-        return self._read_scores(record["key"], kept) is not None  # which puts it aside
+        return self._read_scores(key, kept) is not None  # which puts it aside
 
     def scores(self, key: str) -> Arrays:
         """The scores of a trial: ``image`` (N,), ``maps`` (N,h,w) if there are any, and extra maps.
@@ -130,7 +166,7 @@ class Store:
         return self._scored(key)[1]
 
     def _scored(self, key: str) -> tuple[Arrays, tuple[str, ...]]:
-        found = self._read_scores(key, (self.record(key) or {}).get("scores", {}))
+        found = self._read_scores(key, _recorded_scores(self.document(key) or {}))
         if found is None:
             raise BenchError(
                 f"scores of trial {key[:12]} cannot be read: they are missing or damaged; run the study again"
@@ -140,7 +176,7 @@ class Store:
     def _read_scores(self, key: str, kept: Mapping[str, Any] | None) -> tuple[Arrays, tuple[str, ...]] | None:
         if kept is None:
             return None
-        return self._sound(key, self.scores_path(key), lambda data: _scores(data, kept.get("sha256")))
+        return self._sound(key, self.scores_path(key), lambda data: _load_scores(data, kept.get("sha256")))
 
     # ------------------------------------------------------------ features
 
@@ -154,13 +190,13 @@ class Store:
             BenchError: the store cannot be written.
         """
         try:
-            write_atomically(self.features_path(key), pack(arrays, ids))
+            write_atomically(self.features_path(key), dump_arrays(arrays, ids))
         except OSError as error:
             raise self._unwritable(error) from None
 
     def features(self, key: str) -> Arrays | None:
         """What :meth:`write_features` has kept of a trial; None if there is nothing that can be read."""
-        found = self._sound(f"features-{key}", self.features_path(key), unpack)
+        found = self._sound(f"features-{key}", self.features_path(key), load_arrays)
         return None if found is None else found[0]
 
     # ------------------------------------------------------------ manifests and studies
@@ -180,13 +216,13 @@ class Store:
     def manifest(self, hash_: str) -> dict[str, Any] | None:
         """A split that records refer to, by its hash; None if it is not there."""
         path = self.root / "manifests" / f"{hash_}.json"
-        return self._sound(hash_, path, lambda data: _manifest(data, hash_))
+        return self._sound(hash_, path, lambda data: _load_manifest(data, hash_))
 
     def write_study(self, name: str, content: Mapping[str, Any]) -> None:
         """Remember a study's trials under its name, replacing an earlier one of that name."""
         path = self._study_path(name)
         try:
-            write_atomically(path, sealed(content))
+            write_atomically(path, dump_with_checksum(content))
             others = [other.stat().st_mtime_ns for other in self.root.glob("studies/*.json") if other != path]
             if path.stat().st_mtime_ns <= (latest := max(others, default=0)):  # the clock was put back
                 os.utime(path, ns=(latest + 1, latest + 1))
@@ -199,7 +235,7 @@ class Store:
         Raises:
             BenchError: what is kept of it is no study.
         """
-        content = self._sound(f"study-{name}", self._study_path(name), opened)
+        content = self._sound(f"study-{name}", self._study_path(name), load_with_checksum)
         if content is not None and not _is_study(content):
             raise BenchError(f"what the store keeps of study {name} cannot be read; run the study again")
         return content
@@ -207,12 +243,17 @@ class Store:
     def _study_path(self, name: str) -> Path:
         return self.root / "studies" / f"{name}.json"
 
-    def study_records(self, name: str) -> list[dict[str, Any]]:
-        """The records of a study's trials; of those that have not run, their descriptions as ``missing``."""
+    def study_records(self, name: str) -> list[Record]:
+        """The records of a study's trials; those that have not run have the status ``missing``.
+
+        Raises:
+            BenchError: as :meth:`record` and :meth:`study`.
+        """
         content = self.study(name) or {}
-        found = {key: self.record(key) for key in content.get("keys", [])}
-        missing = [record for record in content.get("missing", []) if found.get(record["key"]) is None]
-        return [record for record in found.values() if record is not None] + missing
+        found = {key: self.document(key) for key in content.get("keys", [])}
+        missing = [planned for planned in content.get("missing", []) if found.get(planned["key"]) is None]
+        documents = [document for document in found.values() if document is not None] + missing
+        return [Record.of(document) for document in documents]
 
     def study_names(self) -> list[str]:
         """The studies run here, the latest first."""
@@ -300,15 +341,21 @@ class Store:
         )
 
 
-def _record(data: bytes, key: str) -> dict[str, Any] | None:
-    record = opened(data, required="scores")
-    if record is None or (record.get("key"), record.get("format")) != (key, FORMAT):
+def _load_document(data: bytes, key: str) -> dict[str, Any] | None:
+    document = load_with_checksum(data, required="scores")
+    if document is None or (document.get("key"), document.get("format")) != (key, FORMAT):
         return None
-    return record if isinstance(record.get("status"), str) else None
+    return document if isinstance(document.get("status"), str) else None
 
 
-def _manifest(data: bytes, hash_: str) -> dict[str, Any] | None:
-    content = opened(data)
+def _recorded_scores(document: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Length and checksum of a trial's scores; None if it has none, empty in records of earlier versions."""
+    kept: Mapping[str, Any] | None = document.get("scores", {})
+    return kept
+
+
+def _load_manifest(data: bytes, hash_: str) -> dict[str, Any] | None:
+    content = load_with_checksum(data)
     return None if content is None or hash_json(content) != hash_ else content
 
 
@@ -324,5 +371,5 @@ def _is_study(content: Mapping[str, Any]) -> bool:
     )
 
 
-def _scores(data: bytes, sha256: str | None) -> tuple[Arrays, tuple[str, ...]] | None:
-    return unpack(data) if sha256 in (None, hashlib.sha256(data).hexdigest()) else None
+def _load_scores(data: bytes, sha256: str | None) -> tuple[Arrays, tuple[str, ...]] | None:
+    return load_arrays(data) if sha256 in (None, hashlib.sha256(data).hexdigest()) else None

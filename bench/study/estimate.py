@@ -1,4 +1,4 @@
-"""How long trials will take, from how long finished trials like them took."""
+"""Estimates of the durations of trials, from finished trials like them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import statistics
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from bench.store.record import AnyRecord, Record, as_records
 from bench.study.study import Task
 
 # What a duration depends on, the most important first: name and label (options) of the method, dataset, protocol,
@@ -19,15 +19,15 @@ ROUGH = "?"  # marks what comes from trials that are less alike
 
 @dataclass(frozen=True)
 class Estimate:
-    """How long some trials will take.
+    """Estimated durations of some trials.
 
     Attributes:
         seconds: key of a trial -> its duration; trials without a basis are left out.
-        basis: how many finished trials this comes from.
-        device: where those ran, as records say; empty without any.
+        basis: number of finished trials that this comes from.
+        device: of those trials, as recorded; empty without any.
         rough: keys of trials whose basis has other options, another dataset, protocol or number of shots, and may
             be far off.
-        unknown: label of a method of which no trial has finished -> how many trials it has.
+        unknown: label of a method of which no trial has finished -> number of its trials.
     """
 
     seconds: Mapping[str, float]
@@ -55,7 +55,7 @@ class Estimate:
             yield f"no estimate for {number} of them: no trial of {methods} has finished in this store"
 
 
-def estimate(tasks: Sequence[Task], records: Iterable[Mapping[str, Any]], device: str = "auto") -> Estimate:
+def estimate(tasks: Sequence[Task], records: Iterable[AnyRecord], device: str = "auto") -> Estimate:
     """The durations of trials: the median of the finished ones that are most like each.
 
     Trials of another method say nothing, and neither do those on another device: of what ``device`` allows, that
@@ -68,13 +68,12 @@ def estimate(tasks: Sequence[Task], records: Iterable[Mapping[str, Any]], device
     """
     names = {_of_task(task)[0] for task in tasks}
     finished = []
-    for record in records:
-        provenance, kind = record["provenance"], _of_record(record["trial"])
-        seconds = (provenance.get("seconds") or {}).get("total")
-        if record["status"] == "ok" and seconds is not None and kind[0] in names:
-            where = str(provenance.get("device") or "")
-            if device == "auto" or where.startswith("cpu") == (device == "cpu"):
-                finished.append((str(provenance.get("finished") or ""), where, kind, seconds))
+    for record in as_records(records):
+        seconds, kind = record.seconds.get("total"), _of_record(record)
+        if record.status == "ok" and seconds is not None and kind[0] in names:
+            ran_on = record.provenance.device
+            if device == "auto" or ran_on.startswith("cpu") == (device == "cpu"):
+                finished.append((record.provenance.finished, ran_on, kind, seconds))
     here = max(finished)[1] if finished else ""
     known: dict[Kind, list[tuple[int, float]]] = {}
     for number, (_, where, kind, seconds) in enumerate(finished):
@@ -102,9 +101,8 @@ def _of_task(task: Task) -> Kind:
     return task.identity["method"]["name"], task.method, task.dataset, task.protocol, task.shots
 
 
-def _of_record(trial: Mapping[str, Any]) -> Kind:
-    method = trial["method"]
-    return method["name"], method["label"], trial["dataset"]["label"], trial["protocol"]["label"], trial["shots"]
+def _of_record(record: Record) -> Kind:
+    return record.method.name, record.method.label, record.dataset.label, record.protocol.label, record.shots
 
 
 def in_words(seconds: float) -> str:

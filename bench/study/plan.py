@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.contracts import Finding, Method, Prompts, Traits, Weights
-from bench.data.catalogue import Catalogue, check_content
+from bench.data.catalogue import Catalogue, check_content, open_catalogue
 from bench.data.prompts import default_prompts, load_prompts, prompt_hash, read_prompt_file
 from bench.data.splits import PROTOCOLS, Manifest, ProtocolConfig, split
 from bench.errors import BenchError, printable, unknown
@@ -58,24 +58,6 @@ class _Entry:
     def once(self) -> bool:
         """Nothing is learned and nothing drawn: one trial per category stands for all shots and seeds."""
         return not (self.traits.trained or self.traits.seeded)
-
-
-def open_catalogue(spec: Spec, root: Path | None, hashes: HashBook | None = None) -> Catalogue:
-    """The catalogue of a dataset spec at ``root``.
-
-    Raises:
-        BenchError: unknown dataset or option, or a dataset that needs a root and got none.
-    """
-    cls = DATASETS.load(spec.name)
-    config = build_config(cls.Config, spec, "dataset")
-    if root is None and cls.traits.needs_root:
-        raise BenchError(
-            f"{spec.name} needs the folder that holds its files: add --data-root DIR "
-            f"(or try --dataset pocket, which ships with the package)"
-        )
-    if root is not None and not root.is_dir():
-        raise BenchError(f"the data root {root} is not a folder")
-    return Catalogue(cls(root, config), hashes)
 
 
 def check_data(catalogue: Catalogue) -> list[Finding]:

@@ -136,7 +136,7 @@ def as_numbers(values: Mapping[str, Any]) -> dict[str, float | None]:
         TypeError: one is something else.
     """
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float | None):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
             raise TypeError(f"{name}: {kind(value)} is no number")
     return dict(values)
 

@@ -23,14 +23,13 @@ from bench.contracts import (
     Traits,
     Weights,
 )
-from bench.data.catalogue import Catalogue
+from bench.data.catalogue import Catalogue, open_as_recorded
 from bench.data.splits import Manifest, ProtocolConfig, check_leakage, split
 from bench.errors import BenchError, NotApplicable
 from bench.metrics.blocks import DEFAULT, block
 from bench.metrics.evaluation import measure
 from bench.metrics.named import NO_MAPS
 from bench.metrics.protocols import resolve
-from bench.study.plan import open_catalogue
 from bench.study.study import Task
 from bench.tools.hashes import HashBook
 from bench.tools.registry import METHODS
@@ -202,10 +201,7 @@ def _prompts(plain: Mapping[str, Any]) -> dict[str, Prompts]:
 @functools.lru_cache(maxsize=4)
 def _catalogue(dataset: str, root: str, hashes: str, fingerprint: str) -> Catalogue:
     """The dataset as it was planned with; refused if its files are no longer the same."""
-    catalogue = open_catalogue(parse_spec(dataset), Path(root), HashBook(Path(hashes)))
-    if catalogue.fingerprint != fingerprint:
-        raise BenchError(f"the files of {dataset} changed while the study ran; run it again")
-    return catalogue
+    return open_as_recorded(parse_spec(dataset), Path(root), fingerprint, HashBook(Path(hashes)))
 
 
 @functools.lru_cache(maxsize=2)

@@ -34,14 +34,14 @@ def collect(store: Store, study: str) -> tuple[dict[str, Values], dict[str, int]
     values: dict[str, Values] = {name: {} for name in names.values()}
     failed: dict[str, int] = defaultdict(int)
     for record in store.records():
-        trial = record["trial"]
-        name = names.get(options(trial["method"]["label"]))
-        place = (trial["category"], trial["shots"], trial["seed"])
+        name = names.get(options(record.method.label))
+        place = (record.category, record.shots, record.seed)
         asked = (fields["categories"], fields["shots"], fields["seeds"])
         if name is None or any(value not in these for value, these in zip(place, asked, strict=True)):
             continue
-        if record["status"] == "ok":
-            values[name][place] = record["metrics"]["exact"]["values"]
+        if record.status == "ok":
+            found = {metric: record.value(metric) for metric in METRICS}
+            values[name][place] = {metric: value for metric, value in found.items() if value is not None}
         else:
             failed[name] += 1
     return values, failed

@@ -14,10 +14,9 @@ from scipy import stats
 from trial_records import record
 
 from bench.cli.main import main
-from bench.data.catalogue import Catalogue
+from bench.data.catalogue import Catalogue, open_catalogue
 from bench.report.statistics import compare_pairs, friedman, image_interval, summarise
 from bench.store.store import Store
-from bench.study.plan import open_catalogue
 from bench.tools.spec import parse_spec
 
 CATEGORIES = tuple(f"c{i}" for i in range(9))
@@ -48,7 +47,7 @@ def run(tmp_path: Path) -> Run:
     def call(records: list[dict[str, Any]], *words: str) -> Result:
         store = Store(tmp_path / "store")
         for each in records:
-            if each["status"] != "missing" and store.record(each["key"]) != each:
+            if each["status"] != "missing" and store.document(each["key"]) != each:
                 store.write(each, None)
         missing = [each for each in records if each["status"] == "missing"]
         labels = list(dict.fromkeys(each["trial"]["method"]["label"] for each in records))
@@ -243,8 +242,8 @@ def test_no_figure_without_its_test(
 def test_best_is_an_option_of_the_table(run: Run) -> None:
     tested = run(study(), "table", "--format", "markdown").stdout
     largest = run(study(), "table", "--format", "markdown", "--best", "maximum").stdout
-    assert "Bold: not distinguishable from the best" in tested
-    assert "distinguishable" not in largest
+    assert "Bold: not significantly different from the best" in tested
+    assert "significantly different" not in largest
     assert tested.count("**0.") >= largest.count("**0.") > 0
 
 
@@ -292,4 +291,4 @@ def test_interval_from_images_and_seeds(data: Catalogue, toy_root: Path, tmp_pat
     assert "not for aupro" in refused(pixels)
     (toy_root / "bolt/test/good/000.png").write_bytes((toy_root / "bolt/test/good/001.png").read_bytes())
     other = CliRunner().invoke(main, [*words, "--data-root", str(toy_root)])
-    assert "not the data that were scored" in refused(other)
+    assert "is not the data that the trial was planned with" in refused(other)

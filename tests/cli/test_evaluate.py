@@ -501,7 +501,7 @@ def test_gap_of_files(tmp_path: Path, images: tuple[Maps, Masks], dataset: Path)
 @pytest.fixture
 def study(toy_root: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     """A store with a study of one method on two categories, two seeds each; and its metrics by category."""
-    from bench.study.plan import open_catalogue
+    from bench.data.catalogue import open_catalogue
     from bench.tools.spec import parse_spec
 
     catalogue = open_catalogue(parse_spec("folder"), toy_root)
@@ -566,7 +566,7 @@ def test_gap_of_a_study_whose_data_moved_or_changed(study: tuple[Path, Any], toy
     assert before.exit_code == 0, before.output
     assert call(*words, "--data-root", f"folder={moved}").stdout == before.stdout
     next(iter((moved / "bolt/test/good").iterdir())).unlink()
-    assert "is not what trial 000000000000 was run on" in refused(*words, "--data-root", moved)
+    assert "is not the data that the trial was planned with" in refused(*words, "--data-root", moved)
 
 
 def test_gap_is_refused(study: tuple[Path, Any], tmp_path: Path) -> None:

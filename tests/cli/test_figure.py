@@ -20,6 +20,7 @@ from bench.metrics import resize_bilinear
 from bench.metrics.curves import Curve
 from bench.report.figures import critical as diagram
 from bench.store.store import Store
+from bench.tools.registry import METHODS
 
 pytestmark = pytest.mark.usefixtures("plugin")
 NOTE = "pocket says nothing about MVTec AD"
@@ -52,7 +53,7 @@ class Study:
         def found(trial: dict[str, Any]) -> bool:
             return (trial["method"]["name"], trial["category"], trial["seed"]) == (method, category, seed)
 
-        (one,) = (each for each in self.store.records() if found(each["trial"]))
+        (one,) = (each for each in self.store.documents() if found(each["trial"]))
         return one
 
     def value(self, metric: str, *which: Any) -> float:
@@ -207,7 +208,7 @@ def test_features_are_made_once_and_drawn(toy: Study) -> None:
     words = ("figure", "tsne", "--methods", "toy-learner", "--categories", "plate,bolt", "--seed", "1")
     first = toy.call(*words, "--workers", "0", "--output", "first.pdf")
     assert first.exit_code == 0, first.output
-    assert "2 trials are repeated for their features" in first.stderr
+    assert "repeating 2 trials for the features" in first.stderr
     second = toy.call(*words, "--output", "second.pdf")
     assert second.stderr.splitlines() == ["written: second.pdf"]
     assert Path("first.pdf").read_bytes() == Path("second.pdf").read_bytes()
@@ -230,20 +231,38 @@ def test_a_trial_that_does_not_repeat_is_named(toy: Study) -> None:
     result = toy.call("figure", "tsne", "--methods", "toy-learner", "--categories", "bolt", "--workers", "0")
     assert result.exit_code == 0, result.output
     assert (
-        "note: Learner on bolt, seed 0, repeated for its features, does not score as its record" in result.stderr
+        "note: Learner on bolt, seed 0, repeated for its features, has other scores than its record"
+        in result.stderr
     )
 
 
-def test_features_that_cannot_be_had(toy: Study) -> None:
+def test_features_that_cannot_be_had(toy: Study, toy_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Brightness: no features to show" in toy.refused("tsne", "--methods", "toy-brightness")
-    kept = toy.record("toy-learner", "bolt", 0)
     words = ("tsne", "--methods", "toy-learner", "--categories", "bolt", "--workers", "0")
-    kept["provenance"]["command"] = kept["provenance"]["command"].replace("--shots 1", "--shots 2")
+    with monkeypatch.context() as patch:
+        patch.setattr(METHODS.load("toy-learner"), "version", "99")
+        assert "what its record was made with has changed" in toy.refused(*words)
+    (toy_root / "bolt/test/good/002.png").unlink()
+    assert "is not the data that the trial was planned with" in toy.refused(*words)
+
+
+def test_trials_are_repeated_from_their_inputs_as_data(toy: Study, toy_root: Path) -> None:
+    moved = toy_root.rename(toy_root.with_name("moved"))
+    words = ("tsne", "--methods", "toy-learner", "--categories", "bolt", "--workers", "0")
+    assert "--data-root folder=DIR" in toy.refused(*words)
+    kept = toy.record("toy-learner", "bolt", 0)
+    inputs = {"roots": {"target": str(moved), "source": None}, "weights": {}, "prompts": None, "options": {}}
+    kept["provenance"] |= {"inputs": inputs, "command": "bench run --data-root /nowhere --shots 7"}
     toy.store.write(kept, None)
-    assert "what its record was made with has changed" in toy.refused(*words)
-    kept["provenance"]["command"] = ""
-    toy.store.write(kept, None)
-    assert "its record holds no command to repeat it" in toy.refused(*words)
+    result = toy.call("figure", *words)
+    assert result.exit_code == 0, result.output
+
+
+def test_moved_data_can_be_given(toy: Study, toy_root: Path) -> None:
+    moved = toy_root.rename(toy_root.with_name("moved"))
+    words = ("figure", "tsne", "--methods", "toy-learner", "--categories", "bolt", "--workers", "0")
+    result = toy.call(*words, "--data-root", str(moved))
+    assert result.exit_code == 0, result.output
 
 
 # ---------------------------------------------------------------- critical difference
@@ -306,9 +325,9 @@ def test_mistakes_get_one_clear_line(toy: Study) -> None:
 
 def test_data_other_than_were_scored_are_refused(toy: Study, toy_root: Path) -> None:
     (toy_root / "bolt/test/good/002.png").unlink()
-    assert "folder is not the data that were scored" in toy.refused("curves")
+    assert "is not the data that the trial was planned with" in toy.refused("curves")
     toy_root.rename(toy_root.with_name("elsewhere"))
-    assert "add --data-root DIR" in toy.refused("curves")
+    assert "is not a folder; say where it is now: --data-root folder=DIR" in toy.refused("curves")
 
 
 def test_several_datasets_must_be_told_apart(study: Study) -> None:

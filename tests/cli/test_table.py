@@ -106,13 +106,8 @@ def test_why_reaches_numbers_that_the_layout_does_not_show(store: Store) -> None
     assert "AUPRO@0.3: 0.900 (exact at 64 px)" in text
 
 
-def test_html_links_numbers_to_their_trials(store: Store, tmp_path: Path) -> None:
-    page = tmp_path / "table.html"
-    result = call(store, "--study", "on-pocket", "--format", "html", "--output", str(page))
-    assert result.exit_code == 0
-    text = page.read_text()
-    assert 'href="#why-1"' in text
-    assert "bench run --categories mesh" in text
+def test_html_is_the_pages(store: Store) -> None:
+    assert "bench report --images 0" in refused(store, "--study", "on-pocket", "--format", "html")
 
 
 # ---------------------------------------------------------------- the same from Python

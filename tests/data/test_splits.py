@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from bench.data.catalogue import Catalogue
+from bench.data.catalogue import Catalogue, open_catalogue
 from bench.data.splits import Manifest, ProtocolConfig, check_leakage, draw, split
 from bench.errors import BenchError
-from bench.study.plan import open_catalogue
 from bench.tools.spec import Spec
 
 

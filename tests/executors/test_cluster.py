@@ -74,7 +74,7 @@ def call(words: list[str]) -> Result:
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
-    return list(Store(folder).records())
+    return list(Store(folder).documents())
 
 
 def until(condition: Callable[[], Any]) -> Any:

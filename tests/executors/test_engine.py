@@ -31,7 +31,7 @@ def bench(toy_root: Path, tmp_path: Path) -> Any:
 
 
 def records(tmp_path: Path) -> list[dict[str, Any]]:
-    return list(Store(tmp_path / "store").records())
+    return list(Store(tmp_path / "store").documents())
 
 
 def test_a_third_partys_method_runs_into_a_table(bench: Any, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_data_that_change_under_a_running_study_fail_its_trials(toy_root: Path, 
     image.write_bytes((toy_root / "cloth/test/good/001.png").read_bytes())
     outcome = run_trial(plan.tasks[0])
     assert outcome.record["status"] == "failed"
-    assert "changed while the study ran" in outcome.record["reason"]
+    assert "is not the data that the trial was planned with" in outcome.record["reason"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes through /proc")

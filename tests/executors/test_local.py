@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from trial_records import record
 
 from bench.cli.main import main
 from bench.executors import local, log_path, share_log
@@ -39,7 +40,7 @@ def run(toy_root: Path, tmp_path: Path, plugin: Path) -> RUN:
 def test_a_trial_that_takes_too_long_is_ended_and_the_rest_goes_on(run: RUN, tmp_path: Path) -> None:
     result = run("--methods", "toy-learner[pause=300],toy-loud", "--workers", "1", "--time-limit", "15")
     assert result.exit_code == 1
-    by_method = {record["trial"]["method"]["name"]: record for record in Store(tmp_path / "store").records()}
+    by_method = {record["trial"]["method"]["name"]: record for record in Store(tmp_path / "store").documents()}
     assert by_method["toy-learner"]["status"] == "failed"
     assert by_method["toy-learner"]["reason"] == "took longer than 15 seconds; raise --time-limit"
     assert by_method["toy-loud"]["status"] == "ok"
@@ -51,7 +52,7 @@ def test_a_trial_that_takes_too_long_is_ended_and_the_rest_goes_on(run: RUN, tmp
 def test_what_a_batch_printed_is_found_with_each_of_its_trials_that_failed(run: RUN, tmp_path: Path) -> None:
     words = ("--methods", "toy-joint[how=seed 1]", "--seeds", "3", "--together", "3", "--workers", "1")
     assert run(*words).exit_code == 1
-    by_seed = {record["trial"]["seed"]: record["key"] for record in Store(tmp_path / "store").records()}
+    by_seed = {record["trial"]["seed"]: record["key"] for record in Store(tmp_path / "store").documents()}
     logs = {seed: tmp_path / "store/logs" / key[:2] / f"{key}.log" for seed, key in by_seed.items()}
     assert [logs[seed].exists() for seed in range(3)] == [True, True, False]
     assert logs[0].read_text() == logs[1].read_text()
@@ -60,7 +61,7 @@ def test_what_a_batch_printed_is_found_with_each_of_its_trials_that_failed(run: 
 
 def test_a_log_of_an_earlier_run_does_not_stay_with_a_trial_of_a_batch(tmp_path: Path) -> None:
     batch: Any = [SimpleNamespace(key=key * 2) for key in "abc"]
-    outcomes: Any = [SimpleNamespace(record={"status": status}) for status in ("ok", "ok", "failed")]
+    outcomes: Any = [SimpleNamespace(record=record(status=status)) for status in ("ok", "ok", "failed")]
     logs = [log_path(tmp_path, task) for task in batch]
     for log in logs:
         log.parent.mkdir()
@@ -132,7 +133,7 @@ def test_a_process_that_gathers_memory_is_worn(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_process_that_has_lost_its_gpu_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    outcomes: list[Any] = [SimpleNamespace(record={"status": "ok"}), SimpleNamespace(record={"status": "failed"})]
+    outcomes: list[Any] = [SimpleNamespace(record=record(status=status)) for status in ("ok", "failed")]
     monkeypatch.setattr(station, "run_together", lambda batch, track: outcomes)
 
     def broken() -> bool:

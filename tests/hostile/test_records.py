@@ -52,16 +52,16 @@ def test_records_are_put_aside(hostile: Hostile, tmp_path: Path, text: str) -> N
     store = keep(Store(tmp_path), copy.deepcopy(RECORDS))
     key = RECORDS[0]["key"]
     store.record_path(key).write_text(text.replace("KEY", key), encoding="utf-8")
-    assert hostile.handled(lambda: store.record(key)) is None
+    assert hostile.handled(lambda: store.document(key)) is None
     assert not hostile.handled(lambda: store.done(key))
     assert len(list(store.record_path(key).parent.glob(f"{key}.*.corrupt"))) == 1
-    assert len(hostile.handled(lambda: [*store.records()])) == len(RECORDS) - 1
+    assert len(hostile.handled(lambda: [*store.documents()])) == len(RECORDS) - 1
 
 
 def test_records_of_no_text(hostile: Hostile, tmp_path: Path) -> None:
     store = keep(Store(tmp_path), RECORDS)
     store.record_path(RECORDS[0]["key"]).write_bytes(b"\xff\xfe{}")
-    assert hostile.handled(lambda: store.record(RECORDS[0]["key"])) is None
+    assert hostile.handled(lambda: store.document(RECORDS[0]["key"])) is None
 
 
 def changed(place: tuple[Any, ...], value: Any) -> Callable[[dict[str, Any]], None]:

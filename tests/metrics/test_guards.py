@@ -90,7 +90,7 @@ def test_bad_scores_fail_the_trial_and_the_table_says_why(
 
 def test_a_note_that_is_no_text_does_not_end_the_run(toy_root: Path, tmp_path: Path) -> None:
     assert bench(toy_root, tmp_path, "--methods", "toy-faulty[how=note]").exit_code == 0
-    assert [record["notes"] for record in Store(tmp_path / "store").records()] == [["0.5"]] * 3
+    assert [record["notes"] for record in Store(tmp_path / "store").documents()] == [["0.5"]] * 3
 
 
 def test_defects_that_vanish_on_the_grid(trial: Any, toy_root: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_metric_that_is_no_number_is_null_and_the_run_goes_on(
     monkeypatch.setattr(evaluation, "evaluate_named", broken)
     result = bench(toy_root, tmp_path, "--methods", "toy-brightness", "--metrics", "aupro,pixel_auroc")
     assert result.exit_code == 0, result.output
-    records = list(Store(tmp_path / "store").records())
+    records = list(Store(tmp_path / "store").documents())
     assert [record["status"] for record in records] == ["ok"] * 3
     blocks = [record["metrics"]["exact"] for record in records]
     (bad,) = [block for block in blocks if block["values"]["aupro"] is None]

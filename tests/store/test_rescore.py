@@ -48,12 +48,12 @@ def flat(text: str) -> str:
 
 
 def by_key(store: Store) -> dict[str, dict[str, Any]]:
-    return {record["key"]: record for record in store.records()}
+    return {record["key"]: record for record in store.documents()}
 
 
 def test_records_say_which_version_measured_them(store: Store) -> None:
-    assert {r["metrics"]["exact"]["version"] for r in store.records()} == {measured.METRICS_VERSION}
-    assert set(frame(store.records())["metrics_version"]) == {measured.METRICS_VERSION}
+    assert {r["metrics"]["exact"]["version"] for r in store.documents()} == {measured.METRICS_VERSION}
+    assert set(frame(store.documents())["metrics_version"]) == {measured.METRICS_VERSION}
 
 
 def test_what_is_up_to_date_stays_as_it_is(store: Store, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_aupimo_is_added_shown_and_kept_up_to_date(
     monkeypatch.setattr(measured, "METRICS_VERSION", "99")
     monkeypatch.setattr(pimo, "aupimo", lambda maps, masks, protocol: (0.5, None))
     assert "6 measured" in call(tmp_path, "rescore").stdout
-    values = [record["metrics"]["exact"]["values"]["aupimo"] for record in store.records()]
+    values = [record["metrics"]["exact"]["values"]["aupimo"] for record in store.documents()]
     assert sorted(values, key=str) == [0.5] * 3 + [None] * 3
 
 
@@ -184,7 +184,7 @@ def test_data_that_moved_are_said_and_can_be_given(
     monkeypatch.setattr(measured, "METRICS_VERSION", "100")
     result = call(tmp_path, "rescore", "--data-root", str(moved))
     assert result.exit_code == 1
-    assert "is not what trial" in result.stderr
+    assert "is not the data that the trial was planned with" in result.stderr
 
 
 def test_one_trial_that_cannot_be_measured_costs_no_other(store: Store, tmp_path: Path) -> None:
@@ -212,9 +212,9 @@ def test_trials_that_metrics_failed_are_mended_without_training(
         patch.setattr(steps, "measure", broken)
         assert run(toy_root, tmp_path).exit_code == 1
     store = Store(tmp_path / "store")
-    assert {record["reason"] for record in store.records()} == {"ValueError: a mistake in the metrics"}
+    assert {record["reason"] for record in store.documents()} == {"ValueError: a mistake in the metrics"}
     assert "6 measured" in call(tmp_path, "rescore").stdout
-    assert {(record["status"], record["reason"]) for record in store.records()} == {("ok", None)}
+    assert {(record["status"], record["reason"]) for record in store.documents()} == {("ok", None)}
     assert "nothing to do" in run(toy_root, tmp_path).stderr
 
 
@@ -241,13 +241,13 @@ def test_guards_decide_on_the_status_again(
     words = ("--dataset", "folder", "--data-root", str(toy_root), "--workers", "0", "--categories", "bolt")
     call(tmp_path, "run", "--methods", "toy-faulty[how=saturated-scores]", *words)
     store = Store(tmp_path / "store")
-    (record,) = store.records()
+    (record,) = store.documents()
     assert record["status"] == "failed"
     monkeypatch.setattr(guards, "MAJORITY", 1.0)
     monkeypatch.setattr(guards, "TIED_PAIRS", 1.0)
     monkeypatch.setattr(measured, "METRICS_VERSION", "99")
     assert "1 measured" in call(tmp_path, "rescore").stdout
-    (record,) = store.records()
+    (record,) = store.documents()
     assert (record["status"], record["reason"]) == ("ok", None)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bench.errors import BenchError
-from bench.store.checksums import opened, sealed
+from bench.store.files import dump_with_checksum, load_with_checksum
 from bench.store.store import FORMAT, Store
 from bench.tools.hashes import HashBook, canonical_json, hash_file, hash_json
 
@@ -29,13 +29,13 @@ def test_record_and_scores_come_back(tmp_path: Path) -> None:
     assert not store.done(KEY)
     store.write(record(), {"image": np.array([1.0, 2.0], np.float32), "maps": maps}, ["a", "b"])
     assert store.done(KEY)
-    found = store.record(KEY)
+    found = store.document(KEY)
     assert found is not None
     assert found.pop("scores")["bytes"] == store.scores_path(KEY).stat().st_size
     assert found == record()
     assert np.array_equal(store.scores(KEY)["maps"], maps)
     assert store.score_ids(KEY) == ("a", "b")
-    assert [found["key"] for found in store.records()] == [KEY]
+    assert [found["key"] for found in store.documents()] == [KEY]
 
 
 def test_failed_trials_and_lost_scores_are_run_again(tmp_path: Path) -> None:
@@ -76,8 +76,8 @@ def flipped(data: bytes) -> Iterator[bytes]:
 
 def test_no_bit_of_a_record_changes_unnoticed() -> None:
     content = {**record(), "scores": None, "metrics": {"auroc": 0.125, "reasons": ["é", None]}}
-    data = sealed(content)
-    now = [opened(changed, required="scores") for changed in flipped(data)]
+    data = dump_with_checksum(content)
+    now = [load_with_checksum(changed, required="scores") for changed in flipped(data)]
     assert all(found in (None, content) for found in now)  # in a blank between two fields a bit means nothing
     assert now.count(None) > 7 * len(data)
 
@@ -111,7 +111,7 @@ def test_what_earlier_versions_wrote_is_read(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write(record(), {"image": np.array([3.0], np.float32)}, ["a"])
     store.record_path(KEY).write_text(json.dumps(record(), indent=1))  # without a checksum of either
-    assert store.record(KEY) == record()
+    assert store.document(KEY) == record()
     assert store.done(KEY)
     assert store.scores(KEY)["image"].tolist() == [3.0]
     store.write({**record(), "metrics": {}}, None)  # measured again
@@ -131,10 +131,10 @@ def test_what_another_process_is_at_is_left_to_it(tmp_path: Path) -> None:
     store.write(record(), None)
     store.record_path(KEY).write_text("{")
     assert other.claim(KEY)
-    assert store.record(KEY) is None
+    assert store.document(KEY) is None
     assert store.record_path(KEY).exists()
     other.release(KEY)
-    assert store.record(KEY) is None
+    assert store.document(KEY) is None
     assert not store.record_path(KEY).exists()
 
 

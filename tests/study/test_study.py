@@ -172,10 +172,10 @@ def test_the_papers_studies_run_and_end_in_their_tables(name: str, toy_root: Pat
     words += ["--protocol", "loo[k=2],loo[k=1,k_source=test_good]"] if name == "table3" else []
     result = call(*words, "--set", short, "--workers", "0", "--store", str(tmp_path / "store"))
     assert result.exit_code == 0, result.output
-    records = [*Store(tmp_path / "store").records()]
+    records = [*Store(tmp_path / "store").documents()]
     assert len(records) == (10 if name == "table3" else 5)
     assert {record["status"] for record in records} == {"ok"}
-    assert "Not as by default:" in result.stdout
+    assert "Non-default options:" in result.stdout
     first = {"table1": "Category", "table2": "Method", "table3": "K", "table4": "ABN"}[name]
     assert any(line.startswith(first) for line in result.stdout.splitlines())
     assert "missing" in result.stdout  # the 10-shot trials of the paper

@@ -16,9 +16,10 @@ import bench.study.plan
 import bench.tools.spec
 from bench.cli.main import main
 from bench.cli.table import uncollected
+from bench.data.catalogue import open_catalogue
 from bench.report.tables.records import read
 from bench.store.store import Store
-from bench.study.plan import open_catalogue, prepare
+from bench.study.plan import prepare
 from bench.study.study import Study
 from bench.tools.spec import Spec, build_config, parse_spec
 
@@ -75,7 +76,7 @@ def test_a_study_that_is_done_is_read_once_and_then_shown(
     words = ["run", "--methods", "toy-brightness", "--dataset", "folder", "--data-root", str(toy_root)]
     words += ["--store", str(tmp_path), "--workers", "0"]
     first = CliRunner().invoke(main, words)
-    reads = counted(monkeypatch, Store, "record")
+    reads = counted(monkeypatch, Store, "document")
     second = CliRunner().invoke(main, words)
     assert second.stdout == first.stdout
     assert [*reads.values()] == [2, 2, 2]  # is it done, and the table
@@ -87,7 +88,7 @@ def test_what_many_records_say_is_kept_once() -> None:
     assert len({id(entry.method) for entry in entries}) == 2
     assert len({id(entry.dataset) for entry in entries}) == 1
     assert len({id(entry.protocol) for entry in entries}) == 1
-    assert [entry.method.identity for entry in read(records[:1])] == [entries[0].method.identity]
+    assert [entry.method for entry in read(records[:1])] == [entries[0].method]
 
 
 def test_garbage_is_collected_again_after_a_table() -> None:

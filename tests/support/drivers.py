@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.store.checksums import opened
-from bench.store.score_files import unpack
+from bench.store.files import load_arrays, load_with_checksum
 from bench.store.store import FINAL
 from bench.tools.hashes import hash_json
 
@@ -106,7 +105,7 @@ class Driver:
         torn = 0
         for path in self.store.glob("records/*/*.json"):
             data = path.read_bytes()
-            record = opened(data, required="scores")
+            record = load_with_checksum(data, required="scores")
             if record is None or record["key"] != path.stem:
                 torn += 1
             elif record["status"] in FINAL:
@@ -114,11 +113,11 @@ class Driver:
                 records[path.stem] = {name: value for name, value in record.items() if name != "provenance"}
         for path in self.store.glob("scores/*/*.safetensors"):
             data = path.read_bytes()
-            torn += unpack(data) is None
+            torn += load_arrays(data) is None
             if path.stem in records:
                 scores[path.stem] = data
         torn += sum(record["scores"] is not None and key not in scores for key, record in records.items())
-        torn += sum(opened(path.read_bytes()) is None for path in self.store.glob("studies/*.json"))
+        torn += sum(load_with_checksum(path.read_bytes()) is None for path in self.store.glob("studies/*.json"))
         for path in self.store.glob("manifests/*.json"):
             torn += hash_json(json.loads(path.read_bytes())) != path.stem
         trials = Counter(name_of(record) for record in records.values())

@@ -40,7 +40,7 @@ def finish(command: list[str], **environment: str) -> dict[str, tuple[str, bytes
     assert done.returncode == 0, done.stderr
     store = Store(Path(command[command.index("--store") + 1]))
     found = {}
-    for record in store.records():
+    for record in store.documents():
         assert record.pop("provenance")
         found[record["key"]] = json.dumps(record, sort_keys=True), store.scores_path(record["key"]).read_bytes()
     assert len(found) == TRIALS
@@ -65,12 +65,12 @@ def test_executors_workers_and_interruptions_change_no_bit(
 def interrupt(command: list[str], how: signal.Signals) -> None:
     """Start a study and end it when it has done one more trial."""
     store = Store(Path(command[command.index("--store") + 1]))
-    before = len(list(store.records()))
+    before = len(list(store.documents()))
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 90
-    while len(list(store.records())) == before:
+    while len(list(store.documents())) == before:
         assert driver.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     driver.send_signal(how)
     assert driver.wait(timeout=60) == (130 if how == signal.SIGINT else -9)
-    assert len(list(store.records())) < TRIALS
+    assert len(list(store.documents())) < TRIALS

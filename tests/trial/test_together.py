@@ -27,11 +27,11 @@ def run(root: Path, store: Path, method: str, *words: str) -> Result:
 
 def plain(store: Path) -> dict[str, dict[str, Any]]:
     """The records by key, without where they came from."""
-    return {record["key"]: {**record, "provenance": None} for record in Store(store).records()}
+    return {record["key"]: {**record, "provenance": None} for record in Store(store).documents()}
 
 
 def fitted_with(store: Path) -> list[int]:
-    return sorted(record["provenance"]["fitted_with"] for record in Store(store).records())
+    return sorted(record["provenance"]["fitted_with"] for record in Store(store).documents())
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_a_trained_method_goes_when_its_trial_has_ended(
 def test_what_cannot_be_fitted_as_one_is_fitted_alone_and_says_so(toy_root: Path, tmp_path: Path) -> None:
     assert run(toy_root, tmp_path / "store", "toy-joint[how=raise]", "--together", "6").exit_code == 0
     assert fitted_with(tmp_path / "store") == [1] * 18
-    for record in Store(tmp_path / "store").records():
+    for record in Store(tmp_path / "store").documents():
         assert record["provenance"]["seconds"]["fit"] >= 0.1 / 6  # what was tried in vain took its time, too
     for record in plain(tmp_path / "store").values():
         assert "boom together" in record["notes"][-1]
@@ -133,7 +133,7 @@ def test_promptad_gives_the_same_together(toy_root: Path, tmp_path: Path) -> Non
         assert result.exit_code == 0, result.output
     assert fitted_with(tmp_path / "six") == [6] * 6
     one, six = Store(tmp_path / "one"), Store(tmp_path / "six")
-    for record in one.records():
+    for record in one.documents():
         for name, alone in one.scores(record["key"]).items():
             np.testing.assert_allclose(six.scores(record["key"])[name], alone, rtol=1e-4, atol=1e-4, err_msg=name)
 

@@ -1,18 +1,17 @@
-"""Why a measured number and a reported one are not of the same thing.
+"""Reasons why a measured number and a reported one cannot be compared.
 
-Each function gives the reason in words, or nothing if there is none.
+Each function gives the reason in words, or an empty text if there is none.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from bench.data.splits import ProtocolConfig
 from bench.metrics.protocols import resolve
 from bench.reported import Reported
+from bench.store.record import Record
 from bench.store.store import Store
 from bench.tools.spec import parse_spec
 
@@ -31,15 +30,15 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9+]", "", name.partition("[")[0].lower())
 
 
-def same_cell(row: Reported, trial: Mapping[str, Any]) -> bool:
-    """Whether the number may be this trial's: its method, dataset, and shots where both have some."""
-    if trial["dataset"]["name"] != row.dataset or _plain(row.method) != _plain(trial["method"]["name"]):
+def same_cell(row: Reported, record: Record, shots: int | None) -> bool:
+    """True if the number may be of a trial at ``shots``: same method, dataset, and shots if both have some."""
+    if record.dataset.name != row.dataset or _plain(row.method) != _plain(record.method.name):
         return False
-    return None in (row.shots, trial["shots"]) or row.shots == trial["shots"]
+    return None in (row.shots, shots) or row.shots == shots
 
 
 def metric_protocol(row: Reported, measured: set[str]) -> tuple[str, str]:
-    """Under which metric protocol to look, of those that were measured, and why it is not the paper's."""
+    """The metric protocol to compare under, of those that were measured, and why it is not the paper's."""
     if not row.metric_protocol:
         if row.metric.startswith("image_"):
             return "exact", ""  # defined by the scores and the labels alone
@@ -52,28 +51,28 @@ def metric_protocol(row: Reported, measured: set[str]) -> tuple[str, str]:
     return "exact", f"taken as {protocol.name} there, as exact here (bench explain-gap shows both)"
 
 
-def method_differs(row: Reported, trial: Mapping[str, Any]) -> str:
+def method_differs(row: Reported, record: Record) -> str:
     """Another method: adapted, with other options, or on another encoder."""
-    method = trial["method"]
-    if method.get("adapted"):
-        return f"adapted: {method['adapted']}"
-    wanted, own = parse_spec(_VARIANTS.get(row.method, method["name"])), parse_spec(method["label"])
+    method = record.method
+    if method.adapted:
+        return f"adapted: {method.adapted}"
+    wanted, own = parse_spec(_VARIANTS.get(row.method, method.name)), parse_spec(method.label)
     few_shot = {"k", "few_shot"} if row.k else set()
     options = {name: value for name, value in own.options.items() if name not in few_shot}
     if options != wanted.options:
         return f"other options: {own}, not {wanted}"
     if row.encoder == "unstated":
         return "which encoder was used is not stated there"
-    encoders = [encoder["name"] for encoder in (trial.get("encoders") or {}).values()]
+    encoders = [encoder.name for encoder in record.encoders.values()]
     if row.encoder and row.encoder not in encoders:
         return f"another encoder: {row.encoder} there, {', '.join(encoders) or 'none'} here"
     return ""
 
 
-def protocol_differs(row: Reported, trial: Mapping[str, Any]) -> str:
+def protocol_differs(row: Reported, record: Record) -> str:
     """Another way of learning: protocol, shots, normal images of the target."""
-    protocol, learned = trial["protocol"], trial["shots"] is not None
-    config = {**dataclasses.asdict(ProtocolConfig()), **(protocol.get("config") or {})}
+    protocol, learned = record.protocol, record.shots is not None
+    config = {**dataclasses.asdict(ProtocolConfig()), **protocol.config}
     k = config.pop("k")
     if row.protocol in ("unstated", "transductive"):
         return f"another protocol: {row.note or row.protocol}"
@@ -83,11 +82,11 @@ def protocol_differs(row: Reported, trial: Mapping[str, Any]) -> str:
         return "another protocol: trained here, not there" if learned else ""
     if not learned:
         return "another protocol: trained there, not here"
-    source = (protocol.get("source") or {}).get("name", "")
-    if (row.protocol, row.trained_on) != (protocol["name"], source):
-        return f"another protocol: {row.protocol} {row.trained_on}".rstrip() + f" there, {protocol['label']} here"
+    source = "" if protocol.source is None else protocol.source.name
+    if (row.protocol, row.trained_on) != (protocol.name, source):
+        return f"another protocol: {row.protocol} {row.trained_on}".rstrip() + f" there, {protocol.label} here"
     if any(value != getattr(ProtocolConfig(), name) for name, value in config.items()):
-        return f"another protocol: {protocol['label']} has options of its own"
+        return f"another protocol: {protocol.label} has non-default options"
     return (
         "labelled anomalies per category are not stated there"
         if row.protocol == "loo" and row.shots is None
@@ -95,20 +94,20 @@ def protocol_differs(row: Reported, trial: Mapping[str, Any]) -> str:
     )
 
 
-def part(trial: Mapping[str, Any], store: Store) -> str:
-    """Images that are not all of MVTec AD's; of other datasets nobody here knows the counts."""
-    if trial["dataset"]["name"] != "mvtec":
+def part(record: Record, store: Store) -> str:
+    """A dataset that is not whole; only MVTec AD's official counts are known here."""
+    if record.dataset.name != "mvtec":
         return ""
     from bench.datasets.mvtec import OFFICIAL
 
-    manifest = store.manifest(trial["protocol"]["manifest"])
+    manifest = store.manifest(record.protocol.manifest or "")
     if manifest is None:
-        return "the split is not in the store, so that nobody can see whether the dataset is whole"
-    _, normal, types = OFFICIAL[trial["category"]]
+        return "the split is not in the store, so it is not known whether the dataset is whole"
+    _, normal, types = OFFICIAL[record.category]
     test = normal + sum(types.values())
     if len(manifest["test"]) != test:
-        return f"part of the dataset: {len(manifest['test'])} of {test} test images of {trial['category']}"
-    train = sum(count for category, (count, _, _) in OFFICIAL.items() if category != trial["category"])
-    if trial["shots"] is not None and trial["protocol"]["name"] == "loo" and len(manifest["normal"]) != train:
+        return f"part of the dataset: {len(manifest['test'])} of {test} test images of {record.category}"
+    train = sum(count for category, (count, _, _) in OFFICIAL.items() if category != record.category)
+    if record.shots is not None and record.protocol.name == "loo" and len(manifest["normal"]) != train:
         return f"part of the dataset: {len(manifest['normal'])} of {train} normal training images"
     return ""

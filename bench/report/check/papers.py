@@ -27,7 +27,6 @@ import dataclasses
 import functools
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bench.errors import BenchError
 from bench.report.check.comparable import method_differs, metric_protocol, part, protocol_differs, same_cell
@@ -35,8 +34,10 @@ from bench.report.check.verdicts import Result, Verdict
 from bench.report.statistics.equivalence import equivalence
 from bench.report.tables.model import METRICS, Cell
 from bench.report.tables.table import build_tables
+from bench.report.tables.text import count
 from bench.reported import AVERAGE, Reported
 from bench.reported.audit import averages
+from bench.store.record import AnyRecord, Record, as_records
 from bench.store.store import Store
 
 MARGIN = 0.015
@@ -45,20 +46,22 @@ _FAILING: tuple[Verdict, ...] = ("worse", "undecided", "missing")
 
 
 @dataclass(frozen=True)
-class _Column:
-    """What was measured of one metric for one method at one number of shots.
+class _MeasuredColumn:
+    """The measured cells of one metric for one method at one number of shots.
 
     Attributes:
-        trial: one of its trials, as recorded.
+        record: of one of its trials.
+        shots: None for a method that learns from none.
         cells: by category, and the average.
     """
 
-    trial: Mapping[str, Any]
+    record: Record
+    shots: int | None
     cells: Mapping[str, Cell]
 
 
 def compare(
-    records: Sequence[Mapping[str, Any]],
+    records: Iterable[AnyRecord],
     reported: Iterable[Reported],
     store: Store,
     *,
@@ -69,11 +72,11 @@ def compare(
     """Set a study's cells beside reported numbers; see the module's head.
 
     Args:
-        records: of the study's trials; planned ones that were not run stand with status ``missing``.
-        reported: all numbers that are known; they also tell which categories a dataset has.
+        records: of the study's trials; planned ones that were not run have the status ``missing``.
+        reported: all numbers that are known; the categories of a dataset are also taken from them.
         store: holds the splits that the records refer to.
         papers: compare with these alone.
-        metrics: which ones.
+        metrics: to be compared.
         margin: differences below it do not count.
 
     Returns:
@@ -84,9 +87,10 @@ def compare(
     """
     if not 0 < margin < 1:
         raise BenchError(f"the margin is a fraction between 0 and 1, such as {MARGIN}, not {margin:g}")
-    datasets = sorted({str(record["trial"]["dataset"]["name"]) for record in records})
+    measured = list(as_records(records))
+    datasets = sorted({record.dataset.name for record in measured})
     known = [row for row in reported if row.dataset in datasets]
-    comparison = _Comparison(records, known, store, margin)
+    comparison = _Comparison(measured, known, store, margin)
     rows = [row for row in known if row.metric in metrics and (papers is None or row.paper in papers)]
     having = {row.dataset for row in rows}
     notes = [f"no paper reports such numbers on {name}" for name in datasets if name not in having]
@@ -97,7 +101,7 @@ def compare(
         outside += found is None
         results += found or []
     if outside:
-        notes.append(f"{outside} reported numbers are of methods, shots or categories that are not in the study")
+        notes.append(f"not in the study: methods, shots or categories of {count(outside, 'reported number')}")
     return results, notes
 
 
@@ -112,45 +116,45 @@ def _means_of_rows(rows: Sequence[Reported]) -> Iterator[Reported]:
 class _Comparison:
     """A study's columns, looked up by what a paper reports."""
 
-    def __init__(
-        self, records: Sequence[Mapping[str, Any]], known: Sequence[Reported], store: Store, margin: float
-    ) -> None:
+    def __init__(self, records: Sequence[Record], known: Sequence[Reported], store: Store, margin: float) -> None:
         self._records, self._margin = records, margin
-        self._protocols = {name for record in records for name in record.get("metrics") or {}}
+        self._protocols = {name for record in records for name in record.blocks}
         self._categories: dict[str, set[str]] = {}  # of each dataset, as far as any paper names them
         for row in known:
             if not row.average:
                 self._categories.setdefault(row.dataset, set()).add(row.category)
         self._columns = functools.cache(self._build)
-        trials = {record["key"]: record["trial"] for record in records}
-        self._part = functools.cache(lambda key: part(trials[key], store))
+        by_key = {record.key: record for record in records}
+        self._part = functools.cache(lambda key: part(by_key[key], store))
 
     def results(self, row: Reported) -> list[Result] | None:
         """One result per measured column that the number may belong to; None if the study has no such cell."""
         protocol, reason = metric_protocol(row, self._protocols)
-        columns = [column for column in self._columns(row.metric, protocol) if same_cell(row, column.trial)]
+        columns = [
+            column for column in self._columns(row.metric, protocol) if same_cell(row, column.record, column.shots)
+        ]
         found = [column for column in columns if row.category in column.cells]
         return [self._result(row, column, protocol, reason) for column in found] or None
 
-    def _build(self, metric: str, protocol: str) -> list[_Column]:
-        trials = {_labels(record["trial"]): record["trial"] for record in self._records}
+    def _build(self, metric: str, protocol: str) -> list[_MeasuredColumn]:
+        records = {(r.dataset.label, r.protocol.label, r.method.label): r for r in self._records}
         columns = []
         for table in build_tables(self._records, metrics=[metric], protocol=protocol, best="maximum"):
             seen = set()
             for place, column in enumerate(table.columns):
-                trial = trials[table.dataset, table.protocol, column.method]
-                if trial["shots"] is None and column.method in seen:
-                    continue  # a method that does not learn stands in every column group
+                record = records[table.dataset, table.protocol, column.method]
+                if record.shots is None and column.method in seen:
+                    continue  # a method that does not learn is in every column group
                 seen.add(column.method)
                 cells = {AVERAGE if line.average else line.head: line.cells[place] for line in table.rows}
-                shots = None if trial["shots"] is None else column.shots
-                columns.append(_Column({**trial, "shots": shots}, cells))
+                shots = None if record.shots is None else column.shots
+                columns.append(_MeasuredColumn(record, shots, cells))
         return columns
 
-    def _result(self, row: Reported, column: _Column, protocol: str, reason: str) -> Result:
+    def _result(self, row: Reported, column: _MeasuredColumn, protocol: str, reason: str) -> Result:
         cell = column.cells[row.category]
         verdict: Verdict = "not comparable"
-        reason = reason or method_differs(row, column.trial) or protocol_differs(row, column.trial)
+        reason = reason or method_differs(row, column.record) or protocol_differs(row, column.record)
         reason = reason or self._average_differs(row, column)
         if not reason and cell.status != "ok":
             verdict, reason = "missing", cell.note or "no record of such a trial"
@@ -159,10 +163,10 @@ class _Comparison:
             verdict, reason = _judge(cell, row, self._margin)
         return Result(
             against=f"{row.paper}, {row.place}",
-            dataset=column.trial["dataset"]["label"],
-            method=column.trial["method"]["label"],
+            dataset=column.record.dataset.label,
+            method=column.record.method.label,
             category=row.category,
-            shots=column.trial["shots"],
+            shots=column.shots,
             seed=None,
             metric=row.metric,
             metric_protocol=protocol,
@@ -173,20 +177,16 @@ class _Comparison:
             reason=reason,
         )
 
-    def _average_differs(self, row: Reported, column: _Column) -> str:
-        """Why two averages are not over the same categories; empty if they are."""
+    def _average_differs(self, row: Reported, column: _MeasuredColumn) -> str:
+        """The reason why two averages are not over the same categories; empty if they are."""
         whole, own = self._categories.get(row.dataset, set()), column.cells.keys() - {AVERAGE}
         if not row.average or not whole or own == whole:
             return ""
-        return f"an average over {len(own)} categories; the dataset has {len(whole)}"
+        return f"an average over {count(len(own), 'category', 'categories')}; the dataset has {len(whole)}"
 
     def _not_whole(self, cell: Cell) -> str:
-        """Why the cell's images are not the whole dataset's; empty if they are, or nobody knows."""
+        """The reason why the cell's images are not the whole dataset's; empty if they are, or if unknown."""
         return next((reason for key in cell.keys if (reason := self._part(key))), "")
-
-
-def _labels(trial: Mapping[str, Any]) -> tuple[str, str, str]:
-    return trial["dataset"]["label"], trial["protocol"]["label"], trial["method"]["label"]
 
 
 # ------------------------------------------------------------ the comparison

@@ -28,7 +28,7 @@ import statistics
 from collections.abc import Container, Iterator, Mapping, Sequence
 
 from bench.errors import BenchError
-from bench.report.check.pins import DECIMALS, Pin, Pins, Place, changes
+from bench.report.check.pins import DECIMALS, Pin, PinKey, Pins, changes
 from bench.report.check.verdicts import Result, Verdict
 from bench.report.tables.naming import flat
 from bench.tools.groups import group
@@ -48,7 +48,7 @@ def compare(pins: Pins, measured: Pins, metrics: Container[str], *, exact: bool 
     Args:
         pins: from the pinned file.
         measured: of the study's records.
-        metrics: which ones.
+        metrics: to be compared.
         exact: every number must be the pinned one.
 
     Returns:
@@ -61,61 +61,61 @@ def compare(pins: Pins, measured: Pins, metrics: Container[str], *, exact: bool 
     if pins.study != measured.study:
         raise BenchError(f"the pinned numbers are those of study {pins.study}, not of {measured.study}")
     results: list[Result] = []
-    for place in dict.fromkeys(itertools.chain(pins.pins, measured.pins)):
-        results += _trial(place, pins.pins.get(place), measured.pins.get(place), metrics, exact)
+    for key in dict.fromkeys(itertools.chain(pins.pins, measured.pins)):
+        results += _trial(key, pins.pins.get(key), measured.pins.get(key), metrics, exact)
     return results if exact else [*results, *_together(results)]
 
 
 def _trial(
-    place: Place, pin: Pin | None, now: Pin | None, metrics: Container[str], exact: bool
+    key: PinKey, pin: Pin | None, now: Pin | None, metrics: Container[str], exact: bool
 ) -> Iterator[Result]:
     if pin is None:
-        yield _result(place, "missing", "not pinned yet (bench pin)")
+        yield _result(key, "missing", "not pinned yet (bench pin)")
         return
     if now is None:
-        yield _result(place, "missing", "pinned, but not in the study")
+        yield _result(key, "missing", "pinned, but not in the study")
         return
     if now.status not in ("ok", "skipped"):
-        yield _result(place, "missing", f"{now.status}: {now.reason}" if now.reason else now.status)
+        yield _result(key, "missing", f"{now.status}: {now.reason}" if now.reason else now.status)
         return
     different = _changed(pin.identity, now.identity)
     if pin.status != now.status:
         different.append(f"status: {pin.status} -> {now.status}")
     if different:
-        yield _result(place, "not comparable", f"since it was pinned: {'; '.join(different)}")
+        yield _result(key, "not comparable", f"since it was pinned: {'; '.join(different)}")
         return
     if pin.status == "skipped":
-        yield _result(place, "reproduced", "skipped, as pinned")
+        yield _result(key, "reproduced", "skipped, as pinned")
         return
     for protocol in sorted({*pin.values, *now.values}):
-        yield from _block(place, protocol, pin, now, metrics, exact)
+        yield from _block(key, protocol, pin, now, metrics, exact)
 
 
 def _changed(pinned: Mapping[str, str | None], measured: Mapping[str, str | None]) -> list[str]:
-    """What is not as it was pinned; what was not recorded then is held against nobody."""
+    """The differences from the pinned identity, in all that was recorded when it was pinned."""
     return changes(pinned, {name: measured.get(name) for name in pinned})
 
 
 def _block(
-    place: Place, protocol: str, pin: Pin, now: Pin, metrics: Container[str], exact: bool
+    key: PinKey, protocol: str, pin: Pin, now: Pin, metrics: Container[str], exact: bool
 ) -> Iterator[Result]:
     """The numbers of one trial under one metric protocol."""
     if protocol not in pin.values or protocol not in now.values:
         where = "not pinned" if protocol not in pin.values else "pinned, but not measured"
-        yield _result(place, "missing", f"metric protocol {protocol}: {where}")
+        yield _result(key, "missing", f"metric protocol {protocol}: {where}")
         return
     taken = _changed(flat(pin.setting["metrics"][protocol]), flat(now.setting["metrics"][protocol]))
     if taken:
         reason = f"metric protocol {protocol}, since it was pinned: {'; '.join(taken)}"
-        yield _result(place, "not comparable", reason)
+        yield _result(key, "not comparable", reason)
         return
-    tolerance = _EXACT if exact else UNTRAINED if place.shots is None else TRAINED
+    tolerance = _EXACT if exact else UNTRAINED if key.shots is None else TRAINED
     before, after = pin.values[protocol], now.values[protocol]
     for metric in sorted({*before, *after}):
         if metric in metrics:
             verdict, reason = _judge(before.get(metric), after.get(metric), tolerance)
             numbers = (before.get(metric), after.get(metric))
-            yield _result(place, verdict, reason, metric=metric, protocol=protocol, numbers=numbers)
+            yield _result(key, verdict, reason, metric=metric, protocol=protocol, numbers=numbers)
 
 
 def _judge(expected: float | None, measured: float | None, tolerance: float) -> tuple[Verdict, str]:
@@ -157,7 +157,7 @@ def _together(results: Sequence[Result]) -> Iterator[Result]:
 
 
 def _equivalent(differences: Sequence[float]) -> tuple[Verdict, str]:
-    """Whether the mean difference is zero to within the margin."""
+    """The verdict on whether the mean difference is zero to within the margin."""
     if len(differences) == 1:
         verdict, _ = _judge(0.0, differences[0], MARGIN)
         return verdict, f"one trial, so no test: tolerance {MARGIN:g}"
@@ -170,7 +170,7 @@ def _equivalent(differences: Sequence[float]) -> tuple[Verdict, str]:
 
 
 def _result(
-    place: Place,
+    key: PinKey,
     verdict: Verdict,
     reason: str,
     *,
@@ -180,11 +180,11 @@ def _result(
 ) -> Result:
     return Result(
         against=_AGAINST,
-        dataset=place.dataset,
-        method=place.method,
-        category=place.category,
-        shots=place.shots,
-        seed=place.seed,
+        dataset=key.dataset,
+        method=key.method,
+        category=key.category,
+        shots=key.shots,
+        seed=key.seed,
         metric=metric,
         metric_protocol=protocol,
         verdict=verdict,

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 from bench.errors import BenchError
 from bench.report.tables.naming import flat
+from bench.report.tables.text import count
+from bench.store.record import AnyRecord, MetricBlock, Record, as_records
 from bench.tools.files import write_atomically
 from bench.tools.groups import group
 from bench.tools.text import as_numbers, as_whole, parse_json
@@ -23,12 +25,9 @@ from bench.tools.text import as_numbers, as_whole, parse_json
 FORMAT = 1
 DECIMALS = 6
 
-_NUMBERS = ("values", "reasons", "problems")  # of a metric block; the rest says how they were taken
-_ENVIRONMENT = ("bench", "versions", "python", "platform", "device")
 
-
-class Place(NamedTuple):
-    """Which trial, by labels; shots and seed are None for a method that has none."""
+class PinKey(NamedTuple):
+    """The address of a trial, by labels; shots and seed are None for a method that has none."""
 
     dataset: str
     protocol: str
@@ -51,8 +50,8 @@ class Pin:
     """One trial's numbers, pinned or just measured.
 
     Attributes:
-        place: which trial.
-        setting: what it has in common with the others of its section: ``dataset``, ``protocol``, ``method``,
+        key: of the trial.
+        setting: shared with the others of its section: ``dataset``, ``protocol``, ``method``,
             ``encoders``, ``prompts``, and ``metrics``: metric protocol -> how its numbers are taken.
         split: hash of its manifest.
         status: ``ok``, ``skipped`` (not applicable), ``failed`` or ``missing``.
@@ -60,7 +59,7 @@ class Pin:
         reason: why there are no numbers; not kept in the file.
     """
 
-    place: Place
+    key: PinKey
     setting: Mapping[str, Any]
     split: str
     status: str
@@ -79,53 +78,63 @@ class Pins:
 
     Attributes:
         study: its name.
-        pins: by place.
+        pins: by key.
         environment: versions and platform on which they were measured, of the first record.
     """
 
     study: str
-    pins: Mapping[Place, Pin]
+    pins: Mapping[PinKey, Pin]
     environment: Mapping[str, Any] = field(default_factory=dict)
 
 
-def measured(study: str, records: Iterable[Mapping[str, Any]]) -> Pins:
-    """The numbers of a study's records; trials that are missing or failed stand with their reason."""
+def measured(study: str, records: Iterable[AnyRecord]) -> Pins:
+    """The numbers of a study's records; trials that are missing or failed have their reason instead."""
     pins = {}
     environment: dict[str, Any] = {}
-    for record in records:
-        trial = record["trial"]
-        provenance = record.get("provenance") or {}
-        environment = environment or {k: provenance[k] for k in _ENVIRONMENT if provenance.get(k)}
-        blocks: Mapping[str, Any] = record.get("metrics") or {} if record["status"] == "ok" else {}
-        place = Place(
-            trial["dataset"]["label"],
-            trial["protocol"]["label"],
-            trial["method"]["label"],
-            trial["category"],
-            trial["shots"],
-            trial["seed"],
-        )
-        setting = {
-            "dataset": _of(trial["dataset"], "name", "label", "version", "config", "fingerprint"),
-            "protocol": _of(trial["protocol"], "name", "label", "config", "source"),
-            "method": _of(trial["method"], "name", "label", "version", "config"),
-            "encoders": trial.get("encoders") or {},
-            "prompts": trial.get("prompts"),
-            "metrics": {name: _without(block, _NUMBERS) for name, block in blocks.items()},
-        }
-        values = {name: _rounded(block["values"]) for name, block in blocks.items()}
-        reason = str(record.get("reason") or "")
-        split = str(trial["protocol"].get("manifest"))
-        pins[place] = Pin(place, setting, split, record["status"], values, reason)
+    for record in as_records(records):
+        environment = environment or _environment(record)
+        pin = _pin(record)
+        pins[pin.key] = pin
     return Pins(study, pins, environment)
 
 
-def _of(mapping: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: mapping.get(name) for name in names}
+def _environment(record: Record) -> dict[str, Any]:
+    """The versions and the machine of a trial, without what is not known."""
+    ran = record.provenance
+    found = {
+        "bench": ran.bench,
+        "versions": dict(ran.versions),
+        "python": ran.python,
+        "platform": ran.platform,
+        "device": ran.device,
+    }
+    return {name: value for name, value in found.items() if value}
 
 
-def _without(mapping: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    return {name: value for name, value in mapping.items() if name not in names}
+def _pin(record: Record) -> Pin:
+    method, dataset, protocol = record.method, record.dataset, record.protocol
+    blocks: Mapping[str, MetricBlock] = record.stored_blocks if record.status == "ok" else {}
+    setting = {
+        "dataset": {**dataset.identity, "label": dataset.label},
+        "protocol": {
+            "name": protocol.name,
+            "label": protocol.label,
+            "config": protocol.config,
+            "source": None if protocol.source is None else protocol.source.identity,
+        },
+        "method": method.identity,
+        "encoders": {role: encoder.identity for role, encoder in record.encoders.items()},
+        "prompts": record.prompts,
+        "metrics": {name: block.settings for name, block in blocks.items()},
+    }
+    return Pin(
+        key=PinKey(dataset.label, protocol.label, method.label, record.category, record.shots, record.seed),
+        setting=setting,
+        split=str(record.protocol.manifest),
+        status=record.status,
+        values={name: _rounded(block.values) for name, block in blocks.items()},
+        reason=record.reason,
+    )
 
 
 def _rounded(values: Mapping[str, float | None]) -> dict[str, float | None]:
@@ -143,18 +152,18 @@ def write(path: Path, pins: Pins) -> None:
     """
     lacking = [pin for pin in pins.pins.values() if pin.status not in ("ok", "skipped")]
     if lacking:
-        first = f"{lacking[0].place.title}: {lacking[0].status} {lacking[0].reason}".strip()
+        first = f"{lacking[0].key.title}: {lacking[0].status} {lacking[0].reason}".strip()
         raise BenchError(
-            f"{len(lacking)} of {len(pins.pins)} trials of study {pins.study} have no numbers to pin ({first}); "
-            "run the study again"
+            f"study {pins.study} lacks numbers to pin: "
+            f"{len(lacking)} of {count(len(pins.pins), 'trial')} ({first}); run the study again"
         )
     write_atomically(path, _text(pins).encode())
 
 
 def _text(pins: Pins) -> str:
-    ordered = sorted(pins.pins.values(), key=lambda pin: tuple(map(_sortable, pin.place)))
+    ordered = sorted(pins.pins.values(), key=lambda pin: tuple(map(_sortable, pin.key)))
     sections = []
-    for own in group(ordered, lambda pin: pin.place[:3]).values():
+    for own in group(ordered, lambda pin: pin.key[:3]).values():
         setting = _common_setting(own)
         head = json.dumps(setting, sort_keys=True, indent=1, ensure_ascii=False).removesuffix("\n}")
         lines = ",\n".join(f"  {json.dumps(_line(pin), ensure_ascii=False)}" for pin in own)
@@ -176,19 +185,19 @@ def _common_setting(pins: list[Pin]) -> Mapping[str, Any]:
         one, other = (settings[text] for text in sorted(settings)[:2])
         differ = "; ".join(changes(flat(one.setting), flat(other.setting)))
         raise BenchError(
-            f"{one.place.title} and {other.place.title} were measured in different ways ({differ}); "
+            f"{one.key.title} and {other.key.title} were measured in different ways ({differ}); "
             "run the study again in a store of its own (--store)"
         )
     return next(iter(settings.values()), pins[0]).setting
 
 
 def _line(pin: Pin) -> dict[str, Any]:
-    place = pin.place
+    key = pin.key
     status = {} if pin.status == "ok" else {"status": pin.status}
     return {
-        "category": place.category,
-        "shots": place.shots,
-        "seed": place.seed,
+        "category": key.category,
+        "shots": key.shots,
+        "seed": key.seed,
         **status,
         "split": pin.split,
         **pin.values,
@@ -205,28 +214,28 @@ def read(path: Path) -> Pins:
         content = parse_json(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise BenchError(f"{path} has format {content['format']}, not {FORMAT}; write it again: bench pin")
-        pins = {pin.place: pin for section in content["sections"] for pin in _section(section)}
+        pins = {pin.key: pin for section in content["sections"] for pin in _section(section)}
         return Pins(str(content["study"]), pins, content["environment"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BenchError(f"{path} is no file of pinned numbers ({error!r}); write it again: bench pin") from None
 
 
 def _section(section: Mapping[str, Any]) -> Iterator[Pin]:
-    setting = _without(section, ["trials"])
+    setting = {name: value for name, value in section.items() if name != "trials"}
     dataset, protocol, method = (str(setting[name]["label"]) for name in ("dataset", "protocol", "method"))
     for line in section["trials"]:
-        place = Place(
+        key = PinKey(
             dataset, protocol, method, str(line["category"]), as_whole(line["shots"]), as_whole(line["seed"])
         )
         values = {name: as_numbers(line[name]) for name in setting["metrics"] if name in line}
-        yield Pin(place, setting, line["split"], line.get("status", "ok"), values)
+        yield Pin(key, setting, line["split"], line.get("status", "ok"), values)
 
 
 # ------------------------------------------------------------ differences
 
 
 def changes(old: Mapping[str, str | None], new: Mapping[str, str | None]) -> list[str]:
-    """What differs between two flat identities, each in a few words; long hashes are cut."""
+    """The differences of two flat identities, each in a few words; long hashes are cut."""
     names = sorted({*old, *new})
     return [f"{n}: {_short(old.get(n))} -> {_short(new.get(n))}" for n in names if old.get(n) != new.get(n)]
 
@@ -236,22 +245,22 @@ def _short(value: str | None) -> str:
 
 
 def difference(old: Pins, new: Pins) -> list[str]:
-    """What pinning ``new`` in place of ``old`` changes: one line per section, trial and metric protocol."""
+    """The changes of pinning ``new`` in place of ``old``: one line per section, trial and metric protocol."""
     lines = []
     sections: set[str] = set()
-    for place in [*old.pins, *(place for place in new.pins if place not in old.pins)]:
-        was, now = old.pins.get(place), new.pins.get(place)
+    for key in [*old.pins, *(key for key in new.pins if key not in old.pins)]:
+        was, now = old.pins.get(key), new.pins.get(key)
         if was is None or now is None:
-            lines.append(f"{'+' if was is None else '-'} {place.title}")
+            lines.append(f"{'+' if was is None else '-'} {key.title}")
             continue
         settings = changes(flat(was.setting), flat(now.setting))
-        head = f"~ {place.method} on {place.dataset}: {'; '.join(settings)}"
+        head = f"~ {key.method} on {key.dataset}: {'; '.join(settings)}"
         if settings and head not in sections:
             sections.add(head)
             lines.append(head)
         if was.split != now.split or was.status != now.status:
             what = changes({"split": was.split, "status": was.status}, {"split": now.split, "status": now.status})
-            lines.append(f"~ {place.title}: {'; '.join(what)}")
+            lines.append(f"~ {key.title}: {'; '.join(what)}")
         for protocol in sorted({*was.values, *now.values}):
             before, after = was.values.get(protocol, {}), now.values.get(protocol, {})
             moved = [
@@ -260,7 +269,7 @@ def difference(old: Pins, new: Pins) -> list[str]:
                 if before.get(m) != after.get(m)
             ]
             if moved:
-                lines.append(f"~ {place.title} ({protocol}): {', '.join(moved)}")
+                lines.append(f"~ {key.title} ({protocol}): {', '.join(moved)}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""What a comparison says of one number, and when that fails a check."""
+"""Verdicts on single numbers, and the ones that fail a check."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Result:
         against: ``pinned``, or the paper and the place in it.
         dataset, method: labels.
         category, shots, seed: of the cell or the trial; None where there is none.
-        metric, metric_protocol: what is compared.
-        verdict: how it came out.
-        fails: whether it fails the check.
+        metric, metric_protocol: of the number.
+        verdict: of the comparison.
+        fails: True if it fails the check.
         expected, measured: the two numbers, fractions; None if there is none.
         reason: how they were compared, or why they were not.
     """
@@ -49,7 +49,7 @@ class Result:
 
     @property
     def title(self) -> str:
-        """Which number it is, in words."""
+        """The address of the number, in words."""
         parts = [self.method, self.dataset, self.category]
         parts += [f"{self.shots}-shot"] if self.shots is not None else []
         parts += [f"seed {self.seed}"] if self.seed is not None else []

@@ -42,7 +42,7 @@ class Comparison:
 
     Attributes:
         table: where the numbers are from, and ``group``, the column group's head (``1-shot``), or empty.
-        categories: the tests' unit: those where every compared method has a value.
+        categories: the unit of the tests: those where every compared method has a value.
         methods: in the order of their mean ranks, then means.
         pairs: every pair of ``methods``, the better-ranked first; None without a test.
         overall: Friedman's and Nemenyi's tests, in the order of ``methods``; None without a test.
@@ -61,7 +61,7 @@ class Comparison:
 
     @property
     def title(self) -> str:
-        """What is compared, on one line."""
+        """The table and column group that are compared, on one line."""
         return _title(self.table, self.group)
 
 
@@ -124,7 +124,8 @@ def compare(table: Table, head: str = "") -> Comparison:
 
 
 def _title(table: Table, head: str) -> str:
-    return f"{table.title}: {table.metric_name}{', ' * bool(head)}{head}"
+    title = f"{table.title}: {table.metric_name}"
+    return f"{title}, {head}" if head else title
 
 
 def _tested(

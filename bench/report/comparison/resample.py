@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.recorded import Catalogues
 from bench.errors import BenchError
 from bench.report.comparison.compare import Comparison, Standing
 from bench.report.statistics.images import METRICS, image_interval
+from bench.store.record import Record
+from bench.store.scores import RecordedData
 from bench.store.store import Store
 
 
@@ -35,20 +35,20 @@ def with_image_intervals(comparison: Comparison, store: Store, roots: Mapping[st
     metric = comparison.table.metric
     if metric not in METRICS:
         raise BenchError(f"images can be resampled for {' and '.join(METRICS)}, not for {metric}")
-    catalogues = Catalogues(store, roots)
-    methods = tuple(_with_interval(method, comparison, store, catalogues) for method in comparison.methods)
+    data = RecordedData(store, roots)
+    methods = tuple(_with_interval(method, comparison, store, data) for method in comparison.methods)
     return replace(comparison, methods=methods)
 
 
-def _scored(store: Store, key: str) -> tuple[Mapping[str, Any], tuple[str, ...], NDArray[np.float32]] | None:
+def _scored(store: Store, key: str) -> tuple[Record, tuple[str, ...], NDArray[np.float32]] | None:
     """The record of a trial, its images and their scores; None for a trial without."""
     record = store.record(key)
-    if record is None or record["status"] != "ok":
+    if record is None or record.status != "ok":
         return None
     return record, store.score_ids(key), store.scores(key)["image"]
 
 
-def _with_interval(method: Standing, comparison: Comparison, store: Store, catalogues: Catalogues) -> Standing:
+def _with_interval(method: Standing, comparison: Comparison, store: Store, data: RecordedData) -> Standing:
     table = comparison.table
     places = {(column.method, column.group): place for place, column in enumerate(table.columns)}
     place = places[method.method, comparison.group]
@@ -59,7 +59,7 @@ def _with_interval(method: Standing, comparison: Comparison, store: Store, catal
         for key in cell.keys:
             scored = _scored(store, key)
             if scored is not None:
-                of_seed[scored[0]["trial"]["seed"]] = scored
+                of_seed[scored[0].seed] = scored
         found.append(of_seed)
     seeds = [seed for seed in found[0] if all(seed in of_seed for of_seed in found)]
     if not seeds:
@@ -69,8 +69,8 @@ def _with_interval(method: Standing, comparison: Comparison, store: Store, catal
         record, ids, _ = of_seed[seeds[0]]
         if any(of_seed[seed][1] != ids for seed in seeds):
             raise BenchError(
-                f"{method.head} on {record['trial']['category']}: the seeds were tested on different images, "
+                f"{method.head} on {record.category}: the seeds were tested on different images, "
                 "so that images cannot be resampled for all of them at once"
             )
-        parts.append((np.stack([of_seed[seed][2] for seed in seeds]), catalogues.of(record).labels(ids)))
+        parts.append((np.stack([of_seed[seed][2] for seed in seeds]), data.of(record).labels(ids)))
     return replace(method, over_images=image_interval(parts, table.metric))

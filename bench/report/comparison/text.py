@@ -21,7 +21,7 @@ def render(comparison: Comparison) -> str:
 
 def _lines(comparison: Comparison) -> Iterator[str]:
     table, number = comparison.table, len(comparison.categories)
-    size = f" at {table.eval_size}" * bool(table.eval_size)
+    size = f" at {table.eval_size}" if table.eval_size else ""
     protocols = f"protocol {table.protocol_title}, metric protocol {table.metric_protocol}{size}"
     yield from _sentence(f"{comparison.title} ({protocols})")
     yield from _sentence(f"The unit of the tests is the category: {number}, with one number per method each.")
@@ -35,7 +35,7 @@ def _lines(comparison: Comparison) -> Iterator[str]:
     for reason in comparison.refused:
         yield from _sentence(reason)
     yield ""
-    power = f": {number} categories give little power" * (number <= _FEW)
+    power = f": {number} categories give little power" if number <= _FEW else ""
     yield from _sentence(f"Differences hold at p ≤ {ALPHA:g}; others may exist all the same{power}.")
 
 
@@ -62,7 +62,7 @@ def _pairs(comparison: Comparison) -> Iterator[str]:
     if comparison.pairs is None:
         return
     number = len(comparison.pairs)
-    yield f"In pairs: signed-rank test, two-sided, Holm over {number} pair{'s' * (number > 1)}"
+    yield f"In pairs: signed-rank test, two-sided, Holm over {text.count(number, 'pair')}"
     rows = [["", "difference", "better", "worse", "p", "p (Holm)", ""]]
     for pair in comparison.pairs:
         heads = [comparison.methods[i].head for i in (pair.first, pair.second)]

@@ -151,18 +151,23 @@ def draw_categories(
 def _legend(
     panels: Mapping[str, Values], heads: Sequence[str], categories: Sequence[str], boxes: bool, dots: bool
 ) -> str:
-    """What the marks mean, of those that are there."""
+    """The meaning of the marks that are there."""
     values = [value for panel in panels.values() for value in panel.values()]
     several = any(len(value.seeds) > 1 for value in values)
-    said = [("Boxes: quartiles over seeds; whiskers: extremes" if boxes else "Bars: means over seeds")] * several
-    said += ["error bars: sample standard deviation"] * (several and not boxes)
-    said += ["dots: seeds"] * (several and dots)
-    said += ["cross: no value"] * (len(values) < len(panels) * len(heads) * len(categories))
+    said = []
+    if several:
+        said.append("Boxes: quartiles over seeds; whiskers: extremes" if boxes else "Bars: means over seeds")
+        if not boxes:
+            said.append("error bars: sample standard deviation")
+        if dots:
+            said.append("dots: seeds")
+    if len(values) < len(panels) * len(heads) * len(categories):
+        said.append("cross: no value")
     return "; ".join(said)
 
 
 def _places(number: int, methods: int, categories: int) -> tuple[Any, float]:
-    """Where the bars of one method stand, and how wide they are."""
+    """Positions of the bars of one method, and their width."""
     width = _ROOM / methods
     return np.arange(categories) + (number - (methods - 1) / 2) * width, width
 

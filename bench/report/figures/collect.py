@@ -1,4 +1,4 @@
-"""What the figures draw, collected from records, stored scores and data."""
+"""Values that the figures draw, collected from records, stored scores and data."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 
 from bench.contracts import HasFeatures
 from bench.data.catalogue import Catalogue
-from bench.data.recorded import Catalogues
 from bench.errors import BenchError
 from bench.metrics import binary_metrics
+from bench.metrics.blocks import DEFAULT
 from bench.metrics.curves import CURVES, Curve, image_curve, pixel_curve
 from bench.report.figures.categories import Value, Values
 from bench.report.figures.curves import Line, thinned
-from bench.report.figures.maps import Row, Scale, colour_scale, localisation, spread
-from bench.report.figures.trials import Trial, Trials
+from bench.report.figures.maps import ImageRow, Scale, colour_scale, localisation, spread
+from bench.report.figures.trials import FigureTrial, Trials
 from bench.report.figures.tsne import Cloud, embed
+from bench.store.scores import RecordedData
 from bench.store.store import Store
 from bench.tools.registry import METHODS
 
@@ -44,7 +45,7 @@ def category_values(trials: Trials, *, average: bool = False) -> Values:
 # ---------------------------------------------------------------- curves
 
 
-def curve_panels(trials: Trials, catalogues: Catalogues) -> dict[str, dict[str, Line]]:
+def curve_panels(trials: Trials, data: RecordedData) -> dict[str, dict[str, Line]]:
     """Category -> method -> its curves, one per seed, under which the table's metric is the area.
 
     Raises:
@@ -55,7 +56,7 @@ def curve_panels(trials: Trials, catalogues: Catalogues) -> dict[str, dict[str, 
         raise BenchError(f"{metric} is the area under no curve; curves are drawn of {', '.join(CURVES)}")
     panels = {}
     for category in trials.categories:
-        truth = _Truth(metric, catalogues)
+        truth = _Truth(metric, data)
         lines = {}
         for head in trials.heads:
             cell = trials.cells[head, category]
@@ -70,15 +71,15 @@ def curve_panels(trials: Trials, catalogues: Catalogues) -> dict[str, dict[str, 
 class _Truth:
     """Labels or masks of one category, read once for all methods and seeds that were tested on them."""
 
-    def __init__(self, metric: str, catalogues: Catalogues) -> None:
-        self.metric, self.catalogues = metric, catalogues
+    def __init__(self, metric: str, data: RecordedData) -> None:
+        self.metric, self.data = metric, data
         self._known: dict[tuple[str, ...], Any] = {}
 
-    def curve(self, trial: Trial, store: Store) -> Curve:
+    def curve(self, trial: FigureTrial, store: Store) -> Curve:
         ids, scores = store.score_ids(trial.key), store.scores(trial.key)
         pixels = not self.metric.startswith("image_")
         if ids not in self._known:
-            catalogue = self.catalogues.of(trial.record)
+            catalogue = self.data.of(trial.record)
             self._known[ids] = catalogue.masks(ids) if pixels else catalogue.labels(ids)
         truth = self._known[ids]
         if pixels:
@@ -86,9 +87,8 @@ class _Truth:
         return image_curve(self.metric, scores["image"], truth)
 
 
-def _eval_size(trial: Trial) -> Any:
-    size = trial.record["metrics"]["exact"]["eval_size"]
-    return tuple(size) if isinstance(size, list) else size
+def _eval_size(trial: FigureTrial) -> Any:
+    return trial.record.stored_blocks[DEFAULT].eval_size
 
 
 # ---------------------------------------------------------------- maps
@@ -111,22 +111,22 @@ class _Stack:
 
 @dataclass(frozen=True)
 class Maps:
-    """What the figure of maps shows.
+    """The content of the figure of maps.
 
     Attributes:
         rows: its rows, and ``heads``, those of its columns of maps.
-        trials: whose maps they are.
-        notes: what is to be said of the choice.
+        trials: that the maps are from.
+        notes: on the choice of images.
     """
 
-    rows: list[Row]
+    rows: list[ImageRow]
     heads: list[str]
-    trials: list[Trial]
+    trials: list[FigureTrial]
     notes: list[str]
 
 
 def map_rows(
-    trials: Trials, catalogues: Catalogues, count: int = 3, images: Sequence[str] = (), seed: int | None = None
+    trials: Trials, data: RecordedData, count: int = 3, images: Sequence[str] = (), seed: int | None = None
 ) -> Maps:
     """The rows of the figure of maps.
 
@@ -136,7 +136,7 @@ def map_rows(
 
     Args:
         trials: of a table of a pixel metric.
-        catalogues: hold images and masks.
+        data: images and masks.
         count: images per category.
         images: ids of test images, or their ends (``scratch/004``), in the order of the rows.
         seed: of methods that have seeds; by default each one's first.
@@ -144,8 +144,8 @@ def map_rows(
     Raises:
         BenchError: an image that was not tested; scores or data that are not there.
     """
-    rows: list[Row] = []
-    shown: list[Trial] = []
+    rows: list[ImageRow] = []
+    shown: list[FigureTrial] = []
     heads, tested = dict[str, None](), set[str]()
     alone = len(trials.heads) == 1
     for category in trials.categories:
@@ -157,7 +157,7 @@ def map_rows(
             continue
         shown += chosen
         heads |= dict.fromkeys(stacks)
-        catalogue = catalogues.of(chosen[0].record)
+        catalogue = data.of(chosen[0].record)
         leading = list(stacks.values())[-1 if alone else 0]
         tested |= set(leading.place)
         ids = _named(images, leading.place) if images else _spread_images(leading, catalogue, count)
@@ -173,7 +173,7 @@ def map_rows(
     return Maps(rows, list(heads), shown, notes)
 
 
-def _stacks(trial: Trial, store: Store, *, alone: bool) -> dict[str, _Stack]:
+def _stacks(trial: FigureTrial, store: Store, *, alone: bool) -> dict[str, _Stack]:
     scores, size = store.scores(trial.key), _eval_size(trial)
     place = {id_: i for i, id_ in enumerate(store.score_ids(trial.key))}
     further = {name: maps for name, maps in scores.items() if name not in ("image", "maps")} if alone else {}
@@ -202,14 +202,14 @@ def _spread_images(leading: _Stack, catalogue: Catalogue, count: int) -> list[st
     return [ids[place] for place in spread(values, count)]
 
 
-def _row(id_: str, catalogue: Catalogue, stacks: Mapping[str, _Stack]) -> Row:
+def _row(id_: str, catalogue: Catalogue, stacks: Mapping[str, _Stack]) -> ImageRow:
     from bench.data.images import read_image
 
     (mask,) = catalogue.masks([id_])
     here = {head: stack for head, stack in stacks.items() if id_ in stack.place}
     within = {head: localisation(stack.of([id_]), [mask], stack.eval_size)[0] for head, stack in here.items()}
     category, _, rest = _short(id_).partition("/")
-    return Row(
+    return ImageRow(
         image=read_image(catalogue.samples[id_]),
         mask=mask,
         maps={head: stack.of([id_])[0] for head, stack in here.items()},
@@ -223,7 +223,7 @@ def _row(id_: str, catalogue: Catalogue, stacks: Mapping[str, _Stack]) -> Row:
 
 
 def with_features(trials: Trials) -> tuple[list[str], list[str]]:
-    """The methods that have features to show, and what is to be said of those that have none.
+    """The methods that have features to show, and a note on those that have none.
 
     Raises:
         BenchError: none has.
@@ -232,14 +232,14 @@ def with_features(trials: Trials) -> tuple[list[str], list[str]]:
     without: list[str] = []
     for head in trials.heads:
         trial = next(trials.one(head, c) for c in trials.categories if trials.of(head, c))
-        offers = issubclass(METHODS.load(str(trial.record["trial"]["method"]["name"])), HasFeatures)
+        offers = issubclass(METHODS.load(trial.record.method.name), HasFeatures)
         (heads if offers else without).append(head)
     if not heads:
         raise BenchError(f"{', '.join(without)}: no features to show; a method offers them by a method features()")
     return heads, [f"Without features, so not shown: {', '.join(without)}"] if without else []
 
 
-def cloud(trial: Trial, store: Store, catalogues: Catalogues) -> Cloud:
+def cloud(trial: FigureTrial, store: Store, data: RecordedData) -> Cloud:
     """The test images of a trial whose features are in the store, as points.
 
     Raises:
@@ -248,12 +248,12 @@ def cloud(trial: Trial, store: Store, catalogues: Catalogues) -> Cloud:
     stored = store.features(trial.key)
     if stored is None:
         raise BenchError(f"{trial.name}: its features are not in the store")
-    labels = catalogues.of(trial.record).labels(store.score_ids(trial.key))
+    labels = data.of(trial.record).labels(store.score_ids(trial.key))
     auroc = binary_metrics(stored["image"], labels)["auroc"]
     return Cloud(embed(stored["features"]), labels, f"image AUROC {auroc:.3f}")
 
 
-def same_scores(trial: Trial, store: Store) -> bool:
-    """Whether the trial, repeated for its features, gave the scores that are in the store, to the last bit."""
+def same_scores(trial: FigureTrial, store: Store) -> bool:
+    """True if the trial, repeated for its features, gave the scores that are in the store, to the last bit."""
     stored = store.features(trial.key)
     return stored is not None and np.array_equal(stored["image"], store.scores(trial.key)["image"])

@@ -1,4 +1,4 @@
-"""The critical-difference diagram: mean ranks on a line, with bars under methods that no test tells apart."""
+"""The critical-difference diagram: mean ranks on a line, with bars under methods that do not differ."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def draw_critical_differences(
 ) -> Figure:
     """Draw Demšar's diagram of a Friedman–Nemenyi comparison.
 
-    The better a method, the farther left it stands. A bar joins methods that do not differ; where Friedman's
+    The better a method, the farther left it is. A bar joins methods that do not differ; where Friedman's
     test finds no difference at all, one bar joins them all. The critical difference has its own ruler above.
-    Methods are told apart by place and name; the colours (seaborn's colour-blind safe palette) only help the
+    Place and name identify a method; the colours (seaborn's colour-blind safe palette) only help the
     eye along a line.
 
     Args:
         result: of :func:`bench.report.statistics.friedman`.
         names: of the methods, in the order of its ranks; each once.
-        categories: how many categories the ranks are the mean of.
+        categories: number of categories that the ranks are the mean of.
         title: a line above.
         notes: lines below.
 
@@ -107,7 +107,7 @@ def draw_critical_differences(
 
 
 def _literal(text: str) -> str:
-    """The text as it is; Matplotlib would set what stands between dollar signs as mathematics."""
+    """The text as it is; Matplotlib would set text between dollar signs as mathematics."""
     return text.replace("$", r"\$")
 
 

@@ -34,7 +34,7 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class Row:
+class ImageRow:
     """One test image with its maps.
 
     Attributes:
@@ -42,8 +42,8 @@ class Row:
         mask: ``(H, W)`` bool.
         maps: head of the column -> ``(h, w)`` scores; a method without a map of this image is left out.
         scales: head of the column -> the scale of that map.
-        label: what stands beside the row, in one or two lines.
-        below: head of the column -> what stands below the map; may lack any.
+        label: text beside the row, in one or two lines.
+        below: head of the column -> text below the map; may lack any.
     """
 
     image: NDArray[np.uint8]
@@ -128,7 +128,9 @@ def bare(axes: Axes) -> None:
         spine.set_visible(False)
 
 
-def draw_maps(rows: Sequence[Row], heads: Sequence[str], title: str = "", notes: Sequence[str] = ()) -> Figure:
+def draw_maps(
+    rows: Sequence[ImageRow], heads: Sequence[str], title: str = "", notes: Sequence[str] = ()
+) -> Figure:
     """One row per image: the image, its mask, and a map per column.
 
     Below each column of maps is its scale: in scores if all rows share it, else in percentiles of the
@@ -179,7 +181,7 @@ def draw_maps(rows: Sequence[Row], heads: Sequence[str], title: str = "", notes:
     return figure
 
 
-def _show_cell(axes: Axes, row: Row, head: str) -> None:
+def _show_cell(axes: Axes, row: ImageRow, head: str) -> None:
     if head not in row.maps:
         bare(axes)
         axes.text(0.5, 0.5, "no map", ha="center", va="center", fontsize=style.TINY, color=style.SOFT)

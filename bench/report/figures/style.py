@@ -1,4 +1,4 @@
-"""What all figures share: sizes, fonts, colours, notes."""
+"""Sizes, fonts, colours and notes of all figures."""
 
 from __future__ import annotations
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bench.errors import BenchError, unknown
 from bench.report.tables.model import Cell, Table
+from bench.store.record import Record
 from bench.store.store import Store
 from bench.tools.groups import group as grouped
 
 
 @dataclass(frozen=True)
-class Trial:
+class FigureTrial:
     """One trial with a value.
 
     Attributes:
@@ -28,11 +28,11 @@ class Trial:
     category: str
     seed: int | None
     value: float
-    record: Mapping[str, Any]
+    record: Record
 
     @property
     def key(self) -> str:
-        return str(self.record["key"])
+        return self.record.key
 
     @property
     def name(self) -> str:
@@ -48,7 +48,7 @@ class Trials:
         table: of :func:`bench.report.tables.table.build_tables`.
         store: holds the records.
         group: head of the column group, see :func:`bench.report.comparison.compare.groups`.
-        categories: which rows, in that order; none for all.
+        categories: the rows, in that order; none for all.
 
     Attributes:
         heads: the methods with a value, as printed, in the table's order.
@@ -87,15 +87,18 @@ class Trials:
         """Those of some categories."""
         return Trials(self.table, self.store, self.group, categories)
 
-    def title(self, what: str, shown: Iterable[Trial] = ()) -> str:
-        """What is shown of what, on one line; of single trials with their seeds."""
+    def title(self, what: str, shown: Iterable[FigureTrial] = ()) -> str:
+        """The title of a figure of ``what``, on one line; of single trials with their seeds."""
         seeds = sorted({trial.seed for trial in shown if trial.seed is not None})
-        parts = [what, self.group, f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}" if seeds else ""]
+        parts = [what, self.group]
+        if seeds:
+            word = "seed" if len(seeds) == 1 else "seeds"
+            parts.append(f"{word} {', '.join(map(str, seeds))}")
         return f"{self.table.title}: {', '.join(part for part in parts if part)}"
 
     @property
     def remarks(self) -> list[str]:
-        """Which cells have no value, and why, and what else a reader of a number must know."""
+        """The cells without a value with their reasons, and the notes of the others."""
         places = [place for place, cell in self.cells.items() if cell.mean is None or cell.note]
         said = grouped(places, lambda place: (place[0], self.cells[place].note or self.cells[place].status))
         alike = grouped(said, lambda key: (key[1], tuple(category for _, category in said[key])))
@@ -107,7 +110,7 @@ class Trials:
 
     @property
     def notes(self) -> list[str]:
-        """What every figure of these trials says: the datasets' own notes, what was used, and the remarks."""
+        """The notes of every figure of these trials: the datasets' own, the encoders, and the remarks."""
         columns = [column for column in self.table.columns if column.group == self.group]
         foreign = ", ".join(column.head for column in columns if column.mark and column.head in self.heads)
         notes = [f"Not zero-shot, but given images of the target category: {foreign}"] if foreign else []
@@ -116,17 +119,15 @@ class Trials:
     @property
     def dataset_labels(self) -> tuple[str, ...]:
         """The datasets' labels as they were asked for."""
-        return tuple({str(r["trial"]["dataset"]["label"]): None for r in self._records.values()})
+        return tuple(dict.fromkeys(record.dataset.label for record in self._records.values()))
 
-    def of(self, head: str, category: str) -> dict[int | None, Trial]:
+    def of(self, head: str, category: str) -> dict[int | None, FigureTrial]:
         """Seed -> trial of one cell; empty if it has no value."""
         cell = self.cells[head, category]
-        records = {
-            self._records[key]["trial"]["seed"]: self._records[key] for key in cell.keys if key in self._records
-        }
-        return {seed: Trial(head, category, seed, value, records[seed]) for seed, value in cell.by_seed}
+        records = {record.seed: record for key in cell.keys if (record := self._records.get(key)) is not None}
+        return {seed: FigureTrial(head, category, seed, value, records[seed]) for seed, value in cell.by_seed}
 
-    def one(self, head: str, category: str, seed: int | None = None) -> Trial:
+    def one(self, head: str, category: str, seed: int | None = None) -> FigureTrial:
         """The trial of one cell at one seed; by default the first. A method without seeds has but one.
 
         Raises:
@@ -145,10 +146,11 @@ class Trials:
         return found[min(k for k in found if k is not None) if seed is None else seed]
 
 
-def notes_of(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What must be said wherever the records' numbers are shown: the datasets' own notes, and the encoders."""
-    trials = [record["trial"] for record in records]
-    notes = dict.fromkeys(str(note) for trial in trials if (note := trial["dataset"].get("note")))
-    used = (encoder for trial in trials for encoder in (trial.get("encoders") or {}).values())
-    encoders = ", ".join(dict.fromkeys(str(encoder["name"]) for encoder in used if encoder))
-    return [*notes, *([f"Encoders: {encoders}"] if encoders else [])]
+def notes_of(records: Iterable[Record]) -> list[str]:
+    """The notes wherever the records' numbers are shown: the datasets' own, and the encoders."""
+    notes, encoders = dict[str, None](), dict[str, None]()  # each once, in the order of the records
+    for record in records:
+        if record.dataset.note:
+            notes[record.dataset.note] = None
+        encoders |= dict.fromkeys(encoder.name for encoder in record.encoders.values())
+    return [*notes, f"Encoders: {', '.join(encoders)}"] if encoders else [*notes]

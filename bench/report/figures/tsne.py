@@ -32,7 +32,7 @@ class Cloud:
     Attributes:
         points: ``(N, 2)`` of :func:`embed`.
         labels: ``(N,)`` 1 = anomalous.
-        below: what stands below the panel.
+        below: text below the panel.
     """
 
     points: NDArray[np.float32]

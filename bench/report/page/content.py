@@ -1,4 +1,4 @@
-"""What stands on the page of a study: its tables, and behind each number its trials and pictures."""
+"""Content of a study's page: its tables, and behind each number its trials and pictures."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from bench.errors import BenchError
 from bench.report.comparison.compare import Comparison, compare, groups
 from bench.report.page.gallery import Exhibition, Gallery
 from bench.report.page.speed import Speed, speeds
-from bench.report.page.trials import Environment, Trial, read_trials
+from bench.report.page.trials import Environment, PageTrial, read_trials
 from bench.report.tables.model import Cell, Table
+from bench.store.record import Record
 from bench.tools.groups import group
 
 _UNFINISHED = ("failed", "skipped", "missing")  # the worst first
@@ -31,23 +32,23 @@ class Run:
 
     title: str
     cells: tuple[Cell, ...]
-    trials: tuple[Trial, ...]
+    trials: tuple[PageTrial, ...]
     exhibition: Exhibition | None
 
     @property
     def missing(self) -> int:
-        """How many of its trials have not run."""
+        """The number of its trials that have not run."""
         return (self.cells[0].expected or 1) - len(self.trials)
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know of the numbers, each once."""
+        """The remarks that a reader of the numbers needs, each once."""
         return [note for note in dict.fromkeys(cell.note for cell in self.cells) if note]
 
 
 @dataclass(frozen=True)
-class Block:
-    """One method on one category; ``anchor`` is the name of its place on the page."""
+class MethodResults:
+    """One method on one category; ``anchor`` is the id of its place on the page."""
 
     anchor: str
     head: str
@@ -56,18 +57,18 @@ class Block:
 
     @property
     def counts(self) -> Counter[str]:
-        """Status -> how many trials have it."""
-        counts = Counter(trial.status for run in self.runs for trial in run.trials)
+        """Status -> number of trials."""
+        counts = Counter(trial.record.status for run in self.runs for trial in run.trials)
         return counts + Counter(missing=sum(run.missing for run in self.runs))
 
 
 @dataclass(frozen=True)
-class Category:
-    """One category with what all methods did on it."""
+class CategoryResults:
+    """One category with the results of all methods."""
 
     anchor: str
     name: str
-    blocks: tuple[Block, ...]
+    blocks: tuple[MethodResults, ...]
 
     @property
     def anchors(self) -> dict[str, str]:
@@ -76,7 +77,7 @@ class Category:
 
     @property
     def counts(self) -> Counter[str]:
-        """Status -> how many trials have it."""
+        """Status -> number of trials."""
         return sum((block.counts for block in self.blocks), Counter())
 
 
@@ -91,7 +92,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Method:
+class MethodSummary:
     """One method of a part.
 
     Attributes:
@@ -102,7 +103,7 @@ class Method:
 
     head: str
     label: str
-    trial: Trial | None
+    trial: PageTrial | None
     speeds: tuple[Speed, ...]
 
 
@@ -112,8 +113,8 @@ class Part:
 
     title: str
     panels: tuple[Panel, ...]
-    categories: tuple[Category, ...]
-    methods: tuple[Method, ...]
+    categories: tuple[CategoryResults, ...]
+    methods: tuple[MethodSummary, ...]
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -126,16 +127,16 @@ class Page:
 
     Attributes:
         study: its name, and ``hash``, the SHA-256 of its trials' keys.
-        counts: status -> how many trials have it.
+        counts: status -> number of trials.
         unfinished: the trials that gave no scores: failed, skipped or not run.
-        images: how many worst and best images were wanted.
+        images: number of worst and of best images that were wanted.
     """
 
     study: str
     hash: str
     counts: Mapping[str, int]
     parts: tuple[Part, ...]
-    unfinished: tuple[Trial, ...]
+    unfinished: tuple[PageTrial, ...]
     environments: tuple[Environment, ...]
     images: int
 
@@ -143,7 +144,7 @@ class Page:
 def make_page(
     name: str,
     study: Mapping[str, Any],
-    records: Sequence[Mapping[str, Any]],
+    records: Sequence[Record],
     tables: Sequence[Table],
     gallery: Gallery,
 ) -> Page:
@@ -151,8 +152,8 @@ def make_page(
 
     Args:
         name: the study's.
-        study: what the store keeps of it.
-        records: its trials, those that have not run yet with the status ``missing``.
+        study: its content in the store.
+        records: of its trials; those that have not run yet have the status ``missing``.
         tables: made of them, any number of metrics.
         gallery: makes the pictures.
 
@@ -164,9 +165,11 @@ def make_page(
     return Page(
         study=name,
         hash=str(study.get("hash") or ""),
-        counts=Counter(trial.status for trial in trials.values()),
+        counts=Counter(trial.record.status for trial in trials.values()),
         parts=tuple(_Builder(f"p{i}", own, trials, gallery).part() for i, own in enumerate(parts, 1)),
-        unfinished=tuple(trial for status in _UNFINISHED for trial in trials.values() if trial.status == status),
+        unfinished=tuple(
+            trial for status in _UNFINISHED for trial in trials.values() if trial.record.status == status
+        ),
         environments=tuple(environments),
         images=gallery.count,
     )
@@ -176,7 +179,7 @@ class _Builder:
     """Makes one part; its tables have the same rows and columns."""
 
     def __init__(
-        self, anchor: str, tables: Sequence[Table], trials: Mapping[str, Trial], gallery: Gallery
+        self, anchor: str, tables: Sequence[Table], trials: Mapping[str, PageTrial], gallery: Gallery
     ) -> None:
         self.anchor, self.tables, self.trials, self.gallery = anchor, tables, trials, gallery
         columns = tables[0].columns
@@ -192,35 +195,36 @@ class _Builder:
             methods=tuple(map(self._method, self.columns)),
         )
 
-    def _method(self, label: str) -> Method:
+    def _method(self, label: str) -> MethodSummary:
         places = self.columns[label]
         keys = dict.fromkeys(key for row in self.rows for place in places for key in row.cells[place].keys)
         trials = [self.trials[key] for key in keys]
         head = self.tables[0].columns[places[0]].head
-        return Method(head, label, trials[0] if trials else None, tuple(speeds(trials)))
+        return MethodSummary(head, label, trials[0] if trials else None, tuple(speeds(trials)))
 
-    def _category(self, row: int) -> Category:
+    def _category(self, row: int) -> CategoryResults:
         anchor = f"{self.anchor}-c{row + 1}"
         blocks = (self._block(f"{anchor}-{i}", row, label) for i, label in enumerate(self.columns, 1))
-        return Category(anchor, self.rows[row].head, tuple(blocks))
+        return CategoryResults(anchor, self.rows[row].head, tuple(blocks))
 
-    def _block(self, anchor: str, row: int, label: str) -> Block:
+    def _block(self, anchor: str, row: int, label: str) -> MethodResults:
         head = self.tables[0].columns[self.columns[label][0]].head
-        return Block(anchor, head, label, tuple(self._runs(row, self.columns[label])))
+        return MethodResults(anchor, head, label, tuple(self._runs(row, self.columns[label])))
 
     def _runs(self, row: int, places: Sequence[int]) -> Iterator[Run]:
         for place in places:
             cells = tuple(table.rows[row].cells[place] for table in self.tables)
             trials = [self.trials[key] for key in cells[0].keys]
-            trials.sort(key=lambda trial: -1 if trial.seed is None else trial.seed)
-            learns = not cells[0].structural and (not trials or any(trial.shots is not None for trial in trials))
+            trials.sort(key=lambda trial: -1 if trial.record.seed is None else trial.record.seed)
+            has_shots = not trials or any(trial.record.shots is not None for trial in trials)
+            learns = not cells[0].structural and has_shots
             title = self.tables[0].columns[place].group if learns else ""
             yield Run(title, cells, tuple(trials), self._exhibition(trials))
             if not learns:  # the other column groups repeat it
                 return
 
-    def _exhibition(self, trials: Sequence[Trial]) -> Exhibition | None:
-        finished = next((trial for trial in trials if trial.status == "ok"), None)
+    def _exhibition(self, trials: Sequence[PageTrial]) -> Exhibition | None:
+        finished = next((trial for trial in trials if trial.record.status == "ok"), None)
         return self.gallery.show(finished.record) if finished and self.gallery.count else None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +12,11 @@ from numpy.typing import NDArray
 from bench.contracts import Sample
 from bench.data.catalogue import Catalogue
 from bench.data.images import read_image, read_mask
-from bench.data.recorded import Catalogues
 from bench.errors import BenchError
 from bench.report.page import pictures
+from bench.store.record import Record
+from bench.store.scores import RecordedData
 from bench.store.store import Store
-from bench.tools.spec import parse_spec
 
 PERCENTILES = (1, 99.9)  # of all pixels of a trial's maps: the ends of its colours
 
@@ -30,8 +29,8 @@ class Picture:
         id: the image's name in the dataset.
         anomalous: its label.
         score: its image score.
-        outranked: how many images of the other class stand on the wrong side of it, or level with it.
-        others: of how many.
+        outranked: number of images of the other class on the wrong side of it, or level with it.
+        others: number of all images of the other class.
         image: data URI; so are ``mask``, None if the image is normal, and ``map``, None without maps.
     """
 
@@ -69,20 +68,20 @@ class Gallery:
         store: holds the scores.
         roots: name of the dataset -> its folder, for the images and labels, which no store holds; by default
             the one where the trial found it.
-        count: how many worst and how many best images at most.
+        count: number of worst and of best images, at most.
     """
 
     def __init__(self, store: Store, roots: Mapping[str, Path], count: int) -> None:
         self.store, self.roots, self.count = store, roots, count
-        self._data = Catalogues(store, roots)
+        self._data = RecordedData(store, roots)
         self._opened: dict[str, Catalogue | str] = {}
 
     @property
     def refused(self) -> list[str]:
-        """Why datasets could not be opened."""
+        """The reasons why datasets could not be opened."""
         return [found for found in self._opened.values() if isinstance(found, str)]
 
-    def show(self, record: Mapping[str, Any]) -> Exhibition:
+    def show(self, record: Record) -> Exhibition:
         """The exhibition of one finished trial.
 
         Worst are the images that the most images of the other class outrank: an anomalous one by normal
@@ -94,7 +93,7 @@ class Gallery:
             BenchError: the folder that was given for the dataset is not it, or holds other data than were
                 scored.
         """
-        key = record["key"]
+        key = record.key
         catalogue = self._catalogue(record)
         if isinstance(catalogue, str):
             return Exhibition(key, reason=catalogue)
@@ -124,14 +123,14 @@ class Gallery:
 
         return Exhibition(key, tuple(map(picture, worst)), tuple(map(picture, best)), low, high)
 
-    def _catalogue(self, record: Mapping[str, Any]) -> Catalogue | str:
+    def _catalogue(self, record: Record) -> Catalogue | str:
         """The dataset of a record, or why it cannot be opened."""
-        label = str(record["trial"]["dataset"]["label"])
+        label = record.dataset.label
         if label not in self._opened:
             try:
                 self._opened[label] = self._data.of(record)
             except BenchError as error:
-                if parse_spec(label).name in self.roots:
+                if record.dataset.name in self.roots:
                     raise
                 self._opened[label] = f"no pictures of {label}: {error}"
         return self._opened[label]

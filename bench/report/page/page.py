@@ -65,7 +65,7 @@ def _asset(name: str) -> str:
 
 
 def _metrics(page: Page) -> dict[str, str]:
-    """The page's metrics, and what they are called."""
+    """The page's metrics with their printed names."""
     found = dict.fromkeys(table.metric for part in page.parts for table in part.tables)
     return {metric: METRICS.get(metric, metric) for metric in found}
 
@@ -76,10 +76,10 @@ def _shots(page: Page) -> list[int]:
 
 
 def _notes(page: Page) -> list[str]:
-    """What is to be said of the datasets, each once."""
+    """The datasets' own notes, each once."""
     trials = (method.trial for part in page.parts for method in part.methods if method.trial)
-    found = (trial.record["trial"]["dataset"].get("note") for trial in trials)
-    return [str(note) for note in dict.fromkeys(found) if note]
+    found = (trial.record.dataset.note for trial in trials)
+    return [note for note in dict.fromkeys(found) if note]
 
 
 def _breakable(name: str) -> Markup:
@@ -93,7 +93,7 @@ def _value(value: float | None, table: Table) -> str:
 
 
 def _shade(cell: Cell, table: Table) -> str:
-    """Where a number stands between the table's lowest and highest, from 0 to 1."""
+    """The position of a number between the table's lowest and highest, from 0 to 1."""
     means = [mean for row in table.rows for other in row.cells if (mean := other.mean) is not None]
     return _along(cell.mean or 0.0, (min(means), max(means)))
 
@@ -105,5 +105,5 @@ def _axis(table: Table) -> tuple[float, float]:
 
 
 def _along(value: float, ends: tuple[float, float]) -> str:
-    """How far along an axis a value stands, from 0 to 1."""
+    """The position of a value along an axis, from 0 to 1."""
     return f"{(value - ends[0]) / ((ends[1] - ends[0]) or 1):.3f}"

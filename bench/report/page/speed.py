@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from bench.report.page.trials import Trial
+from bench.report.page.trials import PageTrial
+from bench.store.record import Record
 from bench.tools.groups import group
 
 # a trial's seconds, as records have them, and the engine's, which are those of no part
@@ -20,7 +21,7 @@ class Speed:
     Attributes:
         shots: None for a method that does not learn.
         device: as the records say; empty if they do not.
-        trials: how many have durations.
+        trials: number of trials with durations.
         seconds: one of :data:`PARTS` -> its median over the trials; None where none has that part.
         total: seconds of all trials together.
         passes: images put through a frozen encoder, in all trials together; None if no record says.
@@ -37,24 +38,23 @@ class Speed:
     memory: tuple[int, int] | None
 
 
-def speeds(trials: Iterable[Trial]) -> list[Speed]:
+def speeds(trials: Iterable[PageTrial]) -> list[Speed]:
     """One for each number of shots and device among the trials of one method, in their order."""
-    timed = (trial for trial in trials if trial.status == "ok" and trial.seconds)
-    groups = group(timed, lambda trial: (trial.shots, str(trial.provenance.get("device") or "")))
+    timed = (trial.record for trial in trials if trial.record.status == "ok" and trial.record.seconds)
+    groups = group(timed, lambda record: (record.shots, record.provenance.device))
     return [_speed(shots, device, own) for (shots, device), own in groups.items()]
 
 
-def _speed(shots: int | None, device: str, trials: list[Trial]) -> Speed:
-    def numbers(name: str) -> list[int]:
-        return [int(value) for trial in trials if (value := trial.provenance.get(name)) is not None]
-
-    every = [_with_engine(trial.seconds) for trial in trials]
+def _speed(shots: int | None, device: str, records: list[Record]) -> Speed:
+    every = [_with_engine(record.seconds) for record in records]
     found = {part: [seconds[part] for seconds in every if part in seconds] for part in PARTS}
-    memory, passes = numbers("peak_memory_mib"), numbers("encoder_passes")
+    ran = [record.provenance for record in records]
+    memory = [each.peak_memory_mib for each in ran if each.peak_memory_mib is not None]
+    passes = [each.encoder_passes for each in ran if each.encoder_passes is not None]
     return Speed(
         shots=shots,
         device=device,
-        trials=len(trials),
+        trials=len(records),
         seconds={part: statistics.median(values) if values else None for part, values in found.items()},
         total=sum(found["total"]),
         passes=sum(passes) if passes else None,

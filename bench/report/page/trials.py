@@ -1,22 +1,23 @@
-"""What a page shows of one record, and the environments that records share."""
+"""Trials as a page shows them, and the environments that they share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from bench.store.record import AnyRecord, Provenance, Record, as_records
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What several trials ran on.
+    """The machine and the versions that several trials ran on.
 
     Attributes:
         number: from 1, in the order of the records.
         facts: name -> value, e.g. ``Python`` -> ``3.12.1``.
         versions: package -> version.
         first, last: when the first and the last of them finished; empty if no record says.
-        trials: how many they are.
+        trials: their number.
     """
 
     number: int
@@ -33,100 +34,84 @@ class Environment:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One record, ready to be shown.
+class PageTrial:
+    """One trial, ready to be shown.
 
     Attributes:
-        key: the trial's key, and ``anchor``, the name of its place on the page.
+        record: of the trial.
         environment: number of its :class:`Environment`; None if the record names none.
-        seconds: by part of the trial, with ``total``; empty if it did not come that far.
-        reasons: why metrics are undefined, each once.
-        record: the record itself, for what is shown as it stands there.
     """
 
-    key: str
-    status: str
-    reason: str
-    category: str
-    method: str
-    shots: int | None
-    seed: int | None
+    record: Record
     environment: int | None
-    seconds: Mapping[str, float]
-    reasons: tuple[str, ...]
-    problems: tuple[str, ...]
-    record: Mapping[str, Any]
 
     @property
     def anchor(self) -> str:
-        return f"trial-{self.key}"
+        """The id of its place on the page."""
+        return f"trial-{self.record.key}"
 
     @property
     def facts(self) -> dict[str, str]:
-        """Name -> value of what identifies the trial and is not its place in the table."""
-        trial = self.record["trial"]
+        """Name -> value of everything that identifies the trial beyond its cell in the table."""
+        record = self.record
         facts = {
-            "Key": self.key,
-            "Split manifest": trial["protocol"].get("manifest"),
-            "Data fingerprint": trial["dataset"].get("fingerprint"),
-            "Method version": trial["method"].get("version"),
-            "Prompts": trial.get("prompts"),
+            "Key": record.key,
+            "Split manifest": record.protocol.manifest,
+            "Data fingerprint": record.dataset.fingerprint,
+            "Method version": record.method.version,
+            "Prompts": record.prompts,
         }
-        for role, encoder in (trial.get("encoders") or {}).items():
-            facts[f"{role.capitalize()} weights"] = f"{encoder.get('name')} · {encoder.get('sha256')}"
-        return {name: str(value) for name, value in facts.items() if value}
+        for role, encoder in record.encoders.items():
+            facts[f"{role.capitalize()} weights"] = f"{encoder.name} · {encoder.sha256}"
+        return {name: value for name, value in facts.items() if value}
 
     @property
-    def provenance(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.record.get("provenance") or {}
-        return found
+    def reasons(self) -> tuple[str, ...]:
+        """The reasons why metrics are undefined, each once."""
+        return _distinct(
+            reason for block in self.record.stored_blocks.values() for reason in block.reasons.values()
+        )
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """The problems that the metrics' guards found, each once."""
+        return _distinct(problem for block in self.record.stored_blocks.values() for problem in block.problems)
 
 
-_FACTS = {"bench": "bench", "revision": "Revision", "python": "Python", "platform": "Platform", "device": "Device"}
-
-
-def read_trials(records: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Trial], list[Environment]]:
+def read_trials(records: Iterable[AnyRecord]) -> tuple[dict[str, PageTrial], list[Environment]]:
     """The trials by key, in the order of the records, and their environments."""
-    trials, numbers, finished = {}, dict[tuple[Any, ...], int](), dict[int, list[str]]()
-    for record in records:
-        provenance = record.get("provenance") or {}
+    trials: dict[str, PageTrial] = {}
+    ran_on: dict[_Versions, list[Record]] = {}  # in the order of their numbers
+    for record in as_records(records):
+        versions = _versions(record.provenance)
         number = None
-        if place := _place(provenance):
-            number = numbers.setdefault(place, len(numbers) + 1)
-            finished.setdefault(number, []).append(str(provenance.get("finished") or ""))
-        trials[str(record["key"])] = _trial(record, number)
+        if any(versions):
+            ran_on.setdefault(versions, []).append(record)
+            number = list(ran_on).index(versions) + 1
+        trials[record.key] = PageTrial(record, number)
     environments = []
-    for (facts, versions), number in numbers.items():
-        times = sorted(filter(None, finished[number])) or [""]
-        count = len(finished[number])
-        environments.append(Environment(number, dict(facts), dict(versions), times[0], times[-1], count))
+    for number, ((facts, packages), own) in enumerate(ran_on.items(), 1):
+        finished = sorted(record.provenance.finished for record in own if record.provenance.finished) or [""]
+        environments.append(Environment(number, dict(facts), dict(packages), finished[0], finished[-1], len(own)))
     return trials, environments
 
 
-def _place(provenance: Mapping[str, Any]) -> tuple[Any, ...]:
-    facts = tuple((word, str(provenance[name])) for name, word in _FACTS.items() if provenance.get(name))
-    versions = tuple(sorted((provenance.get("versions") or {}).items()))
-    return (facts, versions) if facts or versions else ()
+_Pairs = tuple[tuple[str, str], ...]
+_Versions = tuple[_Pairs, _Pairs]
 
 
-def _trial(record: Mapping[str, Any], environment: int | None) -> Trial:
-    trial = record["trial"]
-    blocks: Sequence[Mapping[str, Any]] = list((record.get("metrics") or {}).values())
-    return Trial(
-        key=str(record["key"]),
-        status=str(record["status"]),
-        reason=str(record.get("reason") or ""),
-        category=str(trial["category"]),
-        method=str(trial["method"]["label"]),
-        shots=trial["shots"],
-        seed=trial["seed"],
-        environment=environment,
-        seconds=(record.get("provenance") or {}).get("seconds") or {},
-        reasons=_distinct(reason for block in blocks for reason in (block.get("reasons") or {}).values()),
-        problems=_distinct(problem for block in blocks for problem in block.get("problems") or ()),
-        record=record,
-    )
+def _versions(provenance: Provenance) -> _Versions:
+    """The facts and the packages' versions that tell one environment from another."""
+    facts = {
+        "bench": provenance.bench,
+        "Revision": provenance.revision,
+        "Python": provenance.python,
+        "Platform": provenance.platform,
+        "Device": provenance.device,
+    }
+    known = tuple((name, value) for name, value in facts.items() if value)
+    return known, tuple(sorted(provenance.versions.items()))
 
 
-def _distinct(texts: Iterable[Any]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(str(text) for text in texts))
+def _distinct(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(map(str, texts)))

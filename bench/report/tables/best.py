@@ -1,4 +1,4 @@
-"""What stands in bold: the largest number, or all that no test tells from the best."""
+"""Numbers in bold: the largest, or all that are not significantly different from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.report.tables.model import Best, Cell, Table
 from bench.report.tables.naming import K
 from bench.tools.groups import group
 
-_TESTED = "not distinguishable from the best {of} (two-sided, 5 %, Holm). "
+_TESTED = "not significantly different from the best {of} (two-sided, 5 %, Holm). "
 _CATEGORIES = (
     "Category rows: paired t test over seeds, one-sample against a method without seeds. "
     "Average: signed-rank test over categories (here {}). "
@@ -37,13 +37,13 @@ def by_column(table: Table) -> list[Contest]:
 def mark_best(table: Table, contests: Iterable[Contest], rule: Best | None, of: str) -> Table:
     """The table with ranks, and its best cells marked.
 
-    A cell has a rank if it has a number that is no incomplete average, and there is another number in its
-    contest. Equal numbers, as printed, have one rank.
+    A cell has a rank if it has a number, that number is not an incomplete average, and there is another number
+    in its contest. Equal numbers, as printed, have one rank.
 
     ``maximum``: the best is the largest number as printed; equal ones are all best.
 
-    ``tested``: so is every number that no test tells from the largest one, two-sided at 5 %, with Holm's
-    correction over the comparisons of the contest.
+    ``tested``: so is every number that is not significantly different from the largest one, two-sided at 5 %,
+    with Holm's correction over the comparisons of the contest.
 
     * Categories: a paired t test over the seeds that both have (``bench.report.statistics.seeds_p_value``). A
       method without seeds is a constant: the other's seeds are tested against it, and two constants are
@@ -52,13 +52,13 @@ def mark_best(table: Table, contests: Iterable[Contest], rule: Best | None, of: 
     * Where there are too few seeds (fewer than two in common) or too few categories (so few that no outcome
       could be significant) there is no test, and only the largest number is best.
 
-    Numbers that are equal as printed are never told apart.
+    Numbers that are equal as printed do not differ.
 
     Args:
         table: without ranks.
-        contests: what competes with what; a cell belongs to one contest at most.
+        contests: groups of competing cells; a cell belongs to one contest at most.
         rule: by default ``tested`` if any number comes from two seeds or more, else ``maximum``.
-        of: of what the best is, for the footnote: ``of its column``.
+        of: the field of the contest in words, for the footnote: ``of its column``.
 
     Raises:
         BenchError: an unknown rule.
@@ -105,7 +105,7 @@ def _ranked(cells: Mapping[K, Cell]) -> dict[K, Cell]:
 
 
 def _alike(cells: Mapping[K, Cell]) -> set[K]:
-    """The cells of categories that no test over seeds tells from the largest."""
+    """The cells of categories that are not significantly different from the largest, by tests over seeds."""
     from bench.report.statistics.seeds import seeds_p_value
 
     largest, smaller = _split(cells)
@@ -114,7 +114,7 @@ def _alike(cells: Mapping[K, Cell]) -> set[K]:
 
 
 def _close(averages: Mapping[K, Cell]) -> set[K]:
-    """The averages that no test over categories tells from the largest."""
+    """The averages that are not significantly different from the largest, by tests over categories."""
     largest, smaller = _split(averages)
     if not smaller:
         return set()

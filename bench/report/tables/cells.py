@@ -1,4 +1,4 @@
-"""The cells of a table: what the trials behind one number gave, or why there is none."""
+"""The cells of a table: numbers made from the values of trials, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from bench.report.tables.model import AVERAGE, Cell, Place, Status
-from bench.report.tables.naming import Name, Thing
-from bench.report.tables.records import Entry, Grid, one_line
+from bench.report.tables.model import AVERAGE, Cell, CellKey, Status
+from bench.report.tables.naming import Identity, Name
+from bench.report.tables.records import Grid, TableRecord, one_line
+from bench.store.record import MetricBlock
 from bench.tools.groups import group
 
 _WORDS: dict[Status, str] = {  # the worst first
@@ -24,17 +24,17 @@ _WORDS: dict[Status, str] = {  # the worst first
 }
 
 
-def size_in_words(block: Mapping[str, Any]) -> str:
+def size_in_words(block: MetricBlock) -> str:
     """The grid of evaluation of one metric protocol's block in a record."""
-    size = block.get("eval_size")
+    size = block.eval_size
     if size is None:
         return "native size"
-    sides = size if isinstance(size, list | tuple) else [size]
+    sides = size if isinstance(size, tuple) else [size]
     return "\N{MULTIPLICATION SIGN}".join(map(str, sides)) + " px"
 
 
 def depends_on_size(metric: str) -> bool:
-    """Whether the metric depends on the grid of evaluation."""
+    """True if the metric depends on the grid of evaluation."""
     return not metric.startswith("image_")
 
 
@@ -43,9 +43,9 @@ class Measure:
     """One metric of the records of one dataset under one protocol.
 
     Attributes:
-        dataset, protocol: names of what the records are of.
+        dataset, protocol: names of the records' dataset and protocol.
         grid: the records.
-        metric, metric_protocol: what is shown of them.
+        metric, metric_protocol: the values that are shown.
         size: the grid of evaluation, of which alone numbers are shown; None where the metric does not depend
             on it.
     """
@@ -62,13 +62,13 @@ class Measure:
         """The grid of evaluation in words; empty if records disagree and the metric does not depend on it."""
         if self.size is not None:
             return self.size
-        blocks = (e.metrics.get(self.metric_protocol) for e in self.grid.entries)
-        sizes = {size_in_words(block) for block in blocks if block}
+        blocks = (entry.record.blocks.get(self.metric_protocol) for entry in self.grid.entries)
+        sizes = {size_in_words(block) for block in blocks if block is not None}
         return sizes.pop() if len(sizes) == 1 else ""
 
-    def place(self, method: str, category: str, shots: int | None) -> Place:
-        """Where the number of a method's label, a category and a number of shots belongs."""
-        return Place(
+    def address(self, method: str, category: str, shots: int | None) -> CellKey:
+        """The address of the number of a method's label, a category and a number of shots."""
+        return CellKey(
             self.dataset.label,
             self.protocol.label,
             method,
@@ -79,49 +79,51 @@ class Measure:
             self.eval_size,
         )
 
-    def cells(self, method: Thing, shots: int | None) -> list[Cell]:
+    def cells(self, method: Identity, shots: int | None) -> list[Cell]:
         """The cells of the grid's categories, in their order, and then their average."""
         seedless = self.grid.seedless(method)
         expected = [None] if seedless else self.grid.seeds[shots]
         cells, values = [], []
         for category in self.grid.categories:
             entries = self.grid.find(method, category, shots)
-            outcomes = [self._outcome(entries[s]) if s in entries else _Outcome("missing") for s in expected]
-            keys = tuple(e.key for e in entries.values() if e.status != "missing" and e.key)
-            own = {s: o.value for s, o in zip(expected, outcomes, strict=True) if o.value is not None}
-            cells.append(replace(_category_cell(outcomes, keys, seedless), by_seed=tuple(own.items())))
+            found = [self._trial_value(entries[s]) if s in entries else _TrialValue("missing") for s in expected]
+            ran = (entry.record for entry in entries.values() if entry.record.status != "missing")
+            keys = tuple(record.key for record in ran if record.key)
+            own = {s: each.value for s, each in zip(expected, found, strict=True) if each.value is not None}
+            cells.append(_category_cell(found, keys, tuple(own.items()), seedless))
             values.append(own)
         cells.append(_average_cell(self.grid.categories, cells, values, expected, seedless))
         label = self.grid.names[method].label
         return [
-            replace(cell, place=self.place(label, category, shots))
+            replace(cell, address=self.address(label, category, shots))
             for category, cell in zip([*self.grid.categories, AVERAGE], cells, strict=True)
         ]
 
-    def _outcome(self, entry: Entry) -> _Outcome:
-        if entry.status != "ok":
-            return _Outcome(entry.status, reason=entry.reason)
-        block = entry.metrics.get(self.metric_protocol)
+    def _trial_value(self, entry: TableRecord) -> _TrialValue:
+        record = entry.record
+        if record.status != "ok":
+            return _TrialValue(record.status, reason=one_line(record.reason))
+        block = record.blocks.get(self.metric_protocol)
         if block is None:
-            return _Outcome("missing", reason=f"not measured under the metric protocol {self.metric_protocol}")
+            return _TrialValue("missing", reason=f"not measured under the metric protocol {self.metric_protocol}")
         if self.size is not None and size_in_words(block) != self.size:
-            return _Outcome("missing", reason=f"measured at {size_in_words(block)}")
-        value = block.get("values", {}).get(self.metric)
+            return _TrialValue("missing", reason=f"measured at {size_in_words(block)}")
+        value = block.values.get(self.metric)
         if value is None:
-            reason = block.get("reasons", {}).get(self.metric) or "the record gives no reason"
-            return _Outcome("undefined", reason=one_line(reason))
+            reason = block.reasons.get(self.metric) or "the record gives no reason"
+            return _TrialValue("undefined", reason=one_line(reason))
         if not math.isfinite(value):
-            return _Outcome("undefined", reason="the record holds no finite number")
+            return _TrialValue("undefined", reason="the record holds no finite number")
         elsewhere = ("image score",) if depends_on_size(self.metric) else ("pixel", "maps")
         # without the counts behind the colon, which differ from trial to trial
-        problems = dict.fromkeys(one_line(problem.partition(":")[0]) for problem in block.get("problems", ()))
+        problems = dict.fromkeys(one_line(problem.partition(":")[0]) for problem in block.problems)
         here = tuple(problem for problem in problems if not any(word in problem for word in elsewhere))
-        return _Outcome("ok", float(value), problems=here)
+        return _TrialValue("ok", float(value), problems=here)
 
 
 @dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What one trial gave for one metric."""
+class _TrialValue:
+    """The value of one metric in one trial, or why there is none."""
 
     status: Status
     value: float | None = None
@@ -129,7 +131,12 @@ class _Outcome:
     problems: tuple[str, ...] = ()
 
 
-def _category_cell(outcomes: Sequence[_Outcome], keys: tuple[str, ...], seedless: bool) -> Cell:
+def _category_cell(
+    outcomes: Sequence[_TrialValue],
+    keys: tuple[str, ...],
+    by_seed: tuple[tuple[int | None, float], ...],
+    seedless: bool,
+) -> Cell:
     values = [o.value for o in outcomes if o.value is not None]
     number = len(outcomes)
     # reasons are alike if they differ in numbers alone, as they do from seed to seed
@@ -149,7 +156,8 @@ def _category_cell(outcomes: Sequence[_Outcome], keys: tuple[str, ...], seedless
     if values or lacking.keys() != {("missing", "")}:  # else nothing was run, and the word alone says it
         for (status, _), alike in lacking.items():
             reason = f": {alike[0].reason}" if alike[0].reason else ""
-            reason += " (and alike)" * (len({o.reason for o in alike}) > 1)
+            if len({o.reason for o in alike}) > 1:
+                reason += " (and alike)"
             said.append(_WORDS[status] + count(len(alike)) + reason)
     problems = Counter(problem for o in outcomes for problem in o.problems)
     said += [problem + count(times) for problem, times in problems.items()]
@@ -161,6 +169,7 @@ def _category_cell(outcomes: Sequence[_Outcome], keys: tuple[str, ...], seedless
         structural=seedless,
         seeds=0 if seedless else len(values),
         expected=0 if seedless else number,
+        by_seed=by_seed,
         note="; ".join(said),
     )
 

@@ -31,23 +31,23 @@ def render(tables: Iterable[Table]) -> str:
     writer = csv.writer(stream, lineterminator="\n")  # None becomes an empty field
     writer.writerow(FIELDS)
     for cell in (cell for table in tables for row in table.rows for cell in row.cells):
-        place = cell.place
-        assert place is not None  # every cell of a table has one
+        address = cell.address
+        assert address is not None  # every cell of a table has one
         writer.writerow(
             [
-                _no_formula(place.dataset),
-                place.metric,
-                _no_formula(place.protocol),
-                _no_formula(place.category),
-                place.shots,
-                _no_formula(place.method),
+                _no_formula(address.dataset),
+                address.metric,
+                _no_formula(address.protocol),
+                _no_formula(address.category),
+                address.shots,
+                _no_formula(address.method),
                 cell.mean,
                 cell.deviation,
                 None if cell.structural else cell.seeds,
                 cell.status,
                 _no_formula(_reason(cell)),
-                place.metric_protocol,
-                place.eval_size,
+                address.metric_protocol,
+                address.eval_size,
             ]
         )
     return stream.getvalue()

@@ -1,10 +1,10 @@
-"""Tables in print: the terminal, Markdown, CSV, LaTeX and HTML.
+"""Tables in print: the terminal, Markdown, CSV and LaTeX.
 
 Usage::
 
     print_table(table)                        # to the terminal, the best in bold
     text = render(table, "latex")             # one table
-    text = render_all(tables, "markdown")     # several; one CSV header, one HTML page for all
+    text = render_all(tables, "markdown")     # several; one CSV header for all
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
 from bench.errors import unknown
-from bench.report.tables import csv_, html_, latex, markdown, terminal
+from bench.report.tables import csv_, latex, markdown, terminal
 from bench.report.tables.model import Table
-from bench.report.tables.trace import Records
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-Format = Literal["terminal", "markdown", "csv", "latex", "html"]
+Format = Literal["terminal", "markdown", "csv", "latex"]
 FORMATS: tuple[str, ...] = get_args(Format)
 DEFAULT_WIDTH = 100  # of the terminal format when nothing is known of the terminal
 
@@ -30,7 +29,7 @@ def render(table: Table, format: Format, *, width: int | None = None) -> str:
 
     Args:
         table: the table.
-        format: ``terminal`` (plain text; the best has a star), ``markdown``, ``csv``, ``latex`` or ``html``.
+        format: ``terminal`` (plain text; the best has a star), ``markdown``, ``csv`` or ``latex``.
         width: columns of the terminal; the other formats do not depend on it.
 
     Raises:
@@ -39,19 +38,12 @@ def render(table: Table, format: Format, *, width: int | None = None) -> str:
     return render_all([table], format, width=width)
 
 
-def render_all(
-    tables: Sequence[Table], format: Format, *, width: int | None = None, records: Records | None = None
-) -> str:
-    """Several tables as one text; see :func:`render`.
-
-    ``records`` looks up the record of a key; with it, numbers in HTML lead to the trials behind them.
-    """
+def render_all(tables: Sequence[Table], format: Format, *, width: int | None = None) -> str:
+    """Several tables as one text; see :func:`render`."""
     if format == "csv":
         return csv_.render(tables)
     if format == "latex":
         return latex.render(tables)
-    if format == "html":
-        return html_.render(tables, records)
     if format == "markdown":
         return "\n".join(map(markdown.render, tables))
     if format == "terminal":

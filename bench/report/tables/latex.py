@@ -45,7 +45,7 @@ def escape(name: str) -> str:
     """``name`` for LaTeX: special characters escaped, and so that every engine and font encoding can set it.
 
     Letters with common accents stay as they are. Any other character is set by engines for Unicode alone;
-    elsewhere its code point stands in its place, ``[U+6A21]``.
+    elsewhere its code point replaces it, ``[U+6A21]``.
     """
     return "".join(_ESCAPES.get(c) or (c if _is_common(c) else _rare(c)) for c in text.clean(name))
 
@@ -64,7 +64,8 @@ def render(tables: Sequence[Table]) -> str:
     labels = list(map(_label, tables))
     floats = []
     for table, label in zip(tables, labels, strict=True):
-        more = (table.protocol * bool(table.layout), table.eval_size) if labels.count(label) > 1 else ()
+        protocol = table.protocol if table.layout else ""  # elsewhere it is in the label already
+        more = (protocol, table.eval_size) if labels.count(label) > 1 else ()
         floats.append(_float(table, _slug(label, *more)))
     return "\n".join(floats)
 
@@ -84,11 +85,14 @@ def _float(table: Table, label: str) -> str:
     numbers = len(table.columns)
     environment = "table*" if numbers > (3 if table.has_deviations else 6) else "table"
     font, spread = _sizes(numbers)
-    check = any(CHECK in row.heads for row in table.rows)
+    study = f"; {text.clean(table.study)}" if table.study else ""
+    packages = "booktabs,graphicx,siunitx"
+    if any(CHECK in row.heads for row in table.rows):
+        packages = f"amssymb,{packages}"
     lines = [
-        f"% zsad-bench {_version()}{'; ' * bool(table.study)}{text.clean(table.study)}",
-        f"% {len(table.keys)} records, SHA-256 of their keys {table.digest}",
-        f"% needs \\usepackage{{{'amssymb,' * check}booktabs,graphicx,siunitx}}, siunitx 3 or later",
+        f"% zsad-bench {_version()}{study}",
+        f"% {text.count(len(table.keys), 'record')}, SHA-256 of their keys {table.digest}",
+        f"% needs \\usepackage{{{packages}}}, siunitx 3 or later",
         f"\\begin{{{environment}}}[tbp]",
         "\\centering",
         f"\\caption{{{re.sub(r'(?<=[0-9]) (?=px|seed)', '~', escape(table.heading))}.}}",
@@ -115,7 +119,7 @@ def _float(table: Table, label: str) -> str:
 
 
 def _sizes(columns: int) -> tuple[str, str]:
-    """How the table is set, and how its deviations are: smaller and tighter the more columns there are.
+    """The sizes of the table and of its deviations: smaller and tighter the more columns there are.
 
     Six columns with deviations fit the text width of an article, ten that of a two-column page; what is wider
     all the same is scaled down.
@@ -128,7 +132,7 @@ def _sizes(columns: int) -> tuple[str, str]:
 
 
 def _columns(table: Table, spread: str) -> str:
-    """The columns' types: numbers aligned at the decimal point, with room for what stands behind them."""
+    """The columns' types: numbers aligned at the decimal point, with room for deviations and marks behind them."""
     cells = [cell for row in table.rows for cell in row.cells]
     parts = [text.number(cell, table).partition(".") for cell in cells if cell.mean is not None]
     before, after = (max((len(part[i]) for part in parts), default=1) for i in (0, 2))

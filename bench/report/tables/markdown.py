@@ -32,7 +32,8 @@ def render(table: Table) -> str:
     if notes:
         lines.append("")
     for note in notes:
-        lines.append(f"- {_mark(note.mark)}{' ' * bool(note.mark)}{_escape(note.text)}")
+        mark = f"{_mark(note.mark)} " if note.mark else ""
+        lines.append(f"- {mark}{_escape(note.text)}")
     return "\n".join(lines) + "\n"
 
 
@@ -54,5 +55,5 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _escape(name: str) -> str:
-    """What would be markup, a table border, HTML or math."""
+    """The name with markup, table borders, HTML and math escaped."""
     return re.sub(r"([\\`*_\[\]<>|~$&#])", r"\\\1", text.clean(name))

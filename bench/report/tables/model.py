@@ -34,8 +34,8 @@ CHECK = "✓"  # a component that is on
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a number belongs, whatever table shows it.
+class CellKey:
+    """The address of a number, whatever table shows it.
 
     Attributes:
         dataset, protocol, method: their labels.
@@ -58,7 +58,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Cell:
-    """One number with what is behind it, or the reason why there is none.
+    """One number and the records that it was made from, or the reason why there is none.
 
     Attributes:
         status: ``ok``; ``partial``: a number from some of the seeds or categories only; or why there is no
@@ -78,10 +78,10 @@ class Cell:
         lacking: in the Average row, the categories that it does not cover, as pairs (category, why); why is
             empty if there is no record.
         rank: 1 for the largest of those that it competes with, 2 for the second; None if it does not compete.
-        best: whether it stands in bold, see :func:`bench.report.tables.best.mark_best`.
-        note: what a reader must know of it; empty if nothing.
-        mark: refers to the footnote that says it.
-        place: where the number belongs.
+        best: printed in bold, see :func:`bench.report.tables.best.mark_best`.
+        note: a remark that a reader of the number needs; empty if there is none.
+        mark: the sign of the note's footnote.
+        address: of the number.
     """
 
     status: Status
@@ -100,22 +100,23 @@ class Cell:
     best: bool = False
     note: str = ""
     mark: str = ""
-    place: Place | None = field(default=None, compare=False, repr=False)
+    address: CellKey | None = field(default=None, compare=False, repr=False)
 
     @property
     def average(self) -> bool:
-        """Whether it is an average over categories."""
+        """True of an average over categories."""
         return self.covered is not None
 
     @property
     def incomplete(self) -> bool:
-        """Whether it is an average over some of the categories."""
+        """True of an average over some of the categories only."""
         return self.mean is not None and self.covered != self.categories
 
     @property
     def marks(self) -> list[str]:
         """The signs behind the number that footnotes explain."""
-        return [INCOMPLETE] * self.incomplete + [self.mark] * bool(self.mark)
+        marks = [INCOMPLETE] if self.incomplete else []
+        return [*marks, self.mark] if self.mark else marks
 
 
 @dataclass(frozen=True)
@@ -230,16 +231,16 @@ class Table:
 
     @functools.cached_property
     def has_deviations(self) -> bool:
-        """Whether any cell shows a deviation; if none does, its structural absence needs no sign."""
+        """True if any cell shows a deviation; if none does, its structural absence needs no sign."""
         return self.deviations and any(cell.deviation is not None for row in self.rows for cell in row.cells)
 
     @property
     def has_best(self) -> bool:
-        """Whether any cell is marked as the best."""
+        """True if any cell is marked as the best."""
         return any(cell.best for row in self.rows for cell in row.cells)
 
     def footnotes(self, *, star: bool = False) -> tuple[Note, ...]:
-        """The notes, after the one on what stands in bold, or with a ``star`` where there is no bold.
+        """The notes, after the one on bold numbers, or on those with a ``star`` where there is no bold.
 
         That the largest number is bold goes without saying.
         """
@@ -251,7 +252,7 @@ class Table:
         return *notes, *self.notes
 
     def is_second(self, cell: Cell) -> bool:
-        """Whether the cell is to be marked as the second."""
+        """True if the cell is to be marked as the second."""
         return self.second and cell.rank == 2 and not cell.best
 
     @functools.cached_property

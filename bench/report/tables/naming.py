@@ -1,4 +1,4 @@
-"""What datasets, protocols and methods are called in a table, and what tells two of one name apart."""
+"""Names of datasets, protocols and methods in a table, unique also where two share a label."""
 
 from __future__ import annotations
 
@@ -16,65 +16,67 @@ K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True)
-class Thing:
-    """A dataset, a protocol or a method. Those with one label and identity are the same.
+class Identity:
+    """A dataset, a protocol or a method; two with the same label and fingerprint are equal.
 
     Attributes:
         label: its spec.
-        identity: everything else that keeps its numbers apart from others, as text.
+        fingerprint: everything else that keeps its numbers apart from others, as text.
         title: as printed.
-        properties: what may tell it from others with its label.
+        properties: differences from others with the same label are looked for in these.
     """
 
     label: str
-    identity: str
+    fingerprint: str
     title: str = field(compare=False)
     properties: Mapping[str, Any] = field(compare=False)
 
     @classmethod
-    def of(cls, label: str, title: str | None, **properties: Any) -> Thing:
-        """The thing whose identity is its properties."""
-        return cls(str(label), canonical_json(properties), str(title or label), properties)
+    def of(cls, label: str, title: str, **properties: Any) -> Identity:
+        """The identity with the properties as its fingerprint."""
+        return cls(label, canonical_json(properties), title, properties)
 
 
 class Name(NamedTuple):
-    """What a thing is called in a table; no other thing of its kind has either."""
+    """Label and printed head of an identity in one table; no other of its kind has either."""
 
     label: str
     head: str
 
 
-def unique_names(things: Iterable[Thing]) -> dict[Thing, Name]:
-    """The names of all things of one kind.
+def unique_names(identities: Iterable[Identity]) -> dict[Identity, Name]:
+    """The names of all identities of one kind.
 
     Those with one title get the options that set them apart behind it, and those with one label the
     properties.
     """
-    found = list(dict.fromkeys(things))
+    found = list(dict.fromkeys(identities))
     heads = _heads(found)
     names = {}
-    for label, same in group(found, lambda thing: thing.label).items():
-        for thing, difference in zip(same, _differences([t.properties for t in same]), strict=True):
+    for label, same in group(found, lambda identity: identity.label).items():
+        differences = _differences([identity.properties for identity in same])
+        for identity, difference in zip(same, differences, strict=True):
             suffix = f" ({difference})" if len(same) > 1 else ""
-            names[thing] = Name(label + suffix, heads[label, thing.title] + suffix)
+            names[identity] = Name(label + suffix, heads[label, identity.title] + suffix)
     return names
 
 
-def _heads(things: Iterable[Thing]) -> dict[tuple[str, str], str]:
+def _heads(identities: Iterable[Identity]) -> dict[tuple[str, str], str]:
     """Label and title -> the title with those of the label's options that not all labels of the title share."""
     heads: dict[tuple[str, str], str] = {}
-    for title, pairs in group({(t.label, t.title) for t in things}, lambda pair: pair[1]).items():
+    for title, pairs in group({(each.label, each.title) for each in identities}, lambda pair: pair[1]).items():
         options = {label: set(parse_spec(label).options.items()) for label, _ in pairs}
         shared = set.intersection(*options.values())
-        heads |= {(label, title): str(Spec(title, dict(own - shared))) for label, own in options.items()}
+        for label, own in options.items():
+            heads[label, title] = str(Spec(title, dict(own - shared)))
     times = Counter(heads.values())
     # methods of different names may have one title and no options that differ
     return {pair: head if times[head] == 1 else pair[0] for pair, head in heads.items()}
 
 
-def _differences(things: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What tells each thing from the others, in a few words; hashes only where nothing else does."""
-    flats = [flat(thing) for thing in things]
+def _differences(properties: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Differences of each from the others, in a few words; hashes only where nothing else differs."""
+    flats = [flat(own) for own in properties]
     names = sorted({name for each in flats for name in each})
     differing = [name for name in names if len({each.get(name) for each in flats}) > 1]
     without_hashes = [name for name in differing if not name.endswith("sha256")]
@@ -98,8 +100,10 @@ def _say(name: str, value: str) -> str:
 def flat(value: Any, prefix: str = "") -> dict[str, str | None]:
     """The leaves of nested mappings as text: ``{"a": {"b": True}}`` gives ``{"a.b": "on"}``."""
     if isinstance(value, Mapping):
-        items = (flat(v, f"{prefix}.{k}" if prefix else str(k)) for k, v in value.items())
-        return {name: text for item in items for name, text in item.items()}
+        leaves: dict[str, str | None] = {}
+        for key, inner in value.items():
+            leaves |= flat(inner, f"{prefix}.{key}" if prefix else str(key))
+        return leaves
     if isinstance(value, bool):
         return {prefix: "on" if value else "off"}
     if isinstance(value, list | tuple):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 from bench.report.tables.model import AVERAGE, INCOMPLETE, NO_SEEDS, NOT_ZERO_SHOT, Note, Table
-from bench.report.tables.naming import Thing
+from bench.report.tables.naming import Identity
 from bench.report.tables.records import Grid
 from bench.report.tables.text import sentence
 from bench.tools.groups import group
@@ -20,7 +19,7 @@ _FEW = 3  # so many methods or numbers are told one by one
 def footnotes(table: Table, grids: Sequence[Grid], own: Iterable[str] = ()) -> Iterator[Note]:
     """The footnotes, from what concerns the whole table to what concerns single methods; ``own`` are its own."""
     known = _Methods(grids)
-    for text in _distinct(e.trial["dataset"].get("note") for grid in grids for e in grid.entries):
+    for text in _distinct(e.record.dataset.note for grid in grids for e in grid.entries):
         yield Note(sentence(text))
     yield from (Note(sentence(text)) for text in own)
     if table.has_deviations:
@@ -30,16 +29,20 @@ def footnotes(table: Table, grids: Sequence[Grid], own: Iterable[str] = ()) -> I
     groups = {column.group for column in table.columns}
     if any(name.endswith("-shot") for name in groups):
         yield Note("k-shot: k labelled anomalies per seen category.")
-    alike = [
-        method
-        for method in known.facts
-        if all(e.shots is None for g in grids for e in g.of_method.get(method, ()))
-    ]
-    drawn = [m for m in alike if not all(g.seedless(m) for g in grids if m in g.of_method)]
+    # Methods without shots have the same numbers in every column group; some of them draw, and have seeds.
+    alike, drawn = [], []
+    for method in known.recorded:
+        own_grids = [grid for grid in grids if method in grid.of_method]
+        if all(e.record.shots is None for grid in own_grids for e in grid.of_method[method]):
+            alike.append(method)
+            if not all(grid.seedless(method) for grid in own_grids):
+                drawn.append(method)
     if seedless := known.heads(method for method in alike if method not in drawn):
         text = "no training and no seeds, so one value per category"
-        text += ", the same in every column group" * (len(groups) > 1)
-        text += f"; the missing deviation ({NO_SEEDS}) is structural" * table.has_deviations
+        if len(groups) > 1:
+            text += ", the same in every column group"
+        if table.has_deviations:
+            text += f"; the missing deviation ({NO_SEEDS}) is structural"
         yield Note(f"{seedless}: {text}.")
     if drawn and len(groups) > 1:
         yield Note(f"{known.heads(drawn)}: no labelled anomalies, so the same in every column group.")
@@ -49,63 +52,63 @@ def footnotes(table: Table, grids: Sequence[Grid], own: Iterable[str] = ()) -> I
     if lacking := _lacking(table):
         yield Note(f"Left out of averages: {lacking}.")
     if any(column.mark == NOT_ZERO_SHOT for column in table.columns):
-        foreign = known.heads(m for m, facts in known.facts.items() if not facts.get("zero_shot", True))
+        foreign = known.heads(m for m, own in known.recorded.items() if own.zero_shot is False)
         yield Note(f"not zero-shot, but given images of the target category: {foreign}.", NOT_ZERO_SHOT)
     marked = [cell for row in table.rows for cell in row.cells if cell.mark]
     for text, mark in dict.fromkeys((cell.note, cell.mark) for cell in marked):
         yield Note(sentence(text), mark)
     if any(cell.status == "missing" and not cell.note for row in table.rows for cell in row.cells):
         yield Note("missing: there is no record of such a trial.")
-    for text, adapted in group(known.facts, lambda method: known.facts[method].get("adapted")).items():
+    for text, adapted in group(known.recorded, lambda method: known.recorded[method].adapted).items():
         if text:
             yield Note(f"{known.heads(adapted)}, adapted: {sentence(text)}")
     if options := known.options():
-        yield Note(f"Not as by default: {options}.")
+        yield Note(f"Non-default options: {options}.")
     if encoders := known.encoders():
         yield Note(f"Encoders: {encoders}.")
     yield from dict.fromkeys(note for grid in grids for note in _unpaired(grid))
 
 
 class _Methods:
-    """The methods of a table: what they are called in it, and what their records say of them.
+    """The methods of a table with their names in it.
 
     Attributes:
-        facts: of each method, what is printed of it.
+        recorded: each method as one of its records describes it.
     """
 
     def __init__(self, grids: Sequence[Grid]) -> None:
         self._own = {method: own for grid in reversed(grids) for method, own in grid.of_method.items()}
         self._heads = {method: name.head for grid in grids for method, name in grid.names.items()}
         order = dict.fromkeys(method for grid in grids for method in grid.of_method)
-        self.facts = {method: self._own[method][0].trial["method"] for method in order}
+        self.recorded = {method: self._own[method][0].record.method for method in order}
 
-    def heads(self, chosen: Iterable[Thing]) -> str:
-        """What the chosen methods are called."""
+    def heads(self, chosen: Iterable[Identity]) -> str:
+        """The printed names of the chosen methods."""
         heads = [self._heads[method] for method in chosen]
-        return "all methods" if len(heads) == len(self.facts) > _FEW else ", ".join(heads)
+        return "all methods" if len(heads) == len(self.recorded) > _FEW else ", ".join(heads)
 
     def options(self) -> str:
-        """The options that differ from the defaults; without encoders and what stands in the heads."""
-        told: dict[Thing, str] = {}
-        for method in self.facts:
+        """The options that differ from the defaults, without encoders and those that the heads show."""
+        told: dict[Identity, str] = {}
+        for method in self.recorded:
             options = parse_spec(method.label).options.items()
             words = [f"{name}={value}" for name, value in options if name not in ENCODER_FIELDS]
             told[method] = ", ".join(word for word in words if word not in self._heads[method])
-        users = group((method for method in self.facts if told[method]), told.__getitem__)
+        users = group((method for method in self.recorded if told[method]), told.__getitem__)
         return "; ".join(f"{self.heads(own)} with {text}" for text, own in users.items())
 
     def encoders(self) -> str:
         """The encoders with the methods that use them."""
-        users: dict[str, list[Thing]] = {}
-        for method in self.facts:
-            encoders: Mapping[str, Any] = self._own[method][0].trial.get("encoders") or {}
-            for name in _distinct((encoder or {}).get("name") for encoder in encoders.values()):
+        users: dict[str, list[Identity]] = {}
+        for method in self.recorded:
+            encoders = self._own[method][0].record.encoders
+            for name in _distinct(encoder.name for encoder in encoders.values()):
                 users.setdefault(name, []).append(method)
         return "; ".join(f"{name} ({self.heads(own)})" for name, own in users.items())
 
 
 def _incomplete(table: Table) -> str:
-    """Which averages cover how many of their categories: row by row, where a row's are all alike."""
+    """The averages over some categories, each with how many: row by row, where a row's are all alike."""
     told: dict[str, list[str]] = {}
     for row in table.rows:
         numbers = [
@@ -134,15 +137,19 @@ def _lacking(table: Table) -> str:
 
 
 def _unpaired(grid: Grid) -> Iterator[Note]:
-    """A warning if methods that stand side by side were not given the same splits."""
+    """A warning if methods of one table were not given the same splits."""
     # A method that learns from nothing has no training images, so its split is another one.
-    same = group(grid.entries, lambda e: (e.category, e.shots, e.seed, e.trial["method"].get("trained"))).values()
-    mixed = [own for own in same if len(set(_distinct(e.trial["protocol"].get("manifest") for e in own))) > 1]
+    paired = group(
+        (entry.record for entry in grid.entries), lambda r: (r.category, r.shots, r.seed, r.method.trained)
+    )
+    same = paired.values()
+    mixed = [own for own in same if len(_distinct(record.protocol.manifest for record in own)) > 1]
     if mixed:
-        names = ", ".join(_distinct(grid.names[e.method].head for own in mixed for e in own))
+        methods = {entry.record.key: entry.method for entry in grid.entries}
+        names = ", ".join(_distinct(grid.names[methods[record.key]].head for own in mixed for record in own))
         text = f"Not the same splits: {names} differ in {len(mixed)} of {len(same)} splits"
         yield Note(f"{text}, so that their numbers are not paired.")
 
 
-def _distinct(texts: Iterable[Any]) -> list[str]:
-    return list(dict.fromkeys(str(text) for text in texts if text))
+def _distinct(texts: Iterable[str | None]) -> list[str]:
+    return list(dict.fromkeys(text for text in texts if text))

@@ -7,26 +7,32 @@ those of every table (:mod:`bench.report.tables.table`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Unpack
+from typing import Unpack
 
 from bench.errors import BenchError, unknown
 from bench.report.tables.best import by_column, by_row
 from bench.report.tables.cells import Measure
 from bench.report.tables.model import AVERAGE, CHECK, METRICS, Column, Row, Table
-from bench.report.tables.naming import Name, Thing
-from bench.report.tables.paper_cells import Absent, Sources
-from bench.report.tables.records import Entry, Grid, check_names, read
+from bench.report.tables.naming import Identity, Name
+from bench.report.tables.paper_cells import LayoutRecords, MissingMethod
+from bench.report.tables.records import Grid, TableRecord, check_names, read
 from bench.report.tables.table import Style
+from bench.store.record import AnyRecord
 from bench.tools.groups import group
 from bench.tools.hashes import canonical_json
 from bench.tools.spec import Spec, parse_spec
 
-CLIP, DEVNET, MLEP = Absent("clip", "CLIP"), Absent("devnet", "DevNet"), Absent("mlep", "MLEP")
-DRA, PROMPTAD, REGAD = Absent("dra", "DRA"), Absent("promptad", "PromptAD"), Absent("regad", "RegAD")
-TRANSMM, MASKCLIP = Absent("transmm", "Trans-MM"), Absent("maskclip", "MaskCLIP")
-WINCLIP = Absent("winclip", "WinCLIP")
+CLIP = MissingMethod("clip", "CLIP")
+DEVNET = MissingMethod("devnet", "DevNet")
+MLEP = MissingMethod("mlep", "MLEP")
+DRA = MissingMethod("dra", "DRA")
+PROMPTAD = MissingMethod("promptad", "PromptAD")
+REGAD = MissingMethod("regad", "RegAD")
+TRANSMM = MissingMethod("transmm", "Trans-MM")
+MASKCLIP = MissingMethod("maskclip", "MaskCLIP")
+WINCLIP = MissingMethod("winclip", "WinCLIP")
 NORMALS = (8, 4, 2)  # K of Table 3
 PARTS = {"train_good": "K from the training part", "test_good": "K from the test part"}
 COMPONENTS = ("abn", "nor", "ccl", "cmi")  # PromptAD's options in Table 4, and those that are on in its rows
@@ -34,7 +40,7 @@ STEPS = (("abn",), ("nor",), ("abn", "nor"), ("abn", "nor", "ccl"), COMPONENTS)
 
 
 def build_layout(
-    name: str, records: Iterable[Mapping[str, Any]], *, protocol: str = "exact", **style: Unpack[Style]
+    name: str, records: Iterable[AnyRecord], *, protocol: str = "exact", **style: Unpack[Style]
 ) -> list[Table]:
     """The tables of a layout: one for all datasets in ``table1``, else one for each dataset and protocol.
 
@@ -57,13 +63,13 @@ def build_layout(
         raise BenchError(
             f"{name} is made of {layout.trials} (bench run --study {name}); there is {there or 'none'}"
         )
-    return list(layout.tables(Sources(name, chosen, protocol, style)))
+    return list(layout.tables(LayoutRecords(name, chosen, protocol, style)))
 
 
 # ---------------------------------------------------------------- the four tables
 
 
-def _table1(sources: Sources) -> Iterator[Table]:
+def _table1(sources: LayoutRecords) -> Iterator[Table]:
     """Categories by methods: MVTec AD first; AITEX last, and in one row."""
     order = {"mvtec": 0, "aitex": 2}
     chosen = sorted(sources.all, key=lambda source: order.get(source.name, 1))
@@ -86,7 +92,7 @@ def _table1(sources: Sources) -> Iterator[Table]:
     yield sources.finished(chosen, heads, rows, "image_auroc", by_row, notes=notes)
 
 
-def _table2(sources: Sources) -> Iterator[Table]:
+def _table2(sources: LayoutRecords) -> Iterator[Table]:
     """Methods by pixel metrics, averaged over categories."""
     metrics = ("pixel_auroc", "aupro", "pixel_f1max")
     columns = [(shots, metric) for shots in sources.shots for metric in metrics]
@@ -102,7 +108,7 @@ def _table2(sources: Sources) -> Iterator[Table]:
             yield sources.finished([source], heads, rows, what, by_column, stub=("Method",))
 
 
-def _table3(sources: Sources) -> Iterator[Table]:
+def _table3(sources: LayoutRecords) -> Iterator[Table]:
     """Numbers of normal images by methods, averaged over categories; a section for each part they come from."""
     for (_, rules), chosen in group(sources.all, lambda s: (s.dataset, _rules(s.protocol))).items():
         methods = sources.methods(chosen, (CLIP, REGAD, DRA, PROMPTAD))
@@ -135,7 +141,7 @@ def _table3(sources: Sources) -> Iterator[Table]:
         )
 
 
-def _table4(sources: Sources) -> Iterator[Table]:
+def _table4(sources: LayoutRecords) -> Iterator[Table]:
     """Components of PromptAD by shots, averaged over categories."""
     for source in sources.all:
         measure = sources.measure(source, "image_auroc")
@@ -145,25 +151,29 @@ def _table4(sources: Sources) -> Iterator[Table]:
         for parts in dict.fromkeys([*STEPS, *variants]):
             for method in variants.get(parts, [PROMPTAD]):
                 cells = tuple(sources.cells(measure, method, shots)[-1] for shots in sources.shots)
-                stub = tuple(CHECK * (part in parts) for part in COMPONENTS) + (sources.head(method),) * several
+                stub = tuple(CHECK if part in parts else "" for part in COMPONENTS)
+                if several:
+                    stub += (sources.head(method),)
                 rows.append(Row(" + ".join(parts).upper(), cells, stub=stub))
         heads = [Column(f"{shots}-shot", "", "", shots) for shots in sources.shots]
-        stub = tuple(part.upper() for part in COMPONENTS) + ("Variant",) * several
+        stub = tuple(part.upper() for part in COMPONENTS)
+        if several:
+            stub += ("Variant",)
         what = "image AUROC of PromptAD's components, averaged over categories"
         yield sources.finished([source], heads, rows, what, by_column, stub=stub)
 
 
-# ---------------------------------------------------------------- what records belong where
+# ---------------------------------------------------------------- records of a layout
 
 
-def _normals(protocol: Thing) -> tuple[int, str]:
-    """K, the normal images of the target that a protocol gives, and the part that they are taken from."""
+def _normals(protocol: Identity) -> tuple[int, str]:
+    """K, the number of normal images of the target that a protocol gives, and the part that they are from."""
     options = parse_spec(protocol.label).options
     return int(options.get("k", 0)), options.get("k_source", "train_good")
 
 
-def _rules(protocol: Thing) -> tuple[str, str]:
-    """What protocols share that differ in their normal images alone: the label, and the data learned from."""
+def _rules(protocol: Identity) -> tuple[str, str]:
+    """The label without normal images, and the data learned from: equal for protocols that differ in K alone."""
     spec = parse_spec(protocol.label)
     options = {name: value for name, value in spec.options.items() if name not in ("k", "k_source")}
     return str(Spec(spec.name, options)), canonical_json(protocol.properties.get("source"))
@@ -182,16 +192,16 @@ def _components(label: str) -> tuple[str, ...]:
     return tuple(part for part in COMPONENTS if options.get(part, "on") == "on")
 
 
-def _zero_shot(entry: Entry) -> bool:
-    return parse_spec(entry.protocol.label).name in ("loo", "transfer") and not _few_shot(entry)
+def _zero_shot(entry: TableRecord) -> bool:
+    return entry.record.protocol.name in ("loo", "transfer") and not _few_shot(entry)
 
 
-def _few_shot(entry: Entry) -> bool:
+def _few_shot(entry: TableRecord) -> bool:
     return _normals(entry.protocol)[0] > 0
 
 
-def _ablation(entry: Entry) -> bool:
-    return _zero_shot(entry) and parse_spec(entry.method.label).name == "promptad"
+def _ablation(entry: TableRecord) -> bool:
+    return _zero_shot(entry) and entry.record.method.name == "promptad"
 
 
 @dataclass(frozen=True)
@@ -199,16 +209,16 @@ class Layout:
     """One table of the paper.
 
     Attributes:
-        title: what it shows, in a few words.
-        trials: what it is made of, in words.
-        belongs: whether a record is one of them.
+        title: its content, in a few words.
+        trials: the trials that it is made of, in words.
+        belongs: true of the record of such a trial.
         tables: makes its tables.
     """
 
     title: str
     trials: str
-    belongs: Callable[[Entry], bool]
-    tables: Callable[[Sources], Iterator[Table]]
+    belongs: Callable[[TableRecord], bool]
+    tables: Callable[[LayoutRecords], Iterator[Table]]
 
 
 LAYOUTS = {

@@ -1,4 +1,4 @@
-"""What the tables of a layout are made of: records of several datasets and protocols under one set of names."""
+"""Records of several datasets and protocols under one set of names, for the tables of a layout."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import NamedTuple
 from bench.report.tables.best import Contest, by_column
 from bench.report.tables.cells import Measure
 from bench.report.tables.model import AVERAGE, Cell, Column, Row, Table
-from bench.report.tables.naming import Thing, unique_names
-from bench.report.tables.records import Entry, Grid
+from bench.report.tables.naming import Identity, unique_names
+from bench.report.tables.records import Grid, TableRecord
 from bench.report.tables.table import Style, column, finished, seeds_in_words, sizes
 from bench.tools.groups import group
 from bench.tools.spec import parse_spec
@@ -25,7 +25,7 @@ CATEGORIES = {  # of a dataset as it is by default, in the order of Table 1; AIT
 }
 
 
-class Absent(NamedTuple):
+class MissingMethod(NamedTuple):
     """A method of the paper that the records lack."""
 
     name: str
@@ -33,12 +33,12 @@ class Absent(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Source:
+class LayoutPart:
     """One dataset under one protocol, and the records of it."""
 
-    dataset: Thing
-    protocol: Thing
-    entries: Sequence[Entry]
+    dataset: Identity
+    protocol: Identity
+    entries: Sequence[TableRecord]
     grid: Grid
 
     @property
@@ -47,76 +47,78 @@ class Source:
         return parse_spec(self.dataset.label).name
 
 
-class Sources:
+class LayoutRecords:
     """The records of a layout.
 
     Attributes:
-        all: the sources, in the order of the records.
+        all: the parts, in the order of the records.
         shots: the paper's and the records' numbers of shots, sorted.
     """
 
-    def __init__(self, layout: str, entries: Sequence[Entry], metric_protocol: str, style: Style) -> None:
+    def __init__(self, layout: str, entries: Sequence[TableRecord], metric_protocol: str, style: Style) -> None:
         self._layout, self._metric_protocol, self._style = layout, metric_protocol, style
         self._datasets = unique_names(e.dataset for e in entries)
         self._protocols = unique_names(e.protocol for e in entries)
         self.all = [
-            Source(data, rules, own, Grid(own, CATEGORIES.get(data.label, ()), SHOTS))
+            LayoutPart(data, rules, own, Grid(own, CATEGORIES.get(data.label, ()), SHOTS))
             for (data, rules), own in group(entries, lambda e: (e.dataset, e.protocol)).items()
         ]
-        # One name for a method in all sources: what stands in one column must be one thing.
-        self._names = unique_names(method for source in self.all for method in source.grid.of_method)
-        for source in self.all:
-            source.grid.names = self._names
-        self.shots = sorted({shots for source in self.all for shots in source.grid.shots if shots is not None})
+        # One name for a method in all parts: a column must be of one method.
+        self._names = unique_names(method for part in self.all for method in part.grid.of_method)
+        for part in self.all:
+            part.grid.names = self._names
+        self.shots = sorted({shots for part in self.all for shots in part.grid.shots if shots is not None})
 
-    def title(self, source: Source) -> str:
+    def title(self, part: LayoutPart) -> str:
         """The dataset as printed, with the protocol where there are several."""
-        title = self._datasets[source.dataset].head
-        return f"{title} ({self._protocols[source.protocol].head})" if len(self._protocols) > 1 else title
+        title = self._datasets[part.dataset].head
+        return f"{title} ({self._protocols[part.protocol].head})" if len(self._protocols) > 1 else title
 
-    def methods(self, chosen: Iterable[Source], paper: Sequence[Absent]) -> list[Thing | Absent]:
-        """The methods of some sources: the paper's in its order, then others."""
+    def methods(
+        self, chosen: Iterable[LayoutPart], paper: Sequence[MissingMethod]
+    ) -> list[Identity | MissingMethod]:
+        """The methods of some parts: the paper's in its order, then others."""
         found = group(
-            (method for source in chosen for method in source.grid.of_method),
+            (method for part in chosen for method in part.grid.of_method),
             lambda method: parse_spec(method.label).name,
         )
-        methods: list[Thing | Absent] = []
-        for absent in paper:
-            methods += found.pop(absent.name, [absent])
+        methods: list[Identity | MissingMethod] = []
+        for missing in paper:
+            methods += found.pop(missing.name, [missing])
         return list(dict.fromkeys([*methods, *(method for own in found.values() for method in own)]))
 
-    def head(self, method: Thing | Absent) -> str:
-        """What a method is called."""
-        return method.title if isinstance(method, Absent) else self._names[method].head
+    def head(self, method: Identity | MissingMethod) -> str:
+        """The printed name of a method."""
+        return method.title if isinstance(method, MissingMethod) else self._names[method].head
 
-    def column(self, method: Thing | Absent, shots: int, chosen: Iterable[Source]) -> Column:
+    def column(self, method: Identity | MissingMethod, shots: int, chosen: Iterable[LayoutPart]) -> Column:
         """A method's column."""
-        if isinstance(method, Absent):
+        if isinstance(method, MissingMethod):
             return Column(method.title, method.name, f"{shots}-shot", shots)
         return column(next(s.grid for s in chosen if method in s.grid.of_method), method, shots)
 
-    def measure(self, source: Source, metric: str, size: str | None = None) -> Measure:
-        """One metric of a source."""
-        names = self._datasets[source.dataset], self._protocols[source.protocol]
-        return Measure(*names, source.grid, metric, self._metric_protocol, size)
+    def measure(self, part: LayoutPart, metric: str, size: str | None = None) -> Measure:
+        """One metric of a part."""
+        names = self._datasets[part.dataset], self._protocols[part.protocol]
+        return Measure(*names, part.grid, metric, self._metric_protocol, size)
 
-    def sizes(self, source: Source, metric: str) -> list[str | None]:
-        """The grids of evaluation of a source's records."""
-        return sizes(source.entries, metric, self._metric_protocol)
+    def sizes(self, part: LayoutPart, metric: str) -> list[str | None]:
+        """The grids of evaluation of a part's records."""
+        return sizes(part.entries, metric, self._metric_protocol)
 
-    def cells(self, measure: Measure, method: Thing | Absent, shots: int) -> list[Cell]:
-        """The cells of the source's categories, and then their average; missing if the method is not there."""
-        if not isinstance(method, Absent) and method in measure.grid.of_method:
+    def cells(self, measure: Measure, method: Identity | MissingMethod, shots: int) -> list[Cell]:
+        """The cells of the part's categories, and then their average; missing if the method is not there."""
+        if not isinstance(method, MissingMethod) and method in measure.grid.of_method:
             return measure.cells(method, shots)
-        label = method.name if isinstance(method, Absent) else self._names[method].label
+        label = method.name if isinstance(method, MissingMethod) else self._names[method].label
         categories = measure.grid.categories
         cells = [Cell("missing") for _ in categories] + [Cell("missing", covered=0, categories=len(categories))]
         named = zip([*categories, AVERAGE], cells, strict=True)
-        return [replace(cell, place=measure.place(label, category, shots)) for category, cell in named]
+        return [replace(cell, address=measure.address(label, category, shots)) for category, cell in named]
 
     def finished(
         self,
-        chosen: Sequence[Source],
+        chosen: Sequence[LayoutPart],
         columns: Sequence[Column],
         rows: Sequence[Row],
         what: str,
@@ -126,21 +128,21 @@ class Sources:
         protocol: str = "",
         notes: Sequence[str] = (),
     ) -> Table:
-        """A table of some sources.
+        """A table of some parts.
 
         Args:
-            chosen: the sources.
+            chosen: the parts.
             columns, rows: with cells as they come from :meth:`cells`.
             what: the metric's name, or the table's in words.
-            contests: which cells compete.
+            contests: the groups of competing cells.
             stub: heads of what is printed before the cells.
-            protocol: as printed; by default those of the sources.
+            protocol: as printed; by default those of the parts.
             notes: of this table alone.
         """
-        datasets = list(dict.fromkeys(self._datasets[source.dataset] for source in chosen))
-        protocols = list(dict.fromkeys(self._protocols[source.protocol] for source in chosen))
-        sizes = {cell.place.eval_size for row in rows for cell in row.cells if cell.place}
-        seeds = group(chosen, lambda source: seeds_in_words(source.grid))
+        datasets = list(dict.fromkeys(self._datasets[part.dataset] for part in chosen))
+        protocols = list(dict.fromkeys(self._protocols[part.protocol] for part in chosen))
+        sizes = {cell.address.eval_size for row in rows for cell in row.cells if cell.address}
+        seeds = group(chosen, lambda part: seeds_in_words(part.grid))
         said = [f"{text} ({', '.join(map(self.title, own))})" for text, own in seeds.items()]
         table = Table(
             dataset="+".join(name.label for name in datasets),
@@ -156,6 +158,6 @@ class Sources:
             stub=stub,
             layout=self._layout,
         )
-        grids = [source.grid for source in chosen]
+        grids = [part.grid for part in chosen]
         of = "of its column" if contests is by_column else "of its row and column group"
         return finished(table, grids, contests(table), of, self._style, notes)

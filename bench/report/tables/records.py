@@ -1,137 +1,91 @@
-"""Trial records, read for a table: checked, chosen by method, and placed in a grid."""
+"""Trial records, read for a table: chosen by method, and placed in a grid."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.errors import BenchError, unknown
-from bench.metrics.blocks import readable
-from bench.report.tables.model import METRICS, Status
-from bench.report.tables.naming import Name, Thing, flat, unique_names
+from bench.report.tables.model import METRICS
+from bench.report.tables.naming import Identity, Name, flat, unique_names
+from bench.store.record import AnyRecord, Record, as_records
 from bench.tools.groups import group
-from bench.tools.text import as_numbers, as_whole
 
 _LONGEST_REASON = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A record with what decides where it belongs."""
+class TableRecord:
+    """A record with the identities that decide on its place in a table."""
 
-    key: str
-    status: Status
-    reason: str
-    dataset: Thing
-    protocol: Thing
-    method: Thing
-    category: str
-    shots: int | None
-    seed: int | None
-    trial: Mapping[str, Any] = field(repr=False)
-    metrics: Mapping[str, Any] = field(repr=False)
+    record: Record
+    dataset: Identity
+    protocol: Identity
+    method: Identity
 
 
-def read(records: Iterable[Mapping[str, Any]]) -> list[Entry]:
-    """The records; of several with one key the last ``ok`` one, or the last that ran.
+def read(records: Iterable[AnyRecord]) -> list[TableRecord]:
+    """The records for a table; of several with one key the last ``ok`` one, or the last that ran.
 
     Raises:
         BenchError: one of them is no trial record.
     """
-    entries: dict[str | int, Entry] = {}
-    things = _Things()
-    for number, record in enumerate(records):
-        try:
-            entry = _entry(record, things)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            key = str(record.get("key", f"number {number}"))[:12] if isinstance(record, Mapping) else number
-            raise BenchError(f"record {key} is not a trial record: {error!r}; run the study again") from None
-        known = entries.get(entry.key or number)
-        if known is None or _weight(entry) >= _weight(known):
-            entries[entry.key or number] = entry
-    return list(entries.values())
+    found: dict[str | int, Record] = {}
+    for number, record in enumerate(as_records(records)):
+        known = found.get(record.key or number)
+        if known is None or _weight(record) >= _weight(known):
+            found[record.key or number] = record
+    identities = _Identities()
+    return [identities.of(record) for record in found.values()]
 
 
-def checked(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The records as they are, seen to be such.
-
-    Raises:
-        BenchError: see :func:`read`.
-    """
-    every = [dict(record) for record in records]
-    read(every)
-    return every
+def _weight(record: Record) -> int:
+    return {"ok": 2, "missing": 0}.get(record.status, 1)
 
 
-def _weight(entry: Entry) -> int:
-    return {"ok": 2, "missing": 0}.get(entry.status, 1)
-
-
-class _Things:
-    """The things of all records. Thousands of records describe the same few, which are made once."""
+class _Identities:
+    """The identities of all records. Thousands of records share a few, which are made once."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Thing] = {}
+        self._known: dict[tuple[Any, ...], Identity] = {}
 
-    def of(self, label: str, title: str | None, prompts: str | None = None, **properties: Any) -> Thing:
-        """As :meth:`Thing.of`; the prompts are no part of the identity: they may have one hash per category."""
-        said = repr((label, title, prompts, properties))
-        if said not in self._known:
-            thing = Thing.of(label, title, **properties)
-            self._known[said] = replace(thing, properties={**properties, "prompts": prompts})
-        return self._known[said]
+    def of(self, record: Record) -> TableRecord:
+        return TableRecord(record, self._dataset(record), self._protocol(record), self._method(record))
 
+    def _dataset(self, record: Record) -> Identity:
+        dataset = record.dataset
+        key = (dataset.label, dataset.title, dataset.version, dataset.fingerprint)
+        if key not in self._known:
+            self._known[key] = Identity.of(
+                dataset.label, dataset.title, version=dataset.version, fingerprint=dataset.fingerprint
+            )
+        return self._known[key]
 
-def _entry(record: Mapping[str, Any], things: _Things) -> Entry:
-    trial = record["trial"]
-    method, dataset, protocol = trial["method"], trial["dataset"], trial["protocol"]
-    status = record["status"]
-    if not isinstance(record.get("provenance") or {}, Mapping):
-        raise TypeError("its provenance is no mapping")
-    if status not in ("ok", "failed", "skipped", "missing"):
-        raise KeyError(f"status {status}")
-    return Entry(
-        key=str(record.get("key") or ""),
-        status=status,
-        reason=one_line(record.get("reason") or ""),
-        dataset=things.of(
-            dataset["label"],
-            dataset.get("title"),
-            version=dataset.get("version"),
-            fingerprint=dataset.get("fingerprint"),
-        ),
-        protocol=things.of(
-            protocol["label"],
-            _protocol_title(protocol),
-            config=protocol.get("config"),
-            source=protocol.get("source"),
-        ),
-        method=things.of(
-            method["label"],
-            method.get("title"),
-            trial.get("prompts"),
-            version=method.get("version"),
-            config=method.get("config"),
-            encoders=trial.get("encoders"),
-        ),
-        category=str(trial["category"]),
-        shots=as_whole(trial["shots"]),
-        seed=as_whole(trial["seed"]),
-        trial=trial,
-        metrics=_numbers(readable(record.get("metrics") or {})),
-    )
+    def _protocol(self, record: Record) -> Identity:
+        protocol = record.protocol
+        key = (protocol.label, protocol.title, repr(protocol.config), repr(protocol.source))
+        if key not in self._known:
+            source = None if protocol.source is None else protocol.source.identity
+            self._known[key] = Identity.of(protocol.label, protocol.title, config=protocol.config, source=source)
+        return self._known[key]
 
-
-def _numbers(metrics: dict[str, Any]) -> dict[str, Any]:
-    return {name: {**block, "values": as_numbers(block["values"])} for name, block in metrics.items()}
-
-
-def _protocol_title(protocol: Mapping[str, Any]) -> str:
-    title = str(protocol.get("title") or protocol["label"])
-    source = protocol.get("source") or {}
-    name = source.get("title") or source.get("label") or source.get("name")
-    return f"{title} from {name}" if name else title
+    def _method(self, record: Record) -> Identity:
+        method = record.method
+        encoders = tuple(record.encoders.items())
+        key = (method.label, method.title, method.version, repr(method.config), encoders, record.prompts)
+        if key not in self._known:
+            identity = Identity.of(
+                method.label,
+                method.title,
+                version=method.version,
+                config=method.config,
+                encoders={role: encoder.identity for role, encoder in encoders},
+            )
+            # Prompts are not in the fingerprint: they may have one hash per category.
+            properties = {**identity.properties, "prompts": record.prompts}
+            self._known[key] = replace(identity, properties=properties)
+        return self._known[key]
 
 
 def one_line(text: str) -> str:
@@ -140,22 +94,24 @@ def one_line(text: str) -> str:
     return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 1].rstrip() + "…"
 
 
-def check_names(entries: Sequence[Entry], metrics: Sequence[str], protocol: str) -> None:
+def check_names(entries: Sequence[TableRecord], metrics: Sequence[str], protocol: str) -> None:
     """Refuse a metric or metric protocol that no record has."""
-    protocols = {name for entry in entries for name in entry.metrics}
+    protocols = {name for entry in entries for name in entry.record.blocks}
     if protocols and protocol not in protocols:
         error = unknown("metric protocol", protocol, protocols)
         raise BenchError(f"{error} bench rescore --metric-protocol NAME adds another to a study that was run.")
-    blocks = (entry.metrics.get(protocol, {}) for entry in entries)
-    known = {*METRICS, *(name for block in blocks for name in block.get("values", ()))}
+    known = {*METRICS}
+    for entry in entries:
+        if protocol in entry.record.blocks:
+            known |= entry.record.blocks[protocol].values.keys()
     for metric in metrics:
         if metric not in known:
             raise unknown("metric", metric, known)
 
 
-def choose(entries: Sequence[Entry], methods: Sequence[str]) -> list[Entry]:
+def choose(entries: Sequence[TableRecord], methods: Sequence[str]) -> list[TableRecord]:
     """The entries of ``methods``, in their order: by label, or by name where no label is the same."""
-    names = {entry.method.label: str(entry.trial["method"].get("name", "")) for entry in entries}
+    names = {entry.method.label: entry.record.method.name for entry in entries}
     order: dict[str, int] = {}
     for method in methods:
         found = [method] if method in names else sorted(label for label, name in names.items() if name == method)
@@ -167,7 +123,7 @@ def choose(entries: Sequence[Entry], methods: Sequence[str]) -> list[Entry]:
 
 
 class Grid:
-    """Which record belongs where, for one dataset and protocol.
+    """The records of one dataset and protocol by method, category, shots and seed.
 
     Attributes:
         entries: the records.
@@ -184,47 +140,50 @@ class Grid:
     """
 
     def __init__(
-        self, entries: Sequence[Entry], categories: Iterable[str] = (), shots: Iterable[int] = ()
+        self, entries: Sequence[TableRecord], categories: Iterable[str] = (), shots: Iterable[int] = ()
     ) -> None:
         self.entries = _separate_prompts(entries)
-        self.categories = list(dict.fromkeys([*categories, *sorted({entry.category for entry in entries})]))
+        self.categories = list(dict.fromkeys([*categories, *sorted({e.record.category for e in entries})]))
         self.of_method = group(self.entries, lambda e: e.method)
-        self.names: Mapping[Thing, Name] = unique_names(self.of_method)
-        learned = {*shots, *(e.shots for e in entries if e.shots is not None)}
+        self.names: Mapping[Identity, Name] = unique_names(self.of_method)
+        learned = {*shots, *(e.record.shots for e in entries if e.record.shots is not None)}
         self.shots: list[int | None] = [*sorted(learned)] or [None]
-        self.seeds = {
-            shots: sorted({e.seed for e in entries if e.seed is not None and e.shots in (None, shots)})
-            for shots in self.shots
-        }
-        self._at: dict[tuple[Thing, str, int | None], dict[int | None, Entry]] = {}
+        drawn = {(e.record.shots, e.record.seed) for e in entries if e.record.seed is not None}
+        self.seeds: dict[int | None, list[int]] = {}
+        for number in self.shots:
+            # A method that does not learn from shots has its seeds at every number of them.
+            seeds = {seed for own, seed in drawn if seed is not None and own in (None, number)}
+            self.seeds[number] = sorted(seeds)
+        self._at: dict[tuple[Identity, str, int | None], dict[int | None, TableRecord]] = {}
         for entry in self.entries:
-            cell = self._at.setdefault((entry.method, entry.category, entry.shots), {})
-            known = cell.get(entry.seed)
-            if known is None or known.status == "missing":
-                cell[entry.seed] = entry
-            elif entry.status != "missing":
+            record = entry.record
+            cell = self._at.setdefault((entry.method, record.category, record.shots), {})
+            known = cell.get(record.seed)
+            if known is None or known.record.status == "missing":
+                cell[record.seed] = entry
+            elif record.status != "missing":
                 raise _contradiction(known, entry)
 
-    def find(self, method: Thing, category: str, shots: int | None) -> dict[int | None, Entry]:
+    def find(self, method: Identity, category: str, shots: int | None) -> dict[int | None, TableRecord]:
         """Seed -> record; a method without labelled anomalies has its records at every number of shots."""
         return {**self._at.get((method, category, None), {}), **self._at.get((method, category, shots), {})}
 
-    def seedless(self, method: Thing) -> bool:
-        """Whether no record of the method has a seed."""
-        return all(entry.seed is None for entry in self.of_method[method])
+    def seedless(self, method: Identity) -> bool:
+        """True if no record of the method has a seed."""
+        return all(entry.record.seed is None for entry in self.of_method[method])
 
 
-def _separate_prompts(entries: Sequence[Entry]) -> list[Entry]:
+def _separate_prompts(entries: Sequence[TableRecord]) -> list[TableRecord]:
     """Give records made with different prompt files columns of their own.
 
     A category whose prompts changed shows that several files were in use. If the hash is one per file, it
     tells the columns apart; if it is one per category, records of different categories cannot be matched.
     """
-    result: list[Entry] = []
+    result: list[TableRecord] = []
     for method, same in group(entries, lambda e: e.method).items():
         hashes = {
-            category: {prompts for e in own if (prompts := e.trial.get("prompts"))}
-            for category, own in group(same, lambda e: e.category).items()
+            category: {e.record.prompts for e in own if e.record.prompts}
+            for category, own in group(same, lambda e: e.record.category).items()
         }
         changed = [category for category, found in hashes.items() if len(found) > 1]
         if not changed:
@@ -236,20 +195,23 @@ def _separate_prompts(entries: Sequence[Entry]) -> list[Entry]:
                 "table from the trials of one study, or delete the records of the other prompts"
             )
         for e in same:
-            identity = f"{method.identity} prompts {e.trial.get('prompts')}"
-            result.append(replace(e, method=replace(e.method, identity=identity)))
+            fingerprint = f"{method.fingerprint} prompts {e.record.prompts}"
+            result.append(replace(e, method=replace(e.method, fingerprint=fingerprint)))
     return result
 
 
-def _contradiction(one: Entry, other: Entry) -> BenchError:
-    a, b = flat(one.trial), flat(other.trial)
-    differ = sorted(name for name in {*a, *b} if a.get(name) != b.get(name))
-    pairs = (f"{n}: {(a.get(n) or 'none')[:12]} and {(b.get(n) or 'none')[:12]}" for n in differ)
-    where = f"{one.method.label} on {one.category}"
-    where += "" if one.shots is None else f", {one.shots}-shot"
-    where += "" if one.seed is None else f", seed {one.seed}"
+def _contradiction(one: TableRecord, other: TableRecord) -> BenchError:
+    a, b = flat(one.record.description), flat(other.record.description)
+    pairs = []
+    for name in sorted({*a, *b}):
+        if a.get(name) != b.get(name):
+            pairs.append(f"{name}: {(a.get(name) or 'none')[:12]} and {(b.get(name) or 'none')[:12]}")
+    record = one.record
+    where = f"{record.method.label} on {record.category}"
+    where += "" if record.shots is None else f", {record.shots}-shot"
+    where += "" if record.seed is None else f", seed {record.seed}"
     return BenchError(
         f"{where}: two records cannot share a cell; they differ in {'; '.join(pairs) or 'their keys alone'} "
-        f"(trials {one.key[:12]} and {other.key[:12]}). Make the table from the trials of one study, or "
+        f"(trials {record.key[:12]} and {other.record.key[:12]}). Make the table from the trials of one study, or "
         "delete the records of the older one."
     )

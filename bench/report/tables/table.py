@@ -7,27 +7,29 @@ from __future__ import annotations
 
 import itertools
 import string
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 from bench.report.tables.best import Contest, by_row, mark_best
 from bench.report.tables.cells import Measure, depends_on_size, size_in_words
 from bench.report.tables.model import AVERAGE, METRICS, NOT_ZERO_SHOT, Best, Cell, Column, Row, Table
-from bench.report.tables.naming import Thing, unique_names
+from bench.report.tables.naming import Identity, unique_names
 from bench.report.tables.notes import footnotes
-from bench.report.tables.records import Entry, Grid, check_names, choose, read
+from bench.report.tables.records import Grid, TableRecord, check_names, choose, read
+from bench.report.tables.text import count
+from bench.store.record import AnyRecord
 from bench.tools.groups import group
 
 __all__ = ["METRICS", "Cell", "Style", "Table", "build_tables"]
 
 
 class Style(TypedDict, total=False):
-    """How tables are shown.
+    """The look of tables.
 
     percent: print percentages with one decimal instead of fractions with three.
-    best: ``tested`` or ``maximum``: what stands in bold. By default ``tested`` if any number comes from two
-        seeds or more.
+    best: the rule for bold numbers, ``tested`` or ``maximum``. By default ``tested`` if any number comes from
+        two seeds or more.
     deviations: print them (the default).
     second: mark the second of those that compete.
     study: the study that the records are of, for the comment line in LaTeX.
@@ -41,7 +43,7 @@ class Style(TypedDict, total=False):
 
 
 def build_tables(
-    records: Iterable[Mapping[str, Any]],
+    records: Iterable[AnyRecord],
     *,
     metrics: Sequence[str] = ("image_auroc",),
     protocol: str = "exact",
@@ -51,27 +53,27 @@ def build_tables(
     """Tables of trial records: one for each dataset, protocol and metric.
 
     Rows are the categories, sorted, and their average. Columns are grouped by shots; a method that does not
-    learn stands in every group. A cell is the mean over seeds with the sample standard deviation.
+    learn is in every group. A cell is the mean over seeds with the sample standard deviation.
 
     **The Average row.** Its number is the mean of the column's category means, which with all trials there
     is the mean over seeds of the per-seed averages over categories. Its deviation is the sample standard
-    deviation over seeds of these per-seed averages, so that it is the spread of the number it stands beside
+    deviation over seeds of these per-seed averages, so that it is the spread of the number beside it
     (not the mean of the categories' deviations, nor the spread between categories). Only seeds with a value
     in every covered category enter the deviation. An average that does not cover all categories is marked
     and does not compete for the best.
 
-    **The best** of a row and column group are all numbers that no test tells from the largest one, or the
-    largest alone; :func:`bench.report.tables.best.mark_best` says by which tests.
+    **The best** of a row and column group are all numbers that are not significantly different from the largest
+    one, or the largest alone; :func:`bench.report.tables.best.mark_best` says by which tests.
 
-    **What is kept apart.** Records that differ in the method's version, config or encoders, or in the
+    **Separate columns and tables.** Records that differ in the method's version, config or encoders, or in the
     prompts, are different columns; in the data's fingerprint or version, or the protocol's options, different
     tables; for pixel metrics also in the grid of evaluation. A record that differs from another in anything
     else, such as the split, cannot share its cell: that is an error.
 
     Args:
-        records: trial records; several with one key count once, the last ``ok`` one if there is any. A
-            planned trial that has not run yet may stand as ``{"status": "missing", "trial": ...}``, so
-            that its cell, seed or category is known to be missing.
+        records: trial records, or their JSON documents; several with one key count once, the last ``ok`` one if
+            there is any. A planned trial that has not run yet has the status ``missing``, so that its cell, seed
+            or category is known to be missing.
         metrics: names as in the records, see :data:`METRICS`.
         protocol: which of the records' metric protocols.
         methods: labels, or names for all variants of a method: which ones, and their order. By default
@@ -92,8 +94,8 @@ def build_tables(
     ]
 
 
-def measures(entries: Sequence[Entry], metrics: Sequence[str], protocol: str) -> Iterator[Measure]:
-    """What stands in one table each: every metric of every dataset and protocol, at every grid of evaluation."""
+def measures(entries: Sequence[TableRecord], metrics: Sequence[str], protocol: str) -> Iterator[Measure]:
+    """The content of one table each: every metric of every dataset and protocol, at every grid of evaluation."""
     datasets = unique_names(e.dataset for e in entries)
     protocols = unique_names(e.protocol for e in entries)
     for (data, rules), own in group(entries, lambda e: (e.dataset, e.protocol)).items():
@@ -103,12 +105,13 @@ def measures(entries: Sequence[Entry], metrics: Sequence[str], protocol: str) ->
                 yield Measure(datasets[data], protocols[rules], grid, metric, protocol, size)
 
 
-def sizes(entries: Iterable[Entry], metric: str, protocol: str) -> list[str | None]:
+def sizes(entries: Iterable[TableRecord], metric: str, protocol: str) -> list[str | None]:
     """The grids of evaluation that need a table each; None where the metric does not depend on it."""
     if not depends_on_size(metric):
         return [None]
-    ok = (e.metrics[protocol] for e in entries if e.status == "ok" and protocol in e.metrics)
-    return list(dict.fromkeys(map(size_in_words, ok))) or [None]
+    records = (entry.record for entry in entries)
+    blocks = (r.blocks[protocol] for r in records if r.status == "ok" and protocol in r.blocks)
+    return list(dict.fromkeys(map(size_in_words, blocks))) or [None]
 
 
 def _table(measure: Measure) -> Table:
@@ -130,16 +133,17 @@ def _table(measure: Measure) -> Table:
     )
 
 
-def column(grid: Grid, method: Thing, shots: int | None) -> Column:
+def column(grid: Grid, method: Identity, shots: int | None) -> Column:
     """The column of a method at a number of shots."""
     label, head = grid.names[method]
-    zero_shot = grid.of_method[method][0].trial["method"].get("zero_shot", True)
-    return Column(head, label, "" if shots is None else f"{shots}-shot", shots, NOT_ZERO_SHOT * (not zero_shot))
+    foreign = grid.of_method[method][0].record.method.zero_shot is False
+    group = "" if shots is None else f"{shots}-shot"
+    return Column(head, label, group, shots, NOT_ZERO_SHOT if foreign else "")
 
 
 def seeds_in_words(grid: Grid) -> str:
-    """How many seeds there are, at each number of shots if they differ."""
-    said = {shots: f"{len(seeds) or 'no'} seed{'s' * (len(seeds) != 1)}" for shots, seeds in grid.seeds.items()}
+    """The number of seeds, at each number of shots if they differ."""
+    said = {shots: count(len(seeds), "seed") if seeds else "no seeds" for shots, seeds in grid.seeds.items()}
     if len(set(said.values())) == 1:
         return next(iter(said.values()))
     return ", ".join(f"{number} at {shots}-shot" for shots, number in said.items())
@@ -159,7 +163,7 @@ def finished(
         table: with cells that have none of that.
         grids: of the records behind it.
         contests, of: see :func:`bench.report.tables.best.mark_best`.
-        style: how it is shown.
+        style: its look.
         notes: of this table alone.
     """
     table = replace(

@@ -42,25 +42,27 @@ def _lines(table: Table, width: int, star: bool) -> Iterator[_Line]:
     if notes:
         yield []
     for note in notes:
-        for part in _fill(note.text, width, _marks([note.mark]) + " " * bool(note.mark)):
+        mark = f"{_marks([note.mark])} " if note.mark else ""
+        for part in _fill(note.text, width, mark):
             yield [(part, "dim")]
 
 
 class _Stub:
-    """What stands before the cells: the lines of each row, all but the last of them alone, padded to one width."""
+    """The heads of rows: the lines of each, all but the last of them alone, padded to one width."""
 
     def __init__(self, table: Table, limit: int) -> None:
         columns = list(zip(table.stub, *(row.heads for row in table.rows), strict=True))
         limit = max(12, limit // len(columns))
         wrapped = [[text.wrap(head, limit) for head in column] for column in columns]
         widths = [max(text.width(part) for lines in column for part in lines) for column in wrapped]
-        lines = [
-            [
-                (" " * _GAP).join(_pad(part, width) for part, width in zip(parts, widths, strict=True))
-                for parts in itertools.zip_longest(*(reversed(own) for own in cells), fillvalue="")
-            ][::-1]
-            for cells in zip(*wrapped, strict=True)
-        ]
+        lines = []
+        for cells in zip(*wrapped, strict=True):
+            # The last lines of all columns are level: they are joined from the bottom up.
+            bottom_up = []
+            for parts in itertools.zip_longest(*(reversed(own) for own in cells), fillvalue=""):
+                padded = [_pad(part, width) for part, width in zip(parts, widths, strict=True)]
+                bottom_up.append((" " * _GAP).join(padded))
+            lines.append(bottom_up[::-1])
         self.head, *self.rows = lines
         self.width = sum(widths) + _GAP * (len(widths) - 1)
 
@@ -76,12 +78,15 @@ class _Column:
             number, deviation, marks = text.number(cell, table), text.deviation(cell, table), _marks(cell.marks)
             if cell.mean is None:
                 self.cells.append((number + marks, "", "dim"))
-            else:
-                best = cell.best
-                second = table.is_second(cell)
-                tail = f" ± {deviation}" if deviation else ""
-                tail += ("*" * best + SECOND * second if star else "") + marks
-                self.cells.append((number.rjust(before), tail, "bold" if best else "underline" * second))
+                continue
+            sign = style = ""
+            if cell.best:
+                sign, style = "*", "bold"
+            elif table.is_second(cell):
+                sign, style = SECOND, "underline"
+            tail = f" ± {deviation}" if deviation else ""
+            tail += (sign if star else "") + marks
+            self.cells.append((number.rjust(before), tail, style))
         widest = max(len(number + tail) for number, tail, _ in self.cells)
         self.group = column.group
         self.head = text.wrap(column.head + column.mark, max(widest, 9))

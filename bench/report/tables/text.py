@@ -1,4 +1,4 @@
-"""What the printed formats share: numbers, and lines of text."""
+"""Numbers and lines of text as all printed formats have them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bench.report.tables.model import NO_SEEDS, Cell, Table
 
 
 def number(cell: Cell, table: Table) -> str:
-    """The number in print, or the word for why there is none."""
+    """The number in print, or a word for the reason why there is none."""
     if cell.mean is None:
         return "n/a" if cell.status == "undefined" else cell.status
     return _digits(cell.mean, table)
@@ -26,6 +26,11 @@ def deviation(cell: Cell, table: Table) -> str:
 
 def _digits(value: float, table: Table) -> str:
     return f"{100 * value:.1f}" if table.percent else f"{value:.3f}"
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """A number of things: ``1 trial``, ``2 trials``, ``2 categories``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + 's'}"
 
 
 def clean(text: str) -> str:
@@ -45,7 +50,7 @@ def sentence(text: str) -> str:
 
 
 def width(text: str) -> int:
-    """How many columns of a terminal it takes."""
+    """Columns of a terminal that the text takes."""
     from rich.cells import cell_len
 
     return cell_len(text)

@@ -186,7 +186,7 @@ def test_protocols_must_be_the_same(tmp_path: Path) -> None:
 
     for each, reason in [
         (changed("transfer"), "another protocol: loo there, transfer here"),
-        (changed("loo", types="all"), "another protocol: loo has options of its own"),
+        (changed("loo", types="all"), "another protocol: loo has non-default options"),
         (changed("loo", k=4), "another protocol: 0 normal images of the target there, 4 here"),
     ]:
         found = table1(check(tmp_path / reason[-9:], [each]))
@@ -270,8 +270,8 @@ def test_what_the_study_does_not_have_is_counted(tmp_path: Path) -> None:
     results, notes = compare(records, REPORTED, store, metrics=("image_auroc",), papers=(PAPER,))
     number = sum(r.paper == PAPER and r.metric == "image_auroc" and r.dataset == "mvtec" for r in REPORTED)
     referred = {(r.against, r.category, r.expected) for r in results if "mean of its" not in r.against}
-    said = "reported numbers are of methods, shots or categories that are not in the study"
-    assert notes == [f"{number + 1 - len(referred)} {said}"]
+    said = "not in the study: methods, shots or categories of"
+    assert notes == [f"{said} {number + 1 - len(referred)} reported numbers"]
 
 
 def test_a_margin_that_makes_no_sense(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_a_metric_without_a_value_and_a_skipped_trial_are_pinned_as_such(tmp_pat
 def test_a_study_with_gaps_is_not_pinned(tmp_path: Path, status: str) -> None:
     records = [*study(), record("promptad", "ring", 1, 0, status=status, reason="out of memory")]
     with pytest.raises(
-        BenchError, match=r"1 of 16 trials of study mine have no numbers to pin .*promptad, pocket, ring"
+        BenchError, match=r"study mine lacks numbers to pin: 1 of 16 trials .*promptad, pocket, ring"
     ):
         write(tmp_path / "a.json", measured("mine", records))
     assert not (tmp_path / "a.json").exists()

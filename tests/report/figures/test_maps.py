@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from bench.metrics import resize_bilinear
-from bench.report.figures.maps import PERCENTILES, Row, Scale, colour_scale, draw_maps, localisation, spread
+from bench.report.figures.maps import PERCENTILES, ImageRow, Scale, colour_scale, draw_maps, localisation, spread
 
 
-def row(seed: int = 0, heads: tuple[str, ...] = ("A", "B")) -> Row:
+def row(seed: int = 0, heads: tuple[str, ...] = ("A", "B")) -> ImageRow:
     rng = np.random.default_rng(seed)
     mask = np.zeros((40, 60), dtype=bool)
     mask[5:15, 20:30] = True
-    return Row(
+    return ImageRow(
         image=rng.integers(0, 255, (40, 60, 3), dtype=np.uint8),
         mask=mask,
         maps={head: rng.normal(size=(4, 6)).astype(np.float32) for head in heads},

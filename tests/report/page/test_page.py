@@ -23,6 +23,7 @@ from bench.report.page.gallery import Gallery
 from bench.report.tables import text
 from bench.report.tables.model import NO_SEEDS
 from bench.report.tables.table import build_tables
+from bench.store.record import Record
 from bench.store.store import Store
 
 Make = Callable[..., Node]
@@ -334,7 +335,7 @@ def wood(tmp_path: Path) -> Wood:
 
 def test_worst_and_best_images(wood: Wood) -> None:
     store, made, (missed, alarm, first, second) = wood
-    shown = Gallery(store, {}, 2).show(made)
+    shown = Gallery(store, {}, 2).show(Record.of(made))
     assert [picture.id for picture in shown.worst] == [missed, alarm]
     assert [picture.id for picture in shown.best] == [first, second]
     normals, others = shown.worst[0].others, shown.worst[1].others
@@ -372,7 +373,7 @@ def test_images_that_are_not_there_are_missed_with_a_reason(tmp_path: Path) -> N
     assert "No images: no pictures of mvtec" in read(tmp_path / "page.html").text
     keep(store, [trial("promptad", "wood", 1, 0, 0.5)])
     result = report(store, tmp_path / "page.html")
-    assert "pocket is not the data that were scored" in result.stderr
+    assert "is not the data that the trial was planned with" in result.stderr
     keep(store, [trial("promptad", "wood", 1, 0, 0.5, fingerprint=pocket().fingerprint)])
     assert report(store, tmp_path / "page.html").exit_code == 0
     assert "cannot be read" in read(tmp_path / "page.html").text

@@ -196,16 +196,16 @@ def test_every_format_marks_and_explains() -> None:
     plain = render(made, "terminal", width=120)
     weave = next(line for line in plain.splitlines() if line.startswith("weave"))
     assert weave.count("*") == 2
-    assert "* not distinguishable from the best of its row and column group" in plain
+    assert "* not significantly different from the best of its row and column group" in plain
     assert "Bold" not in plain
     markdown, latex = render(made, "markdown"), render(made, "latex")
     assert "**0.920**" in markdown and "**0.915**" in markdown and "**0.820**" not in markdown
     assert r"\bfseries 0.915" in latex and r"\bfseries 0.820" not in latex
     for text in (markdown, latex):
-        assert text.count("Bold: not distinguishable from the best") == 1
+        assert text.count("Bold: not significantly different from the best") == 1
     for text in (plain, markdown, latex):
         assert "paired t test over seeds" in " ".join(text.split())
     largest = table(found, best="maximum")
     assert "* best of its row and column group." in render(largest, "terminal", width=120)
-    assert "distinguishable" not in render(largest, "markdown") + render(largest, "latex")
+    assert "significantly different" not in render(largest, "markdown") + render(largest, "latex")
     assert r"\textbf{0.915}" not in render(largest, "latex")

@@ -201,7 +201,7 @@ def test_table_2_is_methods_by_metrics() -> None:
     metrics = ["pixel AUROC", "AUPRO@0.3", "pixel F1-max"]
     assert [(c.group, c.head) for c in table.columns] == [(g, h) for g in ("1-shot", "10-shot") for h in metrics]
     assert table.stub == ("Method",)
-    places = [cell.place for cell in row(table, "dra").cells]
+    places = [cell.address for cell in row(table, "dra").cells]
     assert [place.metric for place in places if place] == ["pixel_auroc", "aupro", "pixel_f1max"] * 2
     best = [[row.head for row in table.rows if row.cells[i].rank == 1] for i in range(6)]
     assert best == [["PromptAD"]] * 6  # down the columns
@@ -233,7 +233,7 @@ def test_table_3_is_numbers_of_normals_by_methods() -> None:
     same = "CLIP few-shot, WinCLIP+: no labelled anomalies, so the same in every column group."
     assert same in [note.text for note in table.notes]
     assert "loo with K normal images of the target" in table.heading
-    place = row(table, "2", "K from the test part").cells[3].place
+    place = row(table, "2", "K from the test part").cells[3].address
     assert place is not None and place.protocol == "loo[k=2,k_source=test_good]"
 
 
@@ -242,7 +242,7 @@ def test_table_3_shows_numbers_that_were_not_run() -> None:
     table = one("table3", records)
     assert [row.head for row in table.rows] == ["8", "4", "2"]
     assert {cell.status for cell in row(table, "8").cells} == {"missing"}
-    assert {cell.place.protocol for cell in row(table, "8").cells if cell.place} == {"loo[k=8]"}
+    assert {cell.address.protocol for cell in row(table, "8").cells if cell.address} == {"loo[k=8]"}
     assert {cell.status for cell in row(table, "4").cells} == {"ok"}
 
 
@@ -291,10 +291,10 @@ def test_shortened_training_is_told() -> None:
     labels = ("promptad[encoder=pocket/clip,ffn=256,iters=60]", "dra[backbone=pocket/resnet,epochs=2]")
     table = one("table1", trained(labels, ["mesh", "wood"]))
     notes = [note.text for note in table.notes]
-    assert "Not as by default: PromptAD with ffn=256, iters=60; dra with epochs=2." in notes
+    assert "Non-default options: PromptAD with ffn=256, iters=60; dra with epochs=2." in notes
     ablation = [f"{step[:-1]},iters=60]" for step in STEPS] + ["promptad[cmi=off,iters=60]", "promptad[iters=60]"]
     notes = [note.text for note in one("table4", trained(ablation, ["mesh", "wood"])).notes]
-    assert "Not as by default: all methods with iters=60." in notes
+    assert "Non-default options: all methods with iters=60." in notes
 
 
 def test_two_datasets_are_two_tables_but_in_table_1() -> None:

@@ -1,20 +1,19 @@
-"""From a number to its trials: addresses, what is told, and links in HTML."""
+"""From a number to its trials: addresses, values and settings."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from html.parser import HTMLParser
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 from trial_records import record
 
 from bench.errors import BenchError
-from bench.report.tables.formats import render_all
 from bench.report.tables.paper import build_layout
 from bench.report.tables.table import Table, build_tables
-from bench.report.tables.trace import Origin, find, origin, render
+from bench.report.tables.trace import CellTrace, RecordOf, find, render, trace
+from bench.store.record import Record
 
 LONG = "promptad[encoder=pocket/clip,iters=60]"
 
@@ -46,8 +45,12 @@ def tables(**options: Any) -> list[Table]:
     return build_tables(records().values(), metrics=["image_auroc", "aupro"], **options)
 
 
-def behind(address: str) -> Origin:
-    return origin(find(tables(), address), records().get)
+def record_of(documents: Iterable[dict[str, Any]]) -> RecordOf:
+    return {each["key"]: Record.of(each) for each in documents}.get
+
+
+def behind(address: str) -> CellTrace:
+    return trace(find(tables(), address), record_of(records().values()))
 
 
 # ---------------------------------------------------------------- addresses
@@ -59,16 +62,16 @@ def behind(address: str) -> Origin:
 )
 def test_an_address_is_names_in_any_order(address: str) -> None:
     found = find(tables(), address)
-    assert [(each.place.metric, each.place.category, each.place.shots) for each in found] == [
+    assert [(each.key.metric, each.key.category, each.key.shots) for each in found] == [
         ("image_auroc", "weave", 1),
         ("aupro", "weave", 1),
     ]
-    assert {each.place.method for each in found} == {LONG}
+    assert {each.key.method for each in found} == {LONG}
 
 
 def test_a_metric_chooses_among_numbers_of_the_same_trials() -> None:
     (found,) = find(tables(), "dra/10-shot/average/AUPRO@0.3")
-    assert (found.place.metric, found.place.category) == ("aupro", "Average")
+    assert (found.key.metric, found.key.category) == ("aupro", "Average")
     assert len(found.cell.keys) == 6
 
 
@@ -83,7 +86,7 @@ def test_a_method_without_shots_stands_in_every_group() -> None:
     [
         ("dra/1-shot/waeve", r"unknown name 'waeve' in the table. Did you mean 'weave'"),
         ("dar/1-shot/weave", r"Did you mean 'dra'"),
-        ("dra/weave", r"may be any of dra/1-shot/weave, dra/10-shot/weave; add what tells them apart"),
+        ("dra/weave", r"may be any of dra/1-shot/weave, dra/10-shot/weave; add the names in which they differ"),
         ("weave/average", r"no number is at 'weave/average'; name a row and a column, as in dra/1-shot/"),
         ("", "no number is at ''"),
         ("1-shot", r" and \d more; add"),
@@ -96,8 +99,8 @@ def test_what_is_no_address_is_told_with_a_way_out(address: str, message: str) -
 
 def test_a_label_is_meant_before_a_name_that_several_variants_share() -> None:
     made = build_tables([record("promptad"), record("promptad[cmi=off]")])
-    assert find(made, "promptad/weave")[0].place.method == "promptad"
-    assert find(made, "promptad[cmi=off]/weave")[0].place.method == "promptad[cmi=off]"
+    assert find(made, "promptad/weave")[0].key.method == "promptad"
+    assert find(made, "promptad[cmi=off]/weave")[0].key.method == "promptad[cmi=off]"
     variants = build_tables([record("promptad[ccl=off]"), record("promptad[cmi=off]")])
     with pytest.raises(
         BenchError, match=r"any of promptad\[ccl=off\]/1-shot/weave, promptad\[cmi=off\]/1-shot/weave"
@@ -109,9 +112,9 @@ def test_rows_and_columns_of_a_layout_are_names_too() -> None:
     steps = ("promptad[ccl=off,cmi=off]", "promptad")
     made = build_layout("table4", [record(step, c) for step in steps for c in ("tile", "weave")])
     (found,) = find(made, "abn + nor/1-shot")
-    assert found.place.method == steps[0]
+    assert found.key.method == steps[0]
     (missing,) = find(made, "nor/1-shot")
-    assert "no trial has been run for it" in render(origin([missing], {}.get))
+    assert "no trial has been run for it" in render(trace([missing], {}.get))
 
 
 # ---------------------------------------------------------------- what is told
@@ -147,7 +150,7 @@ def test_an_average_lists_the_trials_of_all_categories() -> None:
 def test_a_failed_trial_is_told_as_such() -> None:
     failed = record(seed=1, status="failed", reason="out of memory")
     made = [record(seed=0), failed]
-    found = origin(find(build_tables(made), "promptad/weave"), {each["key"]: each for each in made}.get)
+    found = trace(find(build_tables(made), "promptad/weave"), record_of(made))
     assert [trial["image AUROC"] for trial in found.trials] == ["0.500000", "failed"]
     assert "failed (1 of 2 seeds): out of memory" in found.numbers[0]
 
@@ -160,61 +163,3 @@ def test_the_text_aligns_and_names_everything() -> None:
     assert first.index("0.600000") == head.index("image AUROC")
     assert text.endswith("\n") and not text.endswith("\n\n")
     assert sum("bench run --seeds" in line for line in lines) == 3
-
-
-# ---------------------------------------------------------------- HTML
-
-
-class _Page(HTMLParser):
-    """Collects the links, the names and the open tags of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.links: list[str] = []
-        self.names: list[str] = []
-        self.open: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        self.links += [given["href"] or ""] if "href" in given else []
-        self.names += [given["id"] or ""] if "id" in given else []
-        assert "src" not in given
-        if tag not in ("meta", "br"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def test_every_number_in_html_leads_to_its_trials() -> None:
-    page = render_all(tables(), "html", records=records().get)
-    parsed = _Page(page)
-    assert parsed.open == []
-    assert len(parsed.names) == len(set(parsed.names)) == 2 * 6 * 3
-    assert parsed.links == [f"#{name}" for name in parsed.names]
-    assert "tile &amp; &lt;co&gt;" in page
-    assert "<co>" not in page
-    assert page.count("bench run --seeds") == 2 * (2 * 4 * 3 * 2 + 2 * 2 * 2)
-
-
-def test_html_without_records_has_no_links() -> None:
-    parsed = _Page(render_all(tables(), "html"))
-    assert (parsed.open, parsed.links, parsed.names) == ([], [], [])
-
-
-def test_html_shows_best_second_sections_and_notes() -> None:
-    made = [
-        record(m, c, value=v)
-        for m, v in (("clip", 0.9), ("dra", 0.8), ("promptad", 0.7))
-        for c in ("tile", "weave")
-    ]
-    page = render_all(build_tables(made, second=True), "html")
-    assert page.count('class="best">0.900') == 3
-    assert page.count("<u>0.800</u>") == 3
-    assert re.search(r'<tr class="average"><th scope="row">Average', page)
-    assert "Encoders: pocket/clip" in page
-    both = build_layout("table1", [*made, record(dataset="mvtec", category="wood")])
-    page = render_all(both, "html")
-    assert '<th class="section" colspan="11" scope="rowgroup">Mvtec</th>' in page
-    assert 'class="none">missing' in page

@@ -1,0 +1,446 @@
+"""A trial's record, typed: the only code that knows the keys of a record's JSON.
+
+:mod:`bench.trial` writes a record as a JSON document and the store keeps it; whoever reads records (tables, page,
+figures, pins, estimates) reads them through :class:`Record`. Records of earlier versions lack some of the fields
+and are read all the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from bench.errors import BenchError
+from bench.metrics.blocks import DEFAULT, readable, version
+from bench.tools.text import as_numbers, as_whole
+
+RecordStatus = Literal["ok", "failed", "skipped", "missing"]
+_STATUSES = ("ok", "failed", "skipped", "missing")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedMethod:
+    """The method of a trial.
+
+    Attributes:
+        name: without options.
+        label: the spec: name and non-default options.
+        title: as printed.
+        version: of the method's code; None if it was not recorded.
+        config: all options.
+        trained, zero_shot: of its traits; None if they were not recorded.
+        adapted: how it differs from its source, in words; empty if it does not.
+    """
+
+    name: str
+    label: str
+    title: str
+    version: str | None
+    config: Mapping[str, Any]
+    trained: bool | None
+    zero_shot: bool | None
+    adapted: str
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """JSON of what sets it apart from other methods."""
+        return {"name": self.name, "label": self.label, "version": self.version, "config": self.config}
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedDataset:
+    """The dataset that a trial was tested on, or learned from.
+
+    Attributes:
+        name: without options.
+        label: the spec: name and non-default options; the name where the label was not recorded.
+        title: as printed.
+        version: of the dataset's code; None if it was not recorded.
+        config: all options.
+        fingerprint: SHA-256 of its content; None if it was not recorded.
+        note: a sentence for every table of its numbers; empty if there is none.
+    """
+
+    name: str
+    label: str
+    title: str
+    version: str | None
+    config: Mapping[str, Any]
+    fingerprint: str | None
+    note: str
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """JSON of what sets it apart from other datasets."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "config": self.config,
+            "fingerprint": self.fingerprint,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedProtocol:
+    """The protocol of a trial.
+
+    Attributes:
+        name: without options.
+        label: the spec: name and non-default options.
+        title: as printed, with the dataset that is learned from.
+        config: all options.
+        source: the dataset that is learned from, where it is not the target's.
+        manifest: hash of the split; None if it was not recorded.
+    """
+
+    name: str
+    label: str
+    title: str
+    config: Mapping[str, Any]
+    source: RecordedDataset | None
+    manifest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedEncoder:
+    """An encoder that a method used, and the SHA-256 of its weights."""
+
+    name: str
+    sha256: str | None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """JSON of what sets it apart from other encoders."""
+        return {"name": self.name, "sha256": self.sha256}
+
+
+@dataclass(frozen=True, slots=True)
+class MetricBlock:
+    """The metrics of a trial under one metric protocol.
+
+    Attributes:
+        version: of the metrics code.
+        eval_size: pixels of the grid on which pixel metrics were taken; None for the masks' own size.
+        values: metric -> fraction; None where it is undefined.
+        reasons: metric -> why it is undefined.
+        problems: found by the guards in the scores.
+        document: the block's JSON.
+    """
+
+    version: str
+    eval_size: int | tuple[int, ...] | None
+    values: Mapping[str, float | None]
+    reasons: Mapping[str, str]
+    problems: tuple[str, ...]
+    document: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """JSON of how the numbers were taken: everything but the numbers."""
+        return {k: v for k, v in self.document.items() if k not in ("values", "reasons", "problems")}
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where, when and with what a trial ran; what was not recorded is None or empty.
+
+    Attributes:
+        command: a command line that repeats the trial, for people.
+        device: the torch device, with the hardware's name.
+        finished: ISO 8601, UTC.
+        seconds: part of the trial -> its duration, with ``total``.
+        bench, revision: version of this package, and the commit.
+        python, platform: the interpreter's version and the system.
+        versions: package -> version.
+        encoder_passes: images put through a frozen encoder.
+        peak_memory_mib: peak of resident memory of the process.
+        traceback: of a trial that failed.
+    """
+
+    command: str
+    device: str
+    finished: str
+    seconds: Mapping[str, float]
+    bench: str | None
+    revision: str | None
+    python: str | None
+    platform: str | None
+    versions: Mapping[str, str]
+    encoder_passes: int | None
+    peak_memory_mib: int | None
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The files that a trial was run on, by their paths on the machine that ran it.
+
+    Attributes:
+        target, source: data roots of the dataset tested on and of the one learned from; None for a dataset that
+            needs no root.
+        weights: encoder -> weights file; None for an encoder that needs none.
+        prompts: the prompt file that replaced the datasets' own prompts; None if there was none.
+        options: all options of the method, as JSON.
+    """
+
+    target: Path | None = None
+    source: Path | None = None
+    weights: Mapping[str, Path | None] = field(default_factory=dict)
+    prompts: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One trial: what was run, what came out, and how.
+
+    Attributes:
+        document: the record's JSON, as it was written.
+        key: the trial's key; empty in a document without one.
+        status: ``ok``, ``failed``, ``skipped`` (not applicable), or ``missing``: planned, and not run yet.
+        reason: why it is not ``ok``; empty if it is.
+        category: of the target.
+        shots: labelled anomalies per seen category; None for a method that learns from none.
+        seed: None for a method that draws nothing.
+        prompts: hash of the prompts; None for a method that reads none.
+        encoders: role (``encoder``, ``backbone``) -> the encoder.
+        blocks: metric protocol -> metrics. Numbers that another version of the metrics code took are None here,
+            with a reason that says so; see :mod:`bench.metrics.blocks`.
+    """
+
+    document: Mapping[str, Any] = field(repr=False)
+    key: str
+    status: RecordStatus
+    reason: str
+    method: RecordedMethod
+    dataset: RecordedDataset
+    protocol: RecordedProtocol
+    category: str
+    shots: int | None
+    seed: int | None
+    prompts: str | None
+    encoders: Mapping[str, RecordedEncoder]
+    blocks: Mapping[str, MetricBlock] = field(repr=False)
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Record:
+        """The record of a JSON document.
+
+        Raises:
+            BenchError: the document is not one of a trial.
+        """
+        try:
+            return _record(document)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            key = str(document.get("key") or "") if isinstance(document, Mapping) else ""
+            raise BenchError(
+                f"record {key[:12] or 'without a key'} is not a trial record: {error!r}; "
+                "delete it and run the study again"
+            ) from None
+
+    def value(self, metric: str, metric_protocol: str = DEFAULT) -> float | None:
+        """A metric's value, a fraction; None if it was not measured or is undefined."""
+        block = self.blocks.get(metric_protocol)
+        return None if block is None else block.values.get(metric)
+
+    @functools.cached_property
+    def stored_blocks(self) -> Mapping[str, MetricBlock]:
+        """The metrics as they were written, whatever version of the metrics code took them."""
+        return _blocks(self.document.get("metrics") or {})
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """Everything that the record says of what was run, as JSON; for showing how two records differ."""
+        trial: Mapping[str, Any] = self.document["trial"]
+        return trial
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Remarks of the method and the split on the trial."""
+        return tuple(map(str, self.document.get("notes") or ()))
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Part of the trial -> its duration, with ``total``; empty if it did not come that far."""
+        return self.provenance.seconds
+
+    @functools.cached_property
+    def provenance(self) -> Provenance:
+        """Where, when and with what the trial ran."""
+        return _provenance(self.document.get("provenance") or {})
+
+    @functools.cached_property
+    def inputs(self) -> Inputs:
+        """The files that the trial was run on; empty for one that was not run."""
+        provenance = self.document.get("provenance") or {}
+        if isinstance(provenance.get("inputs"), Mapping):
+            return _inputs(provenance["inputs"])
+        return _inputs_of_command(self.provenance.command)
+
+
+AnyRecord: TypeAlias = "Record | Mapping[str, Any]"
+
+
+def as_records(records: Iterable[AnyRecord]) -> Iterator[Record]:
+    """Records, also of those that come as JSON documents.
+
+    Raises:
+        BenchError: see :meth:`Record.of`.
+    """
+    for record in records:
+        yield record if isinstance(record, Record) else Record.of(record)
+
+
+# ------------------------------------------------------------ from JSON
+
+
+def _record(document: Mapping[str, Any]) -> Record:
+    trial = document["trial"]
+    status = document["status"]
+    if status not in _STATUSES:
+        raise KeyError(f"status {status}")
+    if not isinstance(document.get("provenance") or {}, Mapping):
+        raise TypeError("its provenance is no mapping")
+    return Record(
+        document=document,
+        key=str(document.get("key") or ""),
+        status=status,
+        reason=str(document.get("reason") or ""),
+        method=_method(trial["method"]),
+        dataset=_dataset(trial["dataset"]),
+        protocol=_protocol(trial["protocol"]),
+        category=str(trial["category"]),
+        shots=as_whole(trial["shots"]),
+        seed=as_whole(trial["seed"]),
+        prompts=_text(trial.get("prompts")),
+        encoders=_encoders(trial.get("encoders") or {}),
+        blocks=_blocks(readable(document.get("metrics") or {})),
+    )
+
+
+def _method(method: Mapping[str, Any]) -> RecordedMethod:
+    label = str(method["label"])
+    return RecordedMethod(
+        name=str(method.get("name") or label.partition("[")[0]),
+        label=label,
+        title=str(method.get("title") or label),
+        version=_text(method.get("version")),
+        config=method.get("config") or {},
+        trained=method.get("trained"),
+        zero_shot=method.get("zero_shot"),
+        adapted=str(method.get("adapted") or ""),
+    )
+
+
+def _dataset(dataset: Mapping[str, Any]) -> RecordedDataset:
+    # The dataset learned from is recorded without a label.
+    label = str(dataset["label"] if "label" in dataset else dataset["name"])
+    return RecordedDataset(
+        name=str(dataset.get("name") or label.partition("[")[0]),
+        label=label,
+        title=str(dataset.get("title") or label),
+        version=_text(dataset.get("version")),
+        config=dataset.get("config") or {},
+        fingerprint=_text(dataset.get("fingerprint")),
+        note=str(dataset.get("note") or ""),
+    )
+
+
+def _protocol(protocol: Mapping[str, Any]) -> RecordedProtocol:
+    label = str(protocol["label"])
+    title = str(protocol.get("title") or label)
+    source = _dataset(protocol["source"]) if protocol.get("source") else None
+    return RecordedProtocol(
+        name=str(protocol.get("name") or label.partition("[")[0]),
+        label=label,
+        title=title if source is None else f"{title} from {source.title}",
+        config=protocol.get("config") or {},
+        source=source,
+        manifest=_text(protocol.get("manifest")),
+    )
+
+
+def _encoders(encoders: Mapping[str, Any]) -> dict[str, RecordedEncoder]:
+    found = {}
+    for role, encoder in encoders.items():
+        if encoder:
+            found[str(role)] = RecordedEncoder(str(encoder.get("name")), _text(encoder.get("sha256")))
+    return found
+
+
+def _blocks(metrics: Mapping[str, Any]) -> dict[str, MetricBlock]:
+    blocks = {}
+    for name, block in metrics.items():
+        size = block.get("eval_size")
+        blocks[name] = MetricBlock(
+            version=version(block),
+            eval_size=tuple(size) if isinstance(size, list) else size,
+            values=as_numbers(block["values"]),
+            reasons=block.get("reasons") or {},
+            problems=tuple(block.get("problems") or ()),
+            document=block,
+        )
+    return blocks
+
+
+def _provenance(content: Mapping[str, Any]) -> Provenance:
+    seconds, versions = content.get("seconds") or {}, content.get("versions") or {}
+    passes, memory = content.get("encoder_passes"), content.get("peak_memory_mib")
+    return Provenance(
+        command=str(content.get("command") or ""),
+        device=str(content.get("device") or ""),
+        finished=str(content.get("finished") or ""),
+        seconds={str(k): float(v) for k, v in seconds.items() if v is not None},
+        bench=_text(content.get("bench")),
+        revision=_text(content.get("revision")),
+        python=_text(content.get("python")),
+        platform=_text(content.get("platform")),
+        versions={str(k): str(v) for k, v in versions.items()},
+        encoder_passes=None if passes is None else int(passes),
+        peak_memory_mib=None if memory is None else int(memory),
+        traceback=str(content.get("traceback") or ""),
+    )
+
+
+def _inputs(content: Mapping[str, Any]) -> Inputs:
+    roots, weights = content.get("roots") or {}, content.get("weights") or {}
+    return Inputs(
+        target=_path(roots.get("target")),
+        source=_path(roots.get("source")),
+        weights={str(name): _path(file) for name, file in weights.items()},
+        prompts=_path(content.get("prompts")),
+        options=content.get("options") or {},
+    )
+
+
+def _inputs_of_command(command: str) -> Inputs:
+    """The inputs of a record that has none as data, as records had none before ``provenance.inputs``.
+
+    There the command that repeats the trial is the only place that names its files.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return Inputs()
+    given = dict[str, Path]()
+    weights = dict[str, Path | None]()
+    for option, value in itertools.pairwise(words):
+        if option == "--weights":
+            encoder, _, file = value.rpartition("=")
+            weights[encoder] = Path(file)
+        elif option.startswith("--"):
+            given[option] = Path(value)
+    return Inputs(given.get("--data-root"), given.get("--train-root"), weights, given.get("--prompts"))
+
+
+def _path(text: object) -> Path | None:
+    return None if text is None else Path(str(text)).expanduser()
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
