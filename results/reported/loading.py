@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError, shorten, unknown
-from bench.report.tables.model import METRICS
+from bench.metrics.registry import METRICS
 
 AVERAGE = "average"  # the category of a number that stands for a whole dataset
 PROTOCOLS = ("loo", "transfer", "training_free", "transductive", "unstated")
