@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from bench.errors import BenchError, unknown
-from bench.metrics.blocks import AUPIMO, DEFAULT
+from bench.metrics import registry
+from bench.metrics.blocks import DEFAULT
 from bench.store.store import DEFAULT_ROOT
 
-METRICS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
+METRICS = registry.MEASURED
 
 
 def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -75,6 +76,6 @@ def read_roots(given: tuple[str, ...], datasets: tuple[Any, ...]) -> dict[str, P
 def read_metrics(text: str | None) -> tuple[str, ...]:
     chosen = tuple(part.strip() for part in (text or "image_auroc,pixel_auroc").split(",") if part.strip())
     for name in chosen:
-        if name not in (*METRICS, AUPIMO):
-            raise unknown("metric", name, (*METRICS, AUPIMO))
+        if name not in registry.METRICS:
+            raise unknown("metric", name, registry.METRICS)
     return chosen

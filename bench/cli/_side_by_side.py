@@ -1,4 +1,4 @@
-"""What ``evaluate`` and ``explain-gap`` share: options, and metrics under several protocols side by side."""
+"""Options of ``evaluate`` and ``explain-gap``, and tables of metrics under several protocols side by side."""
 
 from __future__ import annotations
 
@@ -10,32 +10,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.errors import BenchError
+from bench.metrics.registry import METRICS
 
 if TYPE_CHECKING:
     from bench.metrics import Evaluation
-    from bench.metrics.map_files import Images
+    from bench.metrics.files import Images
     from bench.metrics.protocols import MetricProtocol
 
 _FILE = click.Path(path_type=Path)
-HEADS = {
-    "image_auroc": "image AUROC",
-    "image_ap": "image AP",
-    "image_f1max": "image F1",
-    "pixel_auroc": "pixel AUROC",
-    "pixel_ap": "pixel AP",
-    "pixel_f1max": "pixel F1",
-    "aupro": "AUPRO",
-    "aupimo": "AUPIMO",
-}
+HEADS = {metric.name: metric.short for metric in METRICS.values()}
 
 
 def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that name files, and those of the output."""
     for decorate in reversed(
         [
             click.option("--maps", type=_FILE, help="Folder of maps, or one .npz, .safetensors or .npy file."),
             click.option("--masks", type=_FILE, help="Folder of masks (a dataset's will do), or one such file."),
             click.option("--scores", type=_FILE, help="CSV: name,score[,label].  [default: each map's maximum]"),
-            click.option("--eval-size", help="Side of the evaluation grid, or own.  [default: the protocol's]"),
+            click.option("--eval-size", help="Side of the evaluation grid, or own.  [default: the masks' own]"),
             click.option("--aupimo", is_flag=True, help="Add AUPIMO, by anomalib (slow)."),
             click.option("--json", "as_json", is_flag=True, help="Everything, as JSON."),
         ]
@@ -45,38 +38,51 @@ def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def read_protocols(text: str, eval_size: str | None) -> list[MetricProtocol]:
-    from bench.metrics.protocols import resolve
+    """The metric protocols of an option, for somebody's own arrays, each once.
+
+    Raises:
+        BenchError: no such protocol, or none at all.
+    """
+    from bench.metrics.protocols import resolve_own
     from bench.tools.spec import split_specs
 
-    chosen = [resolve(str(spec), eval_size) for spec in split_specs(text)]
+    chosen = [resolve_own(str(spec), eval_size) for spec in split_specs(text)]
     if not chosen:
         raise BenchError("--protocol names no metric protocol")
     return list({protocol.name: protocol for protocol in chosen}.values())
 
 
-def read_files(maps: Path, masks: Path, scores: Path | None) -> Images:
-    """The images of ``--maps`` and ``--masks``, with image scores; says how they were matched."""
+def read_files(maps: Path | None, masks: Path | None, scores: Path | None) -> Images:
+    """The images of ``--maps``, ``--masks`` and ``--scores``, with image scores; prints how they were matched."""
     from dataclasses import replace
 
     from bench.metrics.evaluation import maxima
-    from bench.metrics.map_files import load_images
+    from bench.metrics.files import load_images
 
     images = load_images(maps, masks, scores)
     notes = images.notes
-    if images.image_scores is None:
-        images = replace(images, image_scores=maxima(images.maps))
+    if images.image_scores is None and images.maps is not None:
+        with plain_errors(images.names):
+            images = replace(images, image_scores=maxima(images.maps))
         notes = (*notes, "image scores: the maximum of each map")
     for note in notes:
         click.echo(f"note: {note}", err=True)
     return replace(images, notes=notes)
 
 
-def evaluate_files(
-    images: Images, protocols: Sequence[MetricProtocol], aupimo: bool, device: str | None = None
-) -> dict[str, Evaluation]:
-    """The metrics of images under each protocol, by its name."""
+def evaluate_files(images: Images, protocols: Sequence[MetricProtocol], aupimo: bool) -> dict[str, Evaluation]:
+    """The metrics of one category's images under each protocol, by its name.
+
+    Raises:
+        BenchError: arrays that do not fit, or images of several categories.
+    """
     from bench.metrics.evaluation import measure
 
+    categories = sorted(set(images.categories))
+    if len(categories) > 1:
+        raise BenchError(
+            f"these are images of {len(categories)} categories; give the folders of one: {categories[0]}"
+        )
     found = {}
     with plain_errors(images.names):
         for protocol in protocols:
@@ -86,14 +92,14 @@ def evaluate_files(
                 image_scores=images.image_scores,
                 maps=images.maps,
                 masks=images.masks,
-                device=device,
+                no_masks=images.no_masks,
                 aupimo=aupimo,
             )
     return found
 
 
 class plain_errors:  # noqa: N801 - a context manager
-    """Turns the ValueErrors of the metrics, which count images, into errors that name them."""
+    """Context manager that adds an image's name to the ValueErrors of the metrics, which count images."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
@@ -124,7 +130,7 @@ def _cell(value: float | None) -> str:
 
 
 def spread(rows: Mapping[str, Mapping[str, float | None]]) -> dict[str, float | None]:
-    """By how much the protocols differ on each metric: the largest value less the smallest."""
+    """The largest difference of each metric between the protocols."""
     result: dict[str, float | None] = {}
     for name in HEADS:
         values = [value for row in rows.values() if (value := row.get(name)) is not None]
@@ -133,9 +139,23 @@ def spread(rows: Mapping[str, Mapping[str, float | None]]) -> dict[str, float | 
     return result
 
 
+def mean(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """The mean of each metric; None where a row lacks it, since a mean over the rest would be another one."""
+    result: dict[str, float | None] = {}
+    for name in HEADS:
+        values = [value for row in rows if (value := row.get(name)) is not None]
+        if any(name in row for row in rows):
+            result[name] = sum(values) / len(values) if len(values) == len(rows) else None
+    return result
+
+
 def print_reasons(found: Mapping[str, Evaluation]) -> None:
-    """Say on standard error why metrics are missing and what is wrong with the scores, each once."""
-    from bench.metrics.named import NOT_THERE
+    """Print on standard error why metrics are missing and what is wrong with the scores, each once.
+
+    Args:
+        found: evaluations by protocol, or by category.
+    """
+    from bench.metrics.measurement import NOT_DEFINED
 
     said: dict[str, list[str]] = {}
     for name, evaluation in found.items():
@@ -143,7 +163,7 @@ def print_reasons(found: Mapping[str, Evaluation]) -> None:
             said.setdefault(f"problem: {problem}", []).append(name)
         for metric, reason in evaluation.reasons.items():
             # That a protocol lacks a metric is told where it is described.
-            if reason not in evaluation.problems and reason != NOT_THERE.format(name):
+            if reason not in evaluation.problems and not reason.endswith(NOT_DEFINED.format("")):
                 said.setdefault(f"no {HEADS[metric]}: {reason}", []).append(name)
     for text, names in said.items():
         click.echo(f"{text} ({', '.join(names)})", err=True)

@@ -121,6 +121,7 @@ def _check(
         if pins.is_file():
             expected, now = read(pins), measured(study, records)
             results += pinned.compare(expected, now, metrics, exact=exact)
+            notes += pinned.never_pinned(expected, now)
             differ = changes(flat(expected.environment), flat(now.environment))
             if differ and any(result.fails for result in results):
                 notes.append(f"measured elsewhere than the pins: {'; '.join(differ)}")

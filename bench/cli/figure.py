@@ -11,6 +11,7 @@ import click
 from bench.cli._options import METRICS, read_metrics, read_roots, store_option
 from bench.cli.table import chosen_study, load_tables
 from bench.errors import BenchError
+from bench.metrics import registry
 from bench.store.store import Store
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def maps(images: str | None, count: int, seed: int | None, **options: Any) -> No
 @command.command("curves")
 @_shared
 @_categories
-@_metric_option(("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro"))
+@_metric_option(tuple(metric.name for metric in registry.METRICS.values() if metric.curve))
 @_data_root
 def curves(metric: str, **options: Any) -> None:
     """ROC, precision-recall or PRO curves, a panel per category: those under which the metric is the area."""

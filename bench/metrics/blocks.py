@@ -1,14 +1,17 @@
 """The metrics of a trial as its record keeps them: one block for each metric protocol.
 
 A block names the version of the metrics code that made it. Numbers of two versions are never shown side by side:
-to whoever reads records, those of another version are not there, until ``bench rescore`` has measured the stored
-scores again. The trial itself is as good as ever, so that no version enters its key.
+readers of records do not see those of another version until ``bench rescore`` has measured the stored scores
+again. The trial itself is as good as ever, so that no version enters its key. A metric that was added to the
+registry later invalidates nothing: the block lacks it, and ``bench rescore`` adds it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from bench.metrics.registry import METRICS
 
 if TYPE_CHECKING:
     from bench.metrics import Evaluation
@@ -50,19 +53,36 @@ def version(found: Mapping[str, Any]) -> str:
     return str(found.get("version", "1"))  # the first version did not write it down
 
 
-def is_current(found: Mapping[str, Any] | None, *, aupimo: bool = False) -> bool:
-    """Whether a block is there and nothing in it needs measuring again, or AUPIMO for the first time."""
-    if found is None or version(found) != METRICS_VERSION:
+def is_current(found: Mapping[str, Any] | None) -> bool:
+    """Whether a block is there, and from this version of the metrics code."""
+    return found is not None and version(found) == METRICS_VERSION
+
+
+def is_complete(protocol: str, found: Mapping[str, Any] | None, *, aupimo: bool = False) -> bool:
+    """Whether there is nothing to measure: a current block with every metric that its protocol has.
+
+    Args:
+        protocol: the block's name, with options if any.
+        found: the block.
+        aupimo: whether AUPIMO must be among the metrics.
+    """
+    if found is None or not is_current(found):
         return False
-    return not aupimo or AUPIMO in found["values"]
+    return not [name for name in _lacking(protocol, found) if aupimo or not METRICS[name].on_request]
+
+
+def _lacking(protocol: str, found: Mapping[str, Any]) -> list[str]:
+    """The metrics of a protocol that a block lacks, since they were added later or not asked for."""
+    values = found.get("values", {})
+    return [name for name, metric in METRICS.items() if name not in values and metric.is_defined_in(protocol)]
 
 
 def readable(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """A record's blocks, with a reason in place of numbers that another version of the metrics code made."""
-    return {name: _readable(found) for name, found in metrics.items()}
+    return {name: _readable(name, found) for name, found in metrics.items()}
 
 
-def _readable(found: Mapping[str, Any]) -> Mapping[str, Any]:
+def _readable(protocol: str, found: Mapping[str, Any]) -> Mapping[str, Any]:
     values, reasons = found.get("values", {}), found.get("reasons", {})
     if not is_current(found):
         reason = (
@@ -70,6 +90,11 @@ def _readable(found: Mapping[str, Any]) -> Mapping[str, Any]:
             "bench rescore measures the stored scores again"
         )
         return {**found, "values": dict.fromkeys(values), "reasons": dict.fromkeys(values, reason), "problems": []}
-    if AUPIMO in values:
-        return found
-    return {**found, "reasons": {**reasons, AUPIMO: "not measured; bench rescore --aupimo adds it"}}
+    added = dict(reasons)
+    for name in METRICS:
+        if name not in values and not METRICS[name].is_defined_in(protocol):
+            added.setdefault(name, f"{protocol} does not have it")
+    for name in _lacking(protocol, found):
+        option = f" --{name}" if METRICS[name].on_request else ""
+        added.setdefault(name, f"not measured; bench rescore{option} adds it")
+    return {**found, "reasons": added}

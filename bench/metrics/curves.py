@@ -16,11 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 from bench.metrics.exact import as_labels, as_scores
 from bench.metrics.packing import LOW_WORD, unpack
 from bench.metrics.pixels import gather
+from bench.metrics.registry import METRICS
 
 Floats = NDArray[np.float64]
 
 # metric -> the curve that it is the area under
-CURVES = {"image_auroc": "ROC", "image_ap": "PR", "pixel_auroc": "ROC", "pixel_ap": "PR", "aupro": "PRO"}
+CURVES = {metric.name: metric.curve for metric in METRICS.values() if metric.curve}
 
 
 class Curve(NamedTuple):

@@ -11,21 +11,29 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bench.metrics import Evaluation, guards
-from bench.metrics.exact import PIXEL_METRICS
-from bench.metrics.measurement import IMAGE_METRICS, image_metrics, refused
-from bench.metrics.named import NO_MASKS, evaluate_named
-from bench.metrics.protocols import MetricProtocol, resolve
+from bench.metrics.exact import as_labels
+from bench.metrics.measurement import (
+    NO_MASKS,
+    Maps,
+    Masks,
+    complete_masks,
+    evaluate_under,
+    image_metrics,
+    refused,
+)
+from bench.metrics.pixels import as_map, as_mask
+from bench.metrics.protocols import MetricProtocol, resolve_own
+from bench.metrics.registry import IMAGE_METRICS, PIXEL_METRICS
 
 
 def evaluate(
-    maps: NDArray[Any] | Sequence[ArrayLike],
-    masks: NDArray[Any] | Sequence[ArrayLike],
+    maps: Maps,
+    masks: Masks,
     *,
     image_scores: ArrayLike | None = None,
     labels: ArrayLike | None = None,
     protocol: str = "exact",
     eval_size: int | str | None = None,
-    device: str | None = None,
     aupimo: bool = False,
 ) -> dict[str, float]:
     """Image and pixel metrics of one category's test images.
@@ -34,33 +42,41 @@ def evaluate(
     >>> bench.evaluate([[[0.1, 0.2]], [[0.9, 0.3]]], [[[0, 0]], [[1, 0]]])["image_auroc"]
     1.0
 
+    Arrays may be NumPy's, nested lists or torch tensors of any type and device, and may have axes of length one
+    besides: ``(N, 1, h, w)``. Scores are compared in their own precision.
+
     Args:
         maps: ``(N, h, w)`` or N arrays ``(h, w)``, at any resolution; higher is more anomalous.
-        masks: ``(N, H, W)`` or N arrays ``(H, W)``, anomalous where above 0, empty for normal images. Sizes
-            may differ between images, and from the maps.
+        masks: ``(N, H, W)`` or N arrays ``(H, W)``, anomalous where above 0, empty or None for normal images.
+            Sizes may differ between images, and from the maps.
         image_scores: ``(N,)``; by default the maximum of each map as it is given.
-        labels: ``(N,)`` 0 (normal) or 1 (anomalous); by default whether the mask has an anomalous pixel.
+        labels: ``(N,)`` 0 (normal) or 1 (anomalous); by default whether the mask has an anomalous pixel. An
+            anomalous image whose mask is None leaves the pixel metrics undefined.
         protocol: ``exact``, ``grid200``, ``ader50``, ``openiad``, ``devnet-perimage`` or ``winclip-cy``, and
             options: ``grid200[sigma=4]`` (see ``bench.metrics.protocols``).
-        eval_size: side of the evaluation grid, or ``own`` for each mask's own size; by default the
-            protocol's.
-        device: torch device on which ``exact`` sorts the pixels (``cuda``); by default NumPy does it.
+        eval_size: side of the evaluation grid, or ``own`` for each mask's own size. By default ``exact`` takes
+            each mask's own size, and the others the grid that is part of them. Maps of another size are
+            interpolated.
         aupimo: whether to add ``aupimo``, by anomalib (slow).
 
     Returns:
-        ``image_auroc``, ``image_ap``, ``image_f1max``, ``pixel_auroc``, ``pixel_ap``, ``pixel_f1max`` and
-        ``aupro``, fractions in [0, 1]. One that the data or the protocol do not define is left out, never
-        made up. What else is wrong with the scores (all equal, saturated, not finite) is a warning.
+        ``image_auroc``, ``image_ap``, ``image_f1max``, ``image_fpr95``, ``pixel_auroc``, ``pixel_ap``,
+        ``pixel_f1max`` and ``aupro`` (those of ``bench.metrics.registry``), fractions in [0, 1]. One that the data
+        or the protocol do not define is left out, never made up. What else is wrong with the scores (all equal,
+        saturated, not finite) is a warning.
 
     Raises:
         ValueError: shapes or numbers of images that do not fit, a normal image with anomalous pixels.
         bench.errors.BenchError: no such protocol or option.
     """
-    chosen = resolve(protocol, eval_size)
+    chosen = resolve_own(protocol, eval_size)
     if len(maps) != len(masks) or not len(maps):
         raise ValueError(f"{len(maps)} maps and {len(masks)} masks: there must be as many, and at least one")
     if labels is None:
-        labels = np.array([bool(np.any(np.asarray(mask) > 0)) for mask in masks])
+        shown = []
+        for index, mask in enumerate(masks):
+            shown.append(mask is not None and bool(as_mask(mask, index).any()))
+        labels = np.array(shown)
     if image_scores is None:
         image_scores = maxima(maps)
     found = measure(
@@ -69,7 +85,6 @@ def evaluate(
         image_scores=image_scores,
         maps=maps,
         masks=masks,
-        device=device,
         aupimo=aupimo,
     )
     for problem in found.problems:
@@ -82,31 +97,33 @@ def measure(
     *,
     labels: ArrayLike,
     image_scores: ArrayLike | None,
-    maps: NDArray[Any] | Sequence[ArrayLike] | None,
-    masks: NDArray[Any] | Sequence[ArrayLike] | None,
-    device: str | None = None,
+    maps: Maps | None,
+    masks: Masks | None,
+    no_masks: str = "",
     aupimo: bool = False,
-    without_masks: str = "",
 ) -> Evaluation:
-    """The metrics of one category under a protocol, with what is wrong; see ``evaluate_named``.
+    """The metrics of one category under a protocol, with what is wrong.
 
-    A metric that comes out as no finite number is None, and the reason says so. ``without_masks`` says why
-    ``masks`` is None, in place of the general reason.
+    A metric that comes out as no finite number is None, and the reason says so. Arguments and errors are those of
+    :func:`bench.metrics.measurement.evaluate_under`; ``aupimo`` adds AUPIMO.
     """
-    found = evaluate_named(
-        protocol, labels=labels, image_scores=image_scores, maps=maps, masks=masks, device=device
+    found = evaluate_under(
+        protocol,
+        labels=labels,
+        image_scores=image_scores,
+        maps=maps,
+        masks=masks,
+        no_masks=no_masks or NO_MASKS,
     )
-    if without_masks:
-        reasons = {name: without_masks if why == NO_MASKS else why for name, why in found.reasons.items()}
-        found = replace(found, reasons=reasons)
     if aupimo:
         value, reason = None, found.reasons.get("pixel_auroc")
         if maps is not None and masks is not None and reason is None:
             from bench.metrics.pimo import aupimo as measure_aupimo
 
-            value, reason = measure_aupimo(maps, masks, protocol)
-        reasons = found.reasons if reason is None else {**found.reasons, "aupimo": reason}
-        found = replace(found, metrics={**found.metrics, "aupimo": value}, reasons=reasons)
+            whole, _ = complete_masks(masks, as_labels(labels), maps)
+            assert whole is not None  # else there would be a reason
+            value, reason = measure_aupimo(maps, whole, protocol)
+        found.put(["aupimo"], {"aupimo": value}, reason)
     return _finite(found)
 
 
@@ -123,7 +140,8 @@ def measure_streaming(
     labels: ArrayLike,
     image_scores: ArrayLike,
     maps: Sequence[ArrayLike],
-    masks: Sequence[ArrayLike],
+    masks: Sequence[ArrayLike] | None,
+    no_masks: str = NO_MASKS,
 ) -> tuple[Evaluation, dict[str, float]]:
     """The ``exact`` metrics in bounded memory, and by how much each pixel metric may be off.
 
@@ -134,23 +152,25 @@ def measure_streaming(
 
     if protocol.thresholds != "all":
         raise ValueError(f"streaming approximates the exact protocol, not {protocol.name}")
-    problems: list[str] = []
-    image, image_reason = image_metrics(np.asarray(labels, dtype=np.bool_), image_scores, problems)
+    found = Evaluation({})
+    found.put(IMAGE_METRICS, *image_metrics(as_labels(labels), image_scores, found.problems))
+    if masks is None:
+        found.put(PIXEL_METRICS, {}, no_masks)
+        return found, {}
     streamed = PixelAccumulator(protocol.eval_size)
     streamed.add(maps, masks)
     result = streamed.metrics(protocol.fpr_limit)
-    reason = refused(None, streamed.extent, result.counts.positives, result.counts.negatives, problems)
-    if reason is None and streamed.extent.flat < streamed.extent.maps:
-        problems.extend(filter(None, [guards.saturated_pixels(result.counts, protocol.fpr_limit)]))
-    metrics: dict[str, float | None] = dict.fromkeys(IMAGE_METRICS + PIXEL_METRICS)
-    metrics |= image
-    reasons = {} if image_reason is None else dict.fromkeys(IMAGE_METRICS, image_reason)
+    reason = refused(None, streamed.extent, result.counts.positives, result.counts.negatives, found.problems)
     if reason is not None:
-        return Evaluation(metrics, {**reasons, **dict.fromkeys(PIXEL_METRICS, reason)}, problems), {}
+        found.put(PIXEL_METRICS, {}, reason)
+        return found, {}
+    if streamed.extent.flat < streamed.extent.maps:
+        found.problems.extend(filter(None, [guards.saturated_pixels(result.counts, protocol.fpr_limit)]))
+    found.put(PIXEL_METRICS, result.values, "not measured by streaming")
     bounds = {name: bound for name, bound in result.bounds.items() if bound is not None}
-    return _finite(Evaluation({**metrics, **result.values}, reasons, problems)), bounds
+    return _finite(found), bounds
 
 
 def maxima(maps: NDArray[Any] | Sequence[ArrayLike]) -> NDArray[np.float64]:
     """``(N,)`` image scores for a method that gives none: the maximum of each map as it is given."""
-    return np.array([np.max(np.asarray(each)) for each in maps], dtype=np.float64)
+    return np.array([as_map(each, index).max() for index, each in enumerate(maps)], dtype=np.float64)

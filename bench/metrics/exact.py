@@ -33,18 +33,10 @@ from bench.metrics.guards import Counts
 from bench.metrics.packing import LOW_WORD, pack, unpack
 from bench.metrics.parallel import each
 from bench.metrics.pixels import Pixels, gather
-from bench.metrics.ranks import (
-    Groups,
-    Negatives,
-    SortedParts,
-    Sums,
-    group_starts,
-    overlap_area,
-    sums,
-    threshold_metrics,
-)
+from bench.metrics.ranks import Groups, Ranking, SortedParts, Sums, group_starts, overlap_area, sums
+from bench.metrics.registry import IMAGE_METRICS, METRICS, PIXEL_METRICS
+from bench.tools.arrays import to_array
 
-PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
 # Positives handled at a time: large enough to hide Python's cost, small enough that temporaries stay small.
 _CHUNK = 1 << 16
 
@@ -55,7 +47,7 @@ def as_labels(labels: ArrayLike) -> NDArray[np.bool_]:
     Raises:
         ValueError: not one-dimensional, empty, or a value other than 0 and 1.
     """
-    array = np.asarray(labels)
+    array = to_array(labels)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"labels must be one-dimensional and not empty, not of shape {array.shape}")
     result: NDArray[np.bool_] = array == 1
@@ -68,24 +60,30 @@ def as_scores(scores: ArrayLike, count: int) -> NDArray[np.float64]:
     """Return ``(count,)`` float64 scores.
 
     Raises:
-        ValueError: another shape.
+        ValueError: another shape, or no real numbers.
     """
-    array = np.asarray(scores, dtype=np.float64)
+    array = to_array(scores)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"scores must be real numbers, not {array.dtype}")
+    array = array.astype(np.float64)
+    if array.shape == (count, 1):
+        array = array[:, 0]
     if array.shape != (count,):
         raise ValueError(f"expected {count} scores, one for each label, not an array of shape {array.shape}")
     return array
 
 
 def binary_metrics(scores: ArrayLike, labels: ArrayLike) -> dict[str, float | None]:
-    """Exact AUROC, AP and F1-max of scores against binary labels.
+    """Exact metrics of scores against binary labels: the registry's image metrics.
 
     Args:
         scores: ``(N,)`` finite scores of any real type (compared in float64); higher is more anomalous.
         labels: ``(N,)`` 0 (normal) or 1 (anomalous), or bool.
 
     Returns:
-        ``auroc``, ``ap`` (step-wise, as scikit-learn's ``average_precision_score``) and ``f1max`` (over all
-        distinct thresholds), fractions in [0, 1]; all None where one class is missing.
+        ``auroc``, ``ap`` (step-wise, as scikit-learn's ``average_precision_score``), ``f1max`` (over all distinct
+        thresholds) and ``fpr95`` (smallest false positive rate with at least 95 % recall), fractions in [0, 1];
+        all None where one class is missing.
 
     Raises:
         ValueError: other shapes, a label that is not 0 or 1, a score that is not finite.
@@ -96,7 +94,7 @@ def binary_metrics(scores: ArrayLike, labels: ArrayLike) -> dict[str, float | No
         raise ValueError("scores must be finite")
     positive, negative = np.sort(values[anomalous]), np.sort(values[~anomalous])
     if not (len(positive) and len(negative)):
-        return {"auroc": None, "ap": None, "f1max": None}
+        return {name.removeprefix("image_"): None for name in IMAGE_METRICS}
     starts = group_starts(positive)
     distinct = positive[starts]
     groups = Groups(
@@ -105,9 +103,20 @@ def binary_metrics(scores: ArrayLike, labels: ArrayLike) -> dict[str, float | No
         below=np.searchsorted(negative, distinct, side="left"),
         upto=np.searchsorted(negative, distinct, side="right"),
     )
-    found = sums(groups, len(positive), len(negative))
-    auroc, ap, f1max = threshold_metrics([found], len(positive), len(negative))
-    return {"auroc": auroc, "ap": ap, "f1max": f1max}
+    ranking = Ranking(
+        positives=len(positive),
+        negatives=len(negative),
+        sums=sums(groups, len(positive), len(negative)),
+        score=positive.__getitem__,
+        below=lambda score: int(np.searchsorted(negative, score, side="left")),
+    )
+    return {name.removeprefix("image_"): _value(name, ranking) for name in IMAGE_METRICS}
+
+
+def _value(name: str, ranking: Ranking) -> float:
+    function = METRICS[name].function
+    assert function is not None
+    return function(ranking)
 
 
 def pixel_metrics(
@@ -116,7 +125,6 @@ def pixel_metrics(
     *,
     eval_size: int | tuple[int, int] | None,
     fpr_limit: float = 0.3,
-    device: str | None = None,
 ) -> dict[str, float | None]:
     """Exact AUROC, AP, F1-max and AUPRO of the pixels of one category, pooled over its images.
 
@@ -124,32 +132,28 @@ def pixel_metrics(
     the evaluation grid.
 
     Args:
-        maps: ``(N, h, w)`` or N arrays ``(h, w)``: finite scores at any resolution, compared in float32;
-            higher is more anomalous. Resized bilinearly (see ``resize``).
+        maps: ``(N, h, w)`` or N arrays ``(h, w)``: finite scores at any resolution, compared in their own
+            precision; higher is more anomalous. Resized bilinearly (see ``resize``).
         masks: ``(N, H, W)`` or N arrays ``(H, W)``, anomalous where above 0, empty for normal images. Resized
             to the nearest pixel.
         eval_size: evaluation grid: its side, ``(H, W)``, or None for each mask's own size. Sizes may differ
             between images, of maps and masks alike.
         fpr_limit: largest false positive rate of the AUPRO, in (0, 1].
-        device: as in ``rank``.
 
     Returns:
         ``pixel_auroc``, ``pixel_ap``, ``pixel_f1max`` and ``aupro``, fractions in [0, 1]; all None where
         there is no anomalous or no normal pixel. Regions are 8-connected.
 
     Raises:
-        ValueError: shapes that do not fit, no image, a score that is not finite in float32, a limit out of
-            range.
+        ValueError: shapes that do not fit, no image, a score that is not finite, a limit out of range.
     """
     pixels = gather(maps, masks, eval_size=eval_size)
     if not np.all(pixels.finite):
-        raise ValueError(f"map {int(np.argmin(pixels.finite))} holds scores that are not finite in float32")
-    return rank(pixels, fpr_limit=fpr_limit, device=device)[0]
+        raise ValueError(f"map {int(np.argmin(pixels.finite))} holds scores that are not finite")
+    return rank(pixels, fpr_limit=fpr_limit)[0]
 
 
-def rank(
-    pixels: Pixels, *, fpr_limit: float = 0.3, device: str | None = None
-) -> tuple[dict[str, float | None], Counts]:
+def rank(pixels: Pixels, *, fpr_limit: float = 0.3) -> tuple[dict[str, float | None], Counts]:
     """Rank gathered pixels, whose scores must be finite, and read the metrics off the ranks.
 
     May sort the arrays of ``pixels`` in place.
@@ -157,8 +161,6 @@ def rank(
     Args:
         pixels: see ``gather``.
         fpr_limit: largest false positive rate of the AUPRO, in (0, 1].
-        device: torch device to sort and search on (``cuda``); None does it with NumPy. The answer is the
-            same to the last bit.
 
     Returns:
         The metrics of ``pixel_metrics``, and how many pixels there are and tie at the largest score.
@@ -173,16 +175,10 @@ def rank(
         nothing: dict[str, float | None] = dict.fromkeys(PIXEL_METRICS)
         return nothing, Counts(positives, negatives)
 
-    ordered: Negatives
-    if device is None:
-        parts = [part for part in np.array_split(pixels.negative, pixels.threads) if len(part)]
-        together: list[NDArray[Any]] = [positive, *parts]
-        each(lambda array: array.sort(), together, pixels.threads)
-        ordered = SortedParts(parts)
-    else:
-        from bench.metrics.torch_rank import sort_on
-
-        positive, ordered = sort_on(device, positive, pixels.negative)
+    parts = [part for part in np.array_split(pixels.negative, pixels.threads) if len(part)]
+    together: list[NDArray[Any]] = [positive, *parts]
+    each(lambda array: array.sort(), together, pixels.threads)
+    ordered = SortedParts(parts)
     area_limit = fpr_limit * negatives
 
     def chunk(start: int) -> tuple[Sums, float]:
@@ -198,18 +194,18 @@ def rank(
         area = overlap_area(groups, weight, negatives, area_limit)
         return sums(groups, positives, negatives), area
 
-    stretches = each(chunk, range(0, positives, _CHUNK), pixels.threads if device is None else 1)
-    auroc, ap, f1max = threshold_metrics([found for found, _ in stretches], positives, negatives)
-    aupro = float(np.sum([area for _, area in stretches])) / area_limit
-    metrics: dict[str, float | None] = {
-        "pixel_auroc": auroc,
-        "pixel_ap": ap,
-        "pixel_f1max": f1max,
-        # The weights' sum may exceed 1 by their rounding.
-        "aupro": min(aupro, 1.0),
-    }
+    stretches = each(chunk, range(0, positives, _CHUNK), pixels.threads)
+    ranking = Ranking(
+        positives=positives,
+        negatives=negatives,
+        sums=Sums.total([found for found, _ in stretches]),
+        score=lambda place: unpack(positive[place : place + 1])[0],
+        below=lambda score: int(ordered.count(np.full(1, score, dtype=np.float32))[0][0]),
+        overlap=float(np.sum([area for _, area in stretches])) / area_limit,
+    )
+    metrics: dict[str, float | None] = {name: _value(name, ranking) for name in PIXEL_METRICS}
     top = max(unpack(positive[-1:])[0], ordered.largest)
     top_packed = pack(np.full(1, top), np.zeros(1, dtype=np.uint64))
     positives_at_top = positives - int(np.searchsorted(positive, top_packed[0]))
-    negatives_at_top = negatives - int(ordered.count(np.full(1, top))[0][0])
+    negatives_at_top = negatives - ranking.below(top)
     return metrics, Counts(positives, negatives, positives_at_top, negatives_at_top)

@@ -86,8 +86,9 @@ def prepare(
         return resize_mask(mask, as_size(protocol.eval_size or mask.shape), protocol.mask_resize)
 
     def map_at(index: int) -> NDArray[np.float32]:
-        scores = as_map(maps[index], index)
         with np.errstate(invalid="ignore", over="ignore"):
+            # Published code, which the named protocols follow, works in float32.
+            scores = as_map(maps[index], index).astype(np.float32, copy=False)
             scores = resize_bilinear(scores, protocol.eval_size or as_mask(masks[index], index).shape)
             if protocol.sigma:
                 from scipy.ndimage import gaussian_filter

@@ -1,9 +1,10 @@
-"""Named metric protocols: what the field's papers did with the same maps, each as a value.
+"""Named metric protocols: the ways in which the field's papers take metrics of the same maps, each as a value.
 
-``exact`` is the definition; the others are what published evaluation code computes, so that a number can be
+``exact`` is the definition; the others compute what published evaluation code computes, so that a number can be
 set beside the paper's own. They differ in the grid, in how masks are brought to it, in smoothing, in what the
 image score is, and most of all in which thresholds the overlap curve is drawn through and whether its axis is
-rescaled. The facts are those of the repositories named in ``sources``, at the paths given there.
+rescaled. Metrics that a protocol does not have are told by the registry (``Metric.protocols``). The facts are
+those of the repositories named in ``sources``, at the paths given there.
 """
 
 from __future__ import annotations
@@ -46,7 +47,6 @@ class MetricProtocol:
         rescale: whether the false positive rates kept are stretched to [0, 1], instead of dividing the area
             by the limit.
         fill_holes: whether the holes of a region count as found with it (but not towards its size).
-        undefined: metrics that the published code does not have.
         fpr_limit: largest false positive rate of the overlap curve.
     """
 
@@ -64,7 +64,6 @@ class MetricProtocol:
     steps: int = 0
     rescale: bool = False
     fill_holes: bool = False
-    undefined: tuple[str, ...] = ()
     fpr_limit: float = 0.3
 
     @property
@@ -124,7 +123,6 @@ _ALL = (
         sigma=4.0,
         thresholds="ranks",
         steps=100,
-        undefined=("image_f1max", "pixel_f1max"),
     ),
     MetricProtocol(
         name="devnet-perimage",
@@ -136,7 +134,6 @@ _ALL = (
         sigma=4.0,
         per_image=True,
         thresholds="none",
-        undefined=("image_f1max", "pixel_ap", "pixel_f1max", "aupro"),
     ),
     MetricProtocol(
         name="winclip-cy",
@@ -152,7 +149,6 @@ _ALL = (
         steps=200,
         rescale=True,
         fill_holes=True,
-        undefined=("image_ap", "pixel_ap"),
     ),
 )
 
@@ -212,6 +208,18 @@ def resolve(text: str, eval_size: int | str | None = None) -> MetricProtocol:
     if changed.thresholds == "all" and (changed.sigma or changed.mask_resize != "nearest"):
         raise BenchError(f"{text}: the exact protocol smooths nothing and takes masks as they are")
     return dataclasses.replace(changed, name=str(spec)) if changed != base else base
+
+
+def resolve_own(text: str, eval_size: int | str | None = None) -> MetricProtocol:
+    """Return a protocol for somebody's own arrays: ``exact`` takes each mask's own size unless a size is asked
+    for.
+
+    Protocols of published code keep the grid that is part of them. Arguments and errors as in :func:`resolve`.
+    """
+    protocol = resolve(text, eval_size)
+    if eval_size is None and protocol == PROTOCOLS["exact"] and not parse_spec(text).options:
+        return dataclasses.replace(protocol, eval_size=None)
+    return protocol
 
 
 _MASKS: dict[MaskRule, str] = {

@@ -1,13 +1,13 @@
-"""Where anomalous scores (positives) stand among normal ones (negatives), and what the metrics sum over it.
+"""Ranks of anomalous scores (positives) among normal ones (negatives), and the sums that metrics are made of.
 
-``exact`` says which metric follows from which sum. Counts are integers and sums are float64.
+``bench.metrics.definitions`` has the metric that follows from each sum. Counts are integers and sums are float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,19 +15,6 @@ from numpy.typing import NDArray
 # Positives looked up at a time: they then fall into a stretch of the negatives that fits the processor's
 # cache, which halves the time of the search.
 _LOOKUP = 1 << 12
-
-
-class Negatives(Protocol):
-    """The normal pixels, sorted wherever they are."""
-
-    @property
-    def largest(self) -> np.float32:
-        """The largest score."""
-        ...
-
-    def count(self, values: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return how many lie below, and how many at or below, each of the ascending ``values``."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -38,9 +25,11 @@ class SortedParts:
 
     @property
     def largest(self) -> np.float32:
+        """The largest score."""
         return np.float32(max(part[-1] for part in self.parts))
 
     def count(self, values: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return how many lie below, and how many at or below, each of the ascending ``values``."""
         below, upto = zip(*(_count(part, values) for part in self.parts), strict=True)
         return np.sum(below, axis=0), np.sum(upto, axis=0)
 
@@ -88,11 +77,54 @@ def group_starts(ordered: NDArray[Any]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Sums:
-    """What a stretch of positives adds to AUROC and AP, and the largest F1 at any of its scores."""
+    """Sums over a stretch of positives, or over all of them.
+
+    Attributes:
+        ranks: twice the number of pairs in the right order, ties counting once; for AUROC.
+        precision: precision at each positive, summed; for AP.
+        f1: largest F1 at any of the scores.
+    """
 
     ranks: int
     precision: float
     f1: float
+
+    @classmethod
+    def total(cls, parts: Sequence[Sums]) -> Sums:
+        """The sums over all stretches."""
+        # Python integers cannot overflow.
+        ranks = sum(part.ranks for part in parts)
+        precision = float(np.sum([part.precision for part in parts]))
+        return cls(ranks, precision, max(part.f1 for part in parts))
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Ranked scores of both classes, neither of them empty: the argument of a metric's function.
+
+    Attributes:
+        positives, negatives: numbers of anomalous and of normal scores.
+        sums: over all positives.
+        score: the anomalous score at a place, ascending from 0.
+        below: number of normal scores below a score.
+        overlap: area under the per-region overlap curve up to the limit, divided by it; NaN for image scores.
+    """
+
+    positives: int
+    negatives: int
+    sums: Sums
+    score: Callable[[int], Any]
+    below: Callable[[Any], int]
+    overlap: float = float("nan")
+
+    def false_positives(self, percent: int) -> int:
+        """Fewest normal scores at or above a threshold at or above which ``percent`` % of the positives lie.
+
+        Ties are exact: the threshold is an anomalous score, and all that equal it are found with it.
+        """
+        # In integers, since 0.95 times a number of positives may round to the wrong side of a whole number.
+        needed = -(-percent * self.positives // 100)
+        return self.negatives - self.below(self.score(self.positives - needed))
 
 
 def sums(groups: Groups, positives: int, negatives: int) -> Sums:
@@ -105,14 +137,6 @@ def sums(groups: Groups, positives: int, negatives: int) -> Sums:
         # 2PR / (P + R) = 2 TP / (TP + FP + positives)
         f1=float(np.max(2 * groups.above / (found + positives))),
     )
-
-
-def threshold_metrics(parts: Sequence[Sums], positives: int, negatives: int) -> tuple[float, float, float]:
-    """Return AUROC, AP and F1-max from the sums of all stretches."""
-    # Python integers: no overflow, and one rounding, in the division.
-    ranks = sum(part.ranks for part in parts)
-    precision = float(np.sum([part.precision for part in parts]))
-    return ranks / (2 * positives * negatives), precision / positives, max(part.f1 for part in parts)
 
 
 def overlap_area(groups: Groups, weight: NDArray[np.float64], negatives: int, limit: float) -> float:

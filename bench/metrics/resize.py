@@ -9,12 +9,13 @@ bilinear).
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Size: TypeAlias = tuple[int, int]
+Float = TypeVar("Float", np.float32, np.float64)
 
 
 def as_size(size: int | tuple[int, int]) -> Size:
@@ -30,23 +31,23 @@ def as_size(size: int | tuple[int, int]) -> Size:
 
 
 @lru_cache(maxsize=64)
-def _bilinear(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+def _bilinear(source: int, target: int, dtype: np.dtype[Any]) -> tuple[NDArray[np.intp], NDArray[Any]]:
     """Return, for each of ``target`` points, its left neighbour among ``source`` points and the right one's
     weight.
 
-    The positions are computed in float64: torch computes them in float32 for float32 maps, which is the same
-    interpolation with a rounding error in the weights that grows with ``source``.
+    The positions are computed in float64 and the weights are of the map's type: torch computes them in float32 for
+    float32 maps, which is the same interpolation with a rounding error in the weights that grows with ``source``.
     """
     position = np.maximum((np.arange(target) + 0.5) * (source / target) - 0.5, 0.0)
     left = np.minimum(np.floor(position).astype(np.intp), source - 1)
-    weight = (position - left).astype(np.float32)
+    weight = (position - left).astype(dtype)
     # lru_cache hands the same arrays to every caller.
     left.setflags(write=False)
     weight.setflags(write=False)
     return left, weight
 
 
-def resize_bilinear(image: NDArray[np.float32], size: int | tuple[int, int]) -> NDArray[np.float32]:
+def resize_bilinear(image: NDArray[Float], size: int | tuple[int, int]) -> NDArray[Float]:
     """Interpolate one map bilinearly (pixel centres aligned, edges clamped, no antialiasing).
 
     Each axis is interpolated as ``a + weight * (b - a)``, not ``(1 - weight) * a + weight * b``: only the
@@ -54,22 +55,22 @@ def resize_bilinear(image: NDArray[np.float32], size: int | tuple[int, int]) -> 
     remain ties.
 
     Args:
-        image: ``(h, w)`` float32.
+        image: ``(h, w)`` float32 or float64.
         size: target side, or ``(H, W)``.
 
     Returns:
-        ``(H, W)`` float32; ``image`` itself where the size is already right.
+        ``(H, W)``, of the same type; ``image`` itself where the size is already right.
     """
     height, width = as_size(size)
     if image.shape == (height, width):
         return image
     # Columns first: they are then gathered on the low map, and the large one is filled by whole rows.
     if image.shape[1] != width:
-        left, weight = _bilinear(image.shape[1], width)
+        left, weight = _bilinear(image.shape[1], width, image.dtype)
         step = np.diff(image, axis=1, append=image[:, -1:])
         image = image[:, left] + step[:, left] * weight
     if image.shape[0] != height:
-        top, weight = _bilinear(image.shape[0], height)
+        top, weight = _bilinear(image.shape[0], height, image.dtype)
         step = np.diff(image, axis=0, append=image[-1:])
         taller = np.take(step, top, axis=0)
         taller *= weight[:, None]

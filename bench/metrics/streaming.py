@@ -1,19 +1,17 @@
-"""Pixel metrics of more maps than fit into memory, with a bound on the error that holds for what was added.
+"""Pixel metrics of more maps than fit into memory, with true bounds on the error.
 
-Maps are added as they come and forgotten. What stays is a histogram whose buckets follow the data
-(``buckets``) and, exactly, the highest scores of each class, where a single pixel can matter to average
-precision. The memory is the same for a thousand maps as for a million, and accumulators of several processes
-or machines can be merged.
+Maps are added as they come and forgotten. What stays is a histogram over the bits of the float32 scores: a bin for
+each distinct score, or, once there would be more than ``BINS`` bins, for all scores that share their leading bits,
+as many of them as fit. So nothing is approximate up to a million distinct scores, the memory is bounded whatever
+is added, and accumulators of several processes or machines can be merged.
 
-**What is promised.** Every metric comes with a bound, and the exact value (that of ``exact``) lies within it,
-whatever the scores: ties, a range of one millionth, or one of 70 powers of ten. As long as each class has no
-more than ``KEPT`` pixels, nothing is approximate. Beyond, the bound aims to stay below ``precision``, in any order
-of the maps: what is not known of a place is part of what its bucket may weigh (see ``refine`` in ``buckets``),
-so that it does not add up where scores crowd into an ever narrower stretch. Whatever becomes of that aim, the
-bound that is returned is true.
+**Bounds.** Counts are exact; only the order within a bin of several scores is unknown. Raising an anomalous pixel
+above a normal one never lowers a metric, so each metric lies between its values with all anomalous pixels of every
+bin below, and above, the normal ones of that bin. A bin that holds one score alone is counted as the tie that it
+is. Scores of which millions share 16 leading bits give wide bounds, which are true all the same.
 
 >>> import numpy as np
->>> streamed = PixelAccumulator(eval_size=None)
+>>> streamed = PixelAccumulator()
 >>> streamed.add(np.array([[[0.1, 0.4], [0.35, 0.8]]]), np.array([[[0, 0], [1, 1]]]))
 >>> streamed.metrics().values["pixel_auroc"]
 0.75
@@ -22,7 +20,7 @@ bound that is returned is true.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from zipfile import BadZipFile
@@ -30,32 +28,26 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bench.metrics.bounds import intervals
-from bench.metrics.buckets import LOWEST, NEGATIVE, POSITIVE, Buckets, Sorted, coarsen, refine
-from bench.metrics.exact import PIXEL_METRICS
 from bench.metrics.guards import Counts, Extent
-from bench.metrics.packing import LOW_WORD, pack, unpack
-from bench.metrics.parallel import each, threads_for
+from bench.metrics.packing import LOW_WORD, as_integers, unpack
 from bench.metrics.pixels import gather
 
-# Scores of each class that are kept as they are, the highest.
-KEPT = 1 << 18
-# Pixels that are collected before they are sorted into buckets.
-_BATCH = 1 << 24
-# Pixels that are brought to the evaluation grid at a time.
+# Bins beyond which leading bits are shared.
+BINS = 1 << 20
+# Pixels that are brought to the evaluation grid and sorted at a time.
 _CHUNK = 1 << 22
-# Buckets beyond which neighbours are joined.
-_BUCKETS = 1 << 20
+NAMES = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
 
 
 @dataclass(frozen=True)
 class Streamed:
-    """Metrics and how far off each may be.
+    """Metrics, and how far off each may be.
 
     Attributes:
         values: ``pixel_auroc``, ``pixel_ap``, ``pixel_f1max``, ``aupro``: fractions in [0, 1], None where
             there is no anomalous or no normal pixel.
-        bounds: the exact value differs from ``values`` by at most this; None likewise.
+        bounds: the exact value differs from ``values`` by at most this (and the rounding of sums, below 1e-10);
+            None likewise.
         counts: of the pixels; those at the top are those that surely are, for the guards.
     """
 
@@ -64,40 +56,99 @@ class Streamed:
     counts: Counts
 
 
+@dataclass(frozen=True)
+class Histogram:
+    """Pixels by score, in ascending bins; a score is an integer in the order of the float32 numbers.
+
+    Attributes:
+        shift: trailing bits of a score that do not matter for its bin.
+        least, most: ``(B,)`` uint32, the lowest and the highest score in each bin.
+        counts: ``(2, B)`` int64, normal and anomalous pixels.
+        weights: ``(B,)`` float64, sum of one over the size of its region, over the anomalous pixels.
+    """
+
+    shift: int
+    least: NDArray[np.uint32]
+    most: NDArray[np.uint32]
+    counts: NDArray[np.int64]
+    weights: NDArray[np.float64]
+
+    @classmethod
+    def empty(cls) -> Histogram:
+        """A histogram of no pixels."""
+        none = np.empty(0, dtype=np.uint32)
+        return cls(0, none, none, np.empty((2, 0), dtype=np.int64), np.empty(0))
+
+    @classmethod
+    def of(cls, scores: NDArray[np.float32], weights: NDArray[np.float64] | None) -> Histogram:
+        """A bin for each distinct score of normal pixels, or of anomalous ones if there are weights."""
+        distinct, counts = np.unique(as_integers(scores), return_counts=True)
+        both = np.zeros((2, len(distinct)), dtype=np.int64)
+        both[int(weights is not None)] = counts
+        sums: NDArray[np.float64] = np.zeros(len(distinct))
+        if weights is not None:
+            places = np.searchsorted(distinct, as_integers(scores))
+            sums = np.bincount(places, weights, len(distinct)).astype(np.float64)
+        return cls(0, distinct, distinct, both, sums)
+
+    def plus(self, other: Histogram) -> Histogram:
+        """Both together, on the coarser bins of the two."""
+        return _joined([self, other], max(self.shift, other.shift))
+
+    def limited(self, bins: int) -> Histogram:
+        """The same with at most so many bins: as few trailing bits as possible are given up."""
+        result = self
+        while len(result.least) > bins:
+            result = _joined([result], result.shift + 1)
+        return result
+
+
+def _joined(parts: Sequence[Histogram], shift: int) -> Histogram:
+    """One histogram of several, with bins of ``shift`` trailing bits."""
+    least = np.concatenate([part.least for part in parts])
+    if not len(least):
+        return Histogram(shift, least, least, np.empty((2, 0), dtype=np.int64), np.empty(0))
+    # A stable sort merges the parts, which are in order, in linear time.
+    order = np.argsort(least, kind="stable")
+    least = least[order]
+    bins = least >> np.uint32(shift)
+    starts = np.concatenate([[0], np.flatnonzero(bins[1:] != bins[:-1]) + 1])
+    most = np.concatenate([part.most for part in parts])[order]
+    counts = np.concatenate([part.counts for part in parts], axis=1)[:, order]
+    weights = np.concatenate([part.weights for part in parts])[order]
+    return Histogram(
+        shift,
+        least[starts],
+        np.maximum.reduceat(most, starts),
+        np.add.reduceat(counts, starts, axis=1),
+        np.add.reduceat(weights, starts),
+    )
+
+
 class PixelAccumulator:
     """Pixel metrics of one category, map by map.
 
     Attributes:
-        extent: how far the scores of the maps that are in reach, and how many maps those are.
+        extent: how far the scores of the maps that were added reach, and how many maps those are.
 
     Args:
         eval_size: as in ``pixel_metrics``: side of the evaluation grid, ``(H, W)``, or None for each mask's
             own size.
-        precision: aim for the error bound; half of it needs twice the buckets.
     """
 
-    def __init__(self, eval_size: int | tuple[int, int] | None = 256, *, precision: float = 1e-4) -> None:
-        if not 0 < precision < 1:
-            raise ValueError(f"precision must lie in (0, 1), not {precision}")
+    def __init__(self, eval_size: int | tuple[int, int] | None = None) -> None:
         self.eval_size = eval_size
-        self.precision = precision
         self.extent = Extent()
-        self._batch: list[NDArray[np.float32]] = []
-        self._batch_positive: list[NDArray[np.float32]] = []
-        self._batch_weights: list[NDArray[np.float64]] = []
-        self._waiting = 0
-        self._top_negative = np.empty(0, dtype=np.float32)
-        self._top_positive = np.empty(0, dtype=np.float32)
-        self._top_weights = np.empty(0)
-        self._buckets = Buckets.empty()
-
-    # ------------------------------------------------------------ adding
+        self._histogram = Histogram.empty()
+        # Whether scores were rounded to float32, so that equal numbers may stand for different ones.
+        self._rounded = False
 
     def add(self, maps: NDArray[Any] | Sequence[ArrayLike], masks: NDArray[Any] | Sequence[ArrayLike]) -> None:
         """Add images; the arrays may be forgotten afterwards.
 
         Args:
-            maps: as in ``pixel_metrics``; a sequence that reads each map when it is asked for will do.
+            maps: as in ``pixel_metrics``; a sequence that reads each map when it is asked for will do. Scores of
+                higher precision are rounded to float32, and the bounds take account of it.
             masks: as in ``pixel_metrics``.
 
         Raises:
@@ -108,6 +159,7 @@ class PixelAccumulator:
             raise ValueError(f"{len(maps)} maps and {len(masks)} masks: there must be as many")
         start = 0
         while start < len(maps):
+            # As if all masks of a chunk were as large as its first.
             mask = np.asarray(masks[start])
             size = mask.size if self.eval_size is None else int(np.prod(np.broadcast_to(self.eval_size, 2)))
             stop = min(len(maps), start + max(1, _CHUNK // max(size, 1)))
@@ -115,121 +167,34 @@ class PixelAccumulator:
             start = stop
 
     def _add(self, maps: Sequence[ArrayLike], masks: Sequence[ArrayLike], first: int) -> None:
-        pixels = gather(maps, masks, eval_size=self.eval_size, first=first)
-        if not np.all(pixels.finite):
-            bad = first + int(np.argmin(pixels.finite))
+        pixels = gather(maps, masks, eval_size=self.eval_size, first=first, in_float32=True)
+        with np.errstate(over="ignore", invalid="ignore"):
+            ends = np.stack([pixels.lowest, pixels.highest, pixels.highest - pixels.lowest])
+            finite = np.isfinite(ends.astype(np.float32)).all(axis=0)
+        if not np.all(finite):
+            bad = first + int(np.argmin(finite))
             raise ValueError(f"map {bad} holds scores that are not finite in float32")
         scores, runs = unpack(pixels.positive), (pixels.positive & LOW_WORD).astype(np.intp)
-        self._batch.append(pixels.negative)
-        self._batch_positive.append(scores)
-        # A pixel's weight is one over its region's size; how many regions there will be is not yet known.
-        self._batch_weights.append(pixels.weights[runs] * pixels.regions)
-        self._waiting += len(pixels.negative) + len(scores)
+        # A pixel's weight is one over its region's size; the number of regions is known only at the end.
+        weights = pixels.weights[runs] * pixels.regions
+        added = Histogram.of(pixels.negative, None).plus(Histogram.of(scores, weights))
+        self._histogram = self._histogram.plus(added).limited(BINS)
+        self._rounded |= pixels.rounded
         self.extent = self.extent.plus(pixels.extent)
-        if self._waiting >= _BATCH:
-            self._flush()
-
-    def _flush(self) -> None:
-        """Sort what waits into the buckets."""
-        if not self._waiting:
-            return
-        threads = threads_for(self._waiting)
-        batch, self._batch = self._batch, []
-        stretches = [batch[i::threads] for i in range(threads) if batch[i::threads]]
-        negative = each(_sorted, stretches, threads)
-        del batch, stretches
-        positive = np.concatenate([self._top_positive, *self._batch_positive])
-        weights = np.concatenate([self._top_weights, *self._batch_weights])
-        self._batch_positive, self._batch_weights, self._waiting = [], [], 0
-
-        # The highest stay as they are; what they displace goes into the buckets with the rest.
-        highest = np.sort(np.concatenate([self._top_negative, *(part[-KEPT:] for part in negative)]))
-        self._top_negative = highest[-KEPT:].copy()
-        negative = [*(part[:-KEPT] for part in negative), highest[:-KEPT]]
-        # As one bare integer a score and its place are sorted many times faster than by argsort.
-        packed = pack(positive, np.arange(len(positive), dtype=np.uint64))
-        packed.sort()
-        positive, weights = unpack(packed), weights[(packed & LOW_WORD).astype(np.intp)]
-        self._top_positive, self._top_weights = positive[-KEPT:].copy(), weights[-KEPT:].copy()
-        if any(map(len, negative)) or len(positive) > KEPT:
-            self._fill(Sorted(negative, positive[:-KEPT], weights[:-KEPT], threads))
-
-    def _fill(self, pixels: Sorted) -> None:
-        above = (len(self._top_negative), len(self._top_positive))
-        parts = (self._top_weights, pixels.weights, self._buckets.weights[LOWEST])
-        weight = float(sum(part.sum() for part in parts))
-        buckets = refine(self._buckets, pixels, above=above, weight=weight, share=self.precision)
-        self._buckets = buckets.with_pixels(pixels)
-        if len(self._buckets) > _BUCKETS:
-            self._buckets = coarsen(self._buckets, above=above, share=self.precision)
-
-    # ------------------------------------------------------------ merging
 
     def merge(self, other: PixelAccumulator) -> None:
-        """Take in what another accumulator holds, which itself stays as it is but for being sorted.
+        """Add the images of another accumulator, which stays as it is.
 
         Raises:
-            ValueError: its evaluation grid is another one.
+            ValueError: its evaluation grid is another one, or it is this very accumulator.
         """
         if other.eval_size != self.eval_size:
             raise ValueError(f"evaluation grids differ: {self.eval_size} and {other.eval_size}")
         if other is self:
             raise ValueError("an accumulator cannot be merged with itself")
-        self._flush()
-        other._flush()
-        edges = np.union1d(self._buckets.edges, other._buckets.edges)
-        self._buckets = self._buckets.on(edges).plus(other._buckets.on(edges))
-        # As if they were just added: what is not among the highest of both goes into the buckets.
-        self._batch, self._batch_positive = [other._top_negative], [other._top_positive]
-        self._batch_weights = [other._top_weights]
-        self._waiting = len(other._top_negative) + len(other._top_positive)
+        self._histogram = self._histogram.plus(other._histogram).limited(BINS)
+        self._rounded |= other._rounded
         self.extent = self.extent.plus(other.extent)
-        self._flush()
-
-    def to_bytes(self) -> bytes:
-        """All of it, for another process or machine; see :meth:`from_bytes`."""
-        self._flush()
-        size = () if self.eval_size is None else np.broadcast_to(self.eval_size, 2)
-        stream = io.BytesIO()
-        np.savez(
-            stream,
-            eval_size=np.array(size, dtype=np.int64),
-            square=isinstance(self.eval_size, int),
-            precision=self.precision,
-            extent=np.array([self.extent.maps, self.extent.flat, self.extent.lowest, self.extent.highest]),
-            top_negative=self._top_negative,
-            top_positive=self._top_positive,
-            top_weights=self._top_weights,
-            edges=self._buckets.edges,
-            counts=self._buckets.counts,
-            weights=self._buckets.weights,
-            largest=self._buckets.largest,
-        )
-        return stream.getvalue()
-
-    @classmethod
-    def from_bytes(cls, content: bytes) -> PixelAccumulator:
-        """What :meth:`to_bytes` wrote.
-
-        Raises:
-            ValueError: it is something else.
-        """
-        try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-                arrays: Mapping[str, NDArray[Any]] = dict(archive)
-            height, width = arrays["eval_size"] if len(arrays["eval_size"]) else (0, 0)
-            size = (int(height) if arrays["square"] else (int(height), int(width))) if height else None
-            result = cls(size, precision=float(arrays["precision"]))
-            number, flat, lowest, highest = arrays["extent"]
-            result.extent = Extent(int(number), int(flat), float(lowest), float(highest))
-            result._top_negative = arrays["top_negative"]
-            result._top_positive, result._top_weights = arrays["top_positive"], arrays["top_weights"]
-            result._buckets = Buckets(*(arrays[name] for name in ("edges", "counts", "weights", "largest")))
-        except (KeyError, TypeError, ValueError, OSError, EOFError, BadZipFile) as error:
-            raise ValueError(f"these bytes are no accumulator: {error}") from None
-        return result
-
-    # ------------------------------------------------------------ reading
 
     def metrics(self, fpr_limit: float = 0.3) -> Streamed:
         """The metrics of all images added so far; more may be added afterwards.
@@ -242,32 +207,143 @@ class PixelAccumulator:
         """
         if not 0.0 < fpr_limit <= 1.0:
             raise ValueError(f"the false positive rate's limit must lie in (0, 1], not {fpr_limit}")
-        self._flush()
-        whole = self._whole()
-        # Each of the highest scores has a bucket of its own.
-        top = np.searchsorted(whole.edges, whole.largest.max(), side="right") - 1
-        all_, at_top = whole.counts[:, LOWEST].sum(axis=1), whole.counts[:, LOWEST, top]
-        counts = Counts(*(int(part[kind]) for part in (all_, at_top) for kind in (POSITIVE, NEGATIVE)))
+        bins = _Bins.of(self._histogram, ties_known=not self._rounded)
+        counts = bins.counts()
         if not (counts.positives and counts.negatives):
-            nothing: dict[str, float | None] = dict.fromkeys(PIXEL_METRICS)
+            nothing: dict[str, float | None] = dict.fromkeys(NAMES)
             return Streamed(nothing, {**nothing}, counts)
-        found = intervals(whole, fpr_limit=fpr_limit)
+        found = dict(zip(NAMES, (bins.auroc(), bins.ap(), bins.f1max(), bins.aupro(fpr_limit)), strict=True))
         return Streamed(
-            {name: interval.value for name, interval in found.items()},
-            {name: interval.bound for name, interval in found.items()},
+            {name: min((low + high) / 2, 1.0) for name, (low, high) in found.items()},
+            {name: max((high - low) / 2, 0.0) for name, (low, high) in found.items()},
             counts,
         )
 
-    def _whole(self) -> Buckets:
-        """The buckets with the highest scores in them, each in one of its own."""
-        top = np.union1d(self._top_negative, self._top_positive)
-        edges = np.unique(np.concatenate([self._buckets.edges, top, np.nextafter(top, np.float32(np.inf))]))
-        return self._buckets.on(edges).with_pixels(
-            Sorted([self._top_negative], self._top_positive, self._top_weights)
+    def to_bytes(self) -> bytes:
+        """All of it, for another process or machine; see :meth:`from_bytes`."""
+        histogram, extent = self._histogram, self.extent
+        stream = io.BytesIO()
+        np.savez(
+            stream,
+            eval_size=np.array([] if self.eval_size is None else self.eval_size, dtype=np.int64),
+            extent=np.array([extent.maps, extent.flat, extent.lowest, extent.highest]),
+            state=np.array([histogram.shift, self._rounded]),
+            least=histogram.least,
+            most=histogram.most,
+            counts=histogram.counts,
+            weights=histogram.weights,
+        )
+        return stream.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> PixelAccumulator:
+        """The accumulator that :meth:`to_bytes` wrote.
+
+        Raises:
+            ValueError: the bytes are something else.
+        """
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+                arrays = dict(archive)
+            size = arrays["eval_size"]
+            # A side is kept as a number, a height and a width as two.
+            result = cls(int(size) if size.ndim == 0 else (int(size[0]), int(size[1])) if len(size) else None)
+            maps, flat, lowest, highest = arrays["extent"]
+            result.extent = Extent(int(maps), int(flat), float(lowest), float(highest))
+            shift, rounded = arrays["state"]
+            columns = (arrays[name] for name in ("least", "most", "counts", "weights"))
+            result._histogram, result._rounded = Histogram(int(shift), *columns), bool(rounded)
+        except (KeyError, TypeError, ValueError, IndexError, OSError, EOFError, BadZipFile) as error:
+            raise ValueError(f"these bytes are no accumulator: {error}") from None
+        return result
+
+
+@dataclass(frozen=True)
+class _Bins:
+    """The bins of a histogram from the highest to the lowest, counts as float64, which is exact below 2**53.
+
+    Attributes:
+        positive, negative: anomalous and normal pixels in each bin.
+        positive_above, negative_above: those in higher bins.
+        weight: weights of the anomalous pixels in each bin.
+        tied: whether a bin holds one score alone.
+    """
+
+    positive: NDArray[np.float64]
+    negative: NDArray[np.float64]
+    positive_above: NDArray[np.float64]
+    negative_above: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    tied: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, histogram: Histogram, *, ties_known: bool) -> _Bins:
+        negative, positive = histogram.counts[:, ::-1].astype(np.float64)
+        # A single pixel is a tie with itself, whatever was rounded.
+        tied = (histogram.least == histogram.most)[::-1] & (ties_known | (negative + positive == 1))
+        above = np.cumsum(positive) - positive, np.cumsum(negative) - negative
+        return cls(positive, negative, *above, histogram.weights[::-1], tied)
+
+    def counts(self) -> Counts:
+        """The numbers of pixels, and of those that surely tie at the largest score."""
+        at_top = (0, 0)
+        if len(self.tied) and self.tied[0]:
+            at_top = int(self.positive[0]), int(self.negative[0])
+        return Counts(int(self.positive.sum()), int(self.negative.sum()), *at_top)
+
+    def auroc(self) -> tuple[float, float]:
+        """Share of pairs in the right order: within a bin none to all of them, or half of them if it is a tie."""
+        negatives = self.negative.sum()
+        right = self.positive * (negatives - self.negative_above - self.negative)
+        within = self.positive * self.negative
+        pairs = self.positive.sum() * negatives
+        low = np.sum(right + np.where(self.tied, within / 2, 0)) / pairs
+        return float(low), float(low + np.sum(np.where(self.tied, 0, within)) / pairs)
+
+    def ap(self) -> tuple[float, float]:
+        """Precision at each anomalous pixel, averaged.
+
+        Of those in a bin, the ``j``-th finds at least ``j`` of the bin's anomalous pixels and at most all of its
+        normal ones; at best it finds all of the anomalous and none of the normal ones. In a tie it finds all of
+        both.
+        """
+        # Late, because it takes longer than importing NumPy.
+        from scipy.special import digamma
+
+        there = np.flatnonzero(self.positive)
+        count, above, tied = self.positive[there], self.positive_above[there], self.tied[there]
+        false, false_down = self.negative_above[there], self.negative_above[there] + self.negative[there]
+        tie = count * (above + count) / (above + count + false_down)
+        most = count * (above + count) / (above + count + false)
+        # The sum over j of (above + j) / (above + j + false). Each term is 1 - false / (above + j + false), and
+        # the sum of 1 / (n + j) is a difference of digammas.
+        begin = above + false_down + 1
+        least = count - false_down * (digamma(begin + count) - digamma(begin))
+        positives = self.positive.sum()
+        return (
+            float(np.sum(np.where(tied, tie, least)) / positives),
+            float(np.sum(np.where(tied, tie, most)) / positives),
         )
 
+    def f1max(self) -> tuple[float, float]:
+        """Best of 2 TP / (TP + FP + positives): at the lower ends of bins, or above the normal pixels in them."""
+        found, false = self.positive_above + self.positive, self.negative_above + self.negative
+        positives = self.positive.sum()
+        at_end = 2 * found / (found + false + positives)
+        at_best = 2 * found / (found + self.negative_above + positives)
+        return float(at_end.max()), float(np.where(self.tied, at_end, at_best).max())
 
-def _sorted(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    whole = np.concatenate(parts)
-    whole.sort()
-    return whole
+    def aupro(self, fpr_limit: float) -> tuple[float, float]:
+        """Area under the overlap: each weight counts from the false positives at which it enters up to the limit.
+
+        In a tie it enters linearly while the false positives pass over the tied ones, as in ``exact``.
+        """
+        limit = fpr_limit * self.negative.sum()
+        down = self.negative_above + self.negative
+        covered = np.clip(limit - self.negative_above, 0, self.negative)
+        ramp = covered**2 / (2 * np.maximum(self.negative, 1)) + np.maximum(limit - down, 0)
+        # The weights' sum is the number of regions.
+        whole = self.weight.sum() * limit
+        low = np.sum(self.weight * np.where(self.tied, ramp, np.maximum(limit - down, 0))) / whole
+        high = np.sum(self.weight * np.where(self.tied, ramp, np.maximum(limit - self.negative_above, 0))) / whole
+        return float(min(low, 1.0)), float(min(high, 1.0))

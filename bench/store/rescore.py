@@ -9,7 +9,7 @@ from typing import Literal
 
 import bench
 from bench.errors import BenchError
-from bench.metrics.blocks import AUPIMO, DEFAULT, block, is_current, verdict
+from bench.metrics.blocks import AUPIMO, DEFAULT, block, is_complete, verdict
 from bench.metrics.protocols import resolve
 from bench.store.record import Record
 from bench.store.scores import StoredScores
@@ -68,7 +68,7 @@ def _rescore(store: Store, key: str, scores: StoredScores, protocols: Sequence[s
     for name in protocols or metrics:
         wanted[name] = aupimo or AUPIMO in metrics.get(name, {}).get("values", ())
     wanted = wanted or {DEFAULT: aupimo}
-    todo = {name: too for name, too in wanted.items() if not is_current(metrics.get(name), aupimo=too)}
+    todo = {name: too for name, too in wanted.items() if not is_complete(name, metrics.get(name), aupimo=too)}
     if not todo:
         return Rescored("current")
     try:

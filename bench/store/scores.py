@@ -85,7 +85,7 @@ class LabelledScores:
             maps=self.maps,
             masks=self.masks,
             aupimo=aupimo,
-            without_masks=self.without_masks,
+            no_masks=self.without_masks,
         )
 
 

@@ -1,4 +1,4 @@
-"""One anomaly map or mask from one file, whatever program wrote it."""
+"""Arrays from anybody's programs: one anomaly map or mask of a file, and anything that is like an array."""
 
 from __future__ import annotations
 
@@ -17,6 +17,31 @@ MAX_UNPACKED = 1 << 32  # bytes of a compressed .npz: a small file can stand for
 ARRAYS, PICTURES = (".npy", ".npz"), (".png", ".tif", ".tiff")
 
 
+def to_array(values: Any) -> NDArray[Any]:
+    """A NumPy array of anything array-like: nested lists, and torch tensors on any device, with gradients too.
+
+    Numbers that NumPy lacks (bfloat16) become float32, which holds them exactly.
+
+    Raises:
+        ValueError: rows of different lengths.
+    """
+    if hasattr(values, "detach"):  # a torch tensor, without importing torch
+        values = values.detach().cpu()
+        narrow = values.is_floating_point() and values.itemsize < 4
+        return np.asarray((values.float() if narrow else values).numpy())
+    if isinstance(values, list | tuple) and any(hasattr(each, "detach") for each in values):
+        values = [to_array(each) for each in values]
+    array = np.asarray(values)
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def plane(array: NDArray[Any]) -> NDArray[Any]:
+    """The array ``(h, w)`` without axes of length one around it, as in ``(1, 1, h, w)`` or ``(h, w, 1)``."""
+    while array.ndim > 2 and 1 in (array.shape[0], array.shape[-1]):
+        array = array[0] if array.shape[0] == 1 else array[..., 0]
+    return array
+
+
 def read_map(path: Path) -> NDArray[Any]:
     """``(h, w)`` scores of one file, as they are: a picture's grey values are not rescaled.
 
@@ -27,8 +52,7 @@ def read_map(path: Path) -> NDArray[Any]:
         array = load_array(path) if path.suffix.lower() == ".npy" else _only(path, load_archive(path))
     else:
         array = _picture(path)
-    if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
-        array = array[0] if array.shape[0] == 1 else array[..., 0]
+    array = plane(array)
     if array.ndim == 2 and not 0 < array.size <= MAX_PIXELS:
         raise BenchError(f"{path}: a map has 1 to {MAX_PIXELS} pixels; this is {array.shape}")
     if array.ndim != 2 or array.dtype.kind not in "fiub":

@@ -28,7 +28,7 @@ from bench.data.splits import Manifest, ProtocolConfig, check_leakage, split
 from bench.errors import BenchError, NotApplicable
 from bench.metrics.blocks import DEFAULT, block
 from bench.metrics.evaluation import measure
-from bench.metrics.named import NO_MAPS
+from bench.metrics.measurement import NO_MAPS
 from bench.metrics.protocols import resolve
 from bench.study.study import Task
 from bench.tools.hashes import HashBook
@@ -186,7 +186,7 @@ class Steps:
             image_scores=scores.image,
             maps=scores.maps,
             masks=None if scores.maps is None or without_masks else self.target.masks(self.test_ids),
-            without_masks=without_masks,
+            no_masks=without_masks,
         )
         return block(protocol, evaluation)
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from bench.errors import BenchError, shorten, unknown
 from bench.metrics.protocols import resolve
-from bench.report.tables.model import METRICS
+from bench.metrics.registry import METRICS
 from bench.reported.schema import NumberRow, TableRow
 from bench.tools.text import count
 from bench.tools.validation import read_as

@@ -19,8 +19,7 @@ import bench
 from bench.cli.main import main
 from bench.errors import BenchError
 from bench.metrics import evaluate, resize_bilinear
-from bench.metrics.files import image_name
-from bench.metrics.map_files import load_images
+from bench.metrics.files import image_name, load_images
 from bench.store.store import FORMAT, Store
 from bench.tools.arrays import read_map, read_mask_file
 
@@ -76,7 +75,7 @@ def dataset(tmp_path: Path, images: tuple[Maps, Masks]) -> Path:
     return root
 
 
-def expected(maps: Any, masks: Masks, eval_size: int | None = 256) -> dict[str, float | None]:
+def expected(maps: Any, masks: Masks, eval_size: int | None = None) -> dict[str, float | None]:
     found = evaluate(
         labels=masks.any((1, 2)),
         image_scores=[np.max(each) for each in maps],
@@ -134,10 +133,7 @@ def test_a_folder_that_another_program_wrote(
     assert content["protocols"]["exact"]["metrics"] == expected(stored(maps), masks)
     assert content["protocols"]["grid200"]["metrics"]["aupro"] not in (None, expected(maps, masks)["aupro"])
     assert (content["images"], content["anomalous"]) == (6, 4)
-    assert content["notes"] == [
-        "2 maps have no mask and count as normal images: good/000, good/001",
-        "image scores: the maximum of each map",
-    ]
+    assert content["notes"] == ["image scores: the maximum of each map"]
 
 
 def _write(folder: Path, maps: Any, names: list[str] = NAMES) -> Path:
@@ -157,8 +153,8 @@ def test_the_table(tmp_path: Path, images: tuple[Maps, Masks], dataset: Path) ->
     assert lines[1].split("  ")[0] == "protocol"
     values = [f"{value:.4f}" for value in expected(maps, masks).values() if value is not None]
     assert lines[2].split() == ["exact", *values]
-    assert lines[3].split().count("-") == 4
-    assert "count as normal images" in result.stderr
+    assert lines[3].split().count("-") == 5
+    assert "the maximum of each map" in result.stderr
 
 
 @pytest.mark.parametrize("size", ["20", "own"])
@@ -259,14 +255,6 @@ def test_streaming_without_anomalous_pixels(tmp_path: Path, images: tuple[Maps, 
     assert set(content["protocols"]["exact"]["metrics"].values()) == {None}
     assert content["protocols"]["exact"]["reasons"]["aupro"] == "one class only: no anomalous pixel"
     assert content["bounds"] == {}
-
-
-def test_a_device(tmp_path: Path, images: tuple[Maps, Masks], dataset: Path) -> None:
-    out = _write(tmp_path / "out", images[0])
-    assert printed("--maps", out, "--masks", dataset, "--device", "cpu") == printed(
-        "--maps", out, "--masks", dataset
-    )
-    assert "unknown device" in refused("evaluate", "--maps", out, "--masks", dataset, "--device", "tpu")
 
 
 # ------------------------------------------------------------ one file
@@ -376,7 +364,7 @@ def test_bad_files_are_named(tmp_path: Path, images: tuple[Maps, Masks], dataset
 
 def test_bad_options(tmp_path: Path, dataset: Path, images: tuple[Maps, Masks]) -> None:
     out = _write(tmp_path / "out", images[0])
-    assert "needs --maps and --masks" in refused("evaluate", "--maps", out)
+    assert "needs --maps and --masks, or --scores" in refused("evaluate", "--maps", out)
     assert "no such file or folder" in refused("evaluate", "--maps", tmp_path / "none", "--masks", dataset)
     assert "Did you mean 'grid200'" in refused("evaluate", "--maps", out, "--masks", dataset, "--protocol", "grid")
     assert "or own" in refused("evaluate", "--maps", out, "--masks", dataset, "--eval-size", "big")
@@ -450,7 +438,7 @@ def test_from_python_with_sizes_that_differ() -> None:
     large = [resize_bilinear(m.astype(np.float32), size) for m, size in zip(maps, sizes, strict=True)]
     scores = [each.max() for each in maps]
     assert own == bench.evaluate(large, masks, image_scores=scores, protocol="grid200[eval_size=own]")
-    assert set(bench.evaluate(maps, masks)) == set(own)
+    assert set(bench.evaluate(maps, masks)) == {*own, "image_fpr95"}
 
 
 @pytest.mark.filterwarnings("ignore:constant image scores")

@@ -16,7 +16,7 @@ from hostile import Hostile
 from hypothesis import given
 
 import bench
-from bench.metrics.map_files import Images, load_images
+from bench.metrics.files import Images, load_images
 from bench.tools.arrays import MAX_UNPACKED, load_archive, load_array, read_map
 
 KIND = "maps and masks (.npy, .npz, .safetensors, pictures)"
@@ -232,7 +232,7 @@ def test_safetensors_that_are_none(hostile: Hostile, tmp_path: Path, content: by
     hostile.refused(lambda: load_images(tmp_path / "maps.safetensors", tmp_path / "masks.npy"), "maps.safetensors")
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39], ids=["NaN", "inf", "-inf", "beyond float32"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=["NaN", "inf", "-inf"])
 def test_scores_that_are_none_give_no_number(hostile: Hostile, value: float) -> None:
     maps = STACK.astype(np.float64)
     maps[2, 1, 1] = value

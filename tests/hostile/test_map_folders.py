@@ -11,7 +11,7 @@ import pytest
 from hostile import Hostile
 from PIL import Image
 
-from bench.metrics.map_files import load_images
+from bench.metrics.files import load_images
 
 KIND = "folders of maps"
 

@@ -12,7 +12,7 @@ from hostile import Hostile
 from hypothesis import given
 
 from bench import reported
-from bench.metrics.map_files import load_images
+from bench.metrics.files import load_images
 from bench.reported.loading import read
 
 KIND = "CSV files"

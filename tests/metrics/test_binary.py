@@ -1,4 +1,4 @@
-"""AUROC, AP and F1-max of image scores against scikit-learn."""
+"""AUROC, AP, F1-max and FPR at 95 % recall of image scores against scikit-learn."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from bench.metrics import binary_metrics
 
@@ -19,11 +19,13 @@ from bench.metrics import binary_metrics
 def by_sklearn(scores: NDArray[np.floating], labels: NDArray[np.bool_]) -> dict[str, float]:
     precision, recall, _ = precision_recall_curve(labels, scores)
     both = precision + recall
+    false, true, _ = roc_curve(labels, scores, drop_intermediate=False)
     f1 = 2 * precision * recall / np.where(both > 0, both, 1)
     return {
         "auroc": float(roc_auc_score(labels, scores)),
         "ap": float(average_precision_score(labels, scores)),
         "f1max": float(f1.max()),
+        "fpr95": float(false[true >= 0.95].min()),
     }
 
 
@@ -56,7 +58,30 @@ def test_agrees_with_sklearn_on_continuous_scores(size: int) -> None:
 def test_hand_computed() -> None:
     # Ranked: 0.8 anomalous, 0.4 normal, 0.35 anomalous, 0.1 normal.
     found = binary_metrics([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
-    assert found == pytest.approx({"auroc": 3 / 4, "ap": (1 + 2 / 3) / 2, "f1max": 4 / 5}, abs=1e-15)
+    assert found == pytest.approx(
+        {"auroc": 3 / 4, "ap": (1 + 2 / 3) / 2, "f1max": 4 / 5, "fpr95": 1 / 2}, abs=1e-15
+    )
+
+
+@given(cases)
+@settings(deadline=None)
+def test_fpr95_is_the_smallest_over_all_thresholds(case: list[tuple[int, bool]]) -> None:
+    scores, labels = unzip(case)
+    rates = []
+    for threshold in {*scores, -np.inf}:
+        above = scores >= threshold
+        if 100 * (above & labels).sum() >= 95 * labels.sum():  # in integers, so without rounding
+            rates.append((above & ~labels).sum() / (~labels).sum())
+    assert binary_metrics(scores, labels)["fpr95"] == min(rates)
+
+
+@pytest.mark.parametrize("number", [1, 19, 20, 21, 40, 100, 180, 380, 1000])
+def test_fpr95_where_95_percent_is_a_whole_number(number: int) -> None:
+    """One anomalous score in twenty may lie below the threshold, and not one more."""
+    missed = number // 20
+    scores = np.concatenate([np.arange(number), [missed - 0.5, missed + 0.5]])
+    labels = np.arange(number + 2) < number
+    assert binary_metrics(scores, labels)["fpr95"] == 0.5
 
 
 @given(cases)
@@ -89,7 +114,7 @@ def test_negated_scores_complement_auroc(case: list[tuple[int, bool]]) -> None:
 
 def test_all_equal_scores_follow_the_definitions() -> None:
     found = binary_metrics(np.full(10, 0.3), np.arange(10) < 4)
-    assert found == pytest.approx({"auroc": 0.5, "ap": 0.4, "f1max": 2 * 0.4 / 1.4}, abs=1e-15)
+    assert found == pytest.approx({"auroc": 0.5, "ap": 0.4, "f1max": 2 * 0.4 / 1.4, "fpr95": 1.0}, abs=1e-15)
 
 
 def test_image_scores_keep_float64_precision() -> None:
@@ -107,7 +132,7 @@ def test_other_types_of_scores(dtype: str) -> None:
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_gives_none(label: int) -> None:
-    assert binary_metrics([0.1, 0.2], [label, label]) == {"auroc": None, "ap": None, "f1max": None}
+    assert binary_metrics([0.1, 0.2], [label, label]) == dict.fromkeys(["auroc", "ap", "f1max", "fpr95"])
 
 
 @pytest.mark.parametrize(

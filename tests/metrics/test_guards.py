@@ -22,7 +22,7 @@ from bench.trial.trial import Outcome, run_trial
 
 pytestmark = pytest.mark.usefixtures("plugin")
 
-IMAGE = {"image_auroc", "image_ap", "image_f1max"}
+IMAGE = {"image_auroc", "image_ap", "image_f1max", "image_fpr95"}
 PIXEL = {"pixel_auroc", "pixel_ap", "pixel_f1max", "aupro"}
 
 
@@ -129,14 +129,14 @@ def test_one_class_of_images_skips_the_trial(
 def test_a_metric_that_is_no_number_is_null_and_the_run_goes_on(
     value: float, word: str, toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sound, calls = evaluation.evaluate_named, []
+    sound, calls = evaluation.evaluate_under, []
 
     def broken(*args: Any, **named: Any) -> Evaluation:
         found = sound(*args, **named)
         calls.append(found)
         return found if len(calls) > 1 else Evaluation({**found.metrics, "aupro": value})
 
-    monkeypatch.setattr(evaluation, "evaluate_named", broken)
+    monkeypatch.setattr(evaluation, "evaluate_under", broken)
     result = bench(toy_root, tmp_path, "--methods", "toy-brightness", "--metrics", "aupro,pixel_auroc")
     assert result.exit_code == 0, result.output
     records = list(Store(tmp_path / "store").documents())

@@ -275,13 +275,17 @@ def test_bad_input_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         pixel_metrics([], [], eval_size=None)
     with pytest.raises(ValueError, match="map 0 must be two-dimensional"):
-        pixel_metrics(maps[:, None], masks, eval_size=None)
+        pixel_metrics(np.stack([maps, maps], 1), masks, eval_size=None)
     with pytest.raises(ValueError, match="mask 0 must be two-dimensional"):
-        pixel_metrics(maps, masks[:, None], eval_size=None)
+        pixel_metrics(maps, np.stack([masks, masks], 1), eval_size=None)
+    with pytest.raises(ValueError, match="map 0 must hold real numbers, not complex64"):
+        pixel_metrics(maps * 1j, masks, eval_size=None)
+    with pytest.raises(ValueError, match="mask 0 must hold real numbers, not <U5"):
+        pixel_metrics(maps, masks.astype("U5"), eval_size=None)
     for limit in (0.0, 1.5, float("nan")):
         with pytest.raises(ValueError, match="limit"):
             pixel_metrics(maps, masks, eval_size=None, fpr_limit=limit)
-    for bad in (np.nan, np.inf, -np.inf, 1e300):
+    for bad in (np.nan, np.inf, -np.inf):
         broken = maps.astype(np.float64)
         broken[1, 3, 3] = bad
         with pytest.raises(ValueError, match="map 1 holds scores that are not finite"):

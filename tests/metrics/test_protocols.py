@@ -13,7 +13,7 @@ from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 
 from bench.errors import BenchError
 from bench.metrics import Evaluation, evaluate, resize_bilinear
-from bench.metrics.named import evaluate_named
+from bench.metrics.measurement import evaluate_under
 from bench.metrics.prepare import Kept, image_score, prepare, resize_mask
 from bench.metrics.protocols import PROTOCOLS, MetricProtocol, describe, resolve
 
@@ -21,7 +21,16 @@ Maps = NDArray[np.float32]
 Masks = NDArray[np.bool_]
 SQUARE = np.ones((3, 3))
 NUMBER, SIDE = 10, 40
-NAMES = ["image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "aupro"]
+NAMES = [
+    "image_auroc",
+    "image_ap",
+    "image_f1max",
+    "image_fpr95",
+    "pixel_auroc",
+    "pixel_ap",
+    "pixel_f1max",
+    "aupro",
+]
 
 
 def category(seed: int = 0, strength: float = 0.5) -> tuple[Maps, Masks]:
@@ -40,7 +49,7 @@ def measured(protocol: str | MetricProtocol, maps: Any, masks: Any, **others: An
     chosen = resolve(protocol) if isinstance(protocol, str) else protocol
     labels = np.array([mask.any() for mask in masks])
     scores = None if maps is None else np.array([np.max(each) for each in maps])
-    return evaluate_named(
+    return evaluate_under(
         chosen, **{"labels": labels, "image_scores": scores, "maps": maps, "masks": masks, **others}
     )
 
@@ -214,7 +223,7 @@ def test_devnet_perimage() -> None:
 def test_exact_is_the_engine() -> None:
     maps, masks = category()
     labels, scores = masks.any((1, 2)), maps.max((1, 2))
-    engine = evaluate(labels=labels, image_scores=scores, maps=maps, masks=masks)
+    engine = evaluate(labels=labels, image_scores=scores, maps=maps, masks=masks, eval_size=256)
     assert measured("exact", maps, masks) == engine
     assert measured("exact[eval_size=64]", maps, masks) == evaluate(
         labels=labels, image_scores=scores, maps=maps, masks=masks, eval_size=64

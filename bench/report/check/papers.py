@@ -29,8 +29,9 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.errors import BenchError
+from bench.metrics.registry import sign
 from bench.report.check.comparable import method_differs, metric_protocol, part, protocol_differs, same_cell
-from bench.report.check.verdicts import Result, Verdict
+from bench.report.check.verdicts import Result, Verdict, turned
 from bench.report.statistics.equivalence import equivalence
 from bench.report.tables.model import METRICS, Cell
 from bench.report.tables.table import build_tables
@@ -202,10 +203,10 @@ def _judge(cell: Cell, row: Reported, margin: float) -> tuple[Verdict, str]:
         said = f"{seeds}, so no test: tolerance {margin:g}"
         if abs(difference) <= margin + 1e-12:
             return "reproduced", said
-        return "better" if difference > 0 else "worse", said
+        return turned("better" if difference > 0 else "worse", sign(row.metric)), said
     found = equivalence(values, row.value, margin, deviation=row.deviation, runs=row.runs)
     spread = "no deviation" if row.deviation is None else f"deviation {row.deviation:g} there"
     said = (
         f"TOST within {margin:g}: p = {found.p:.2g}, {len(values)} seeds, {row.runs or '?'} runs there, {spread}"
     )
-    return found.outcome, said
+    return turned(found.outcome, sign(row.metric)), said

@@ -12,6 +12,8 @@ training multiplies it, step by step. So by default the question is twofold:
   ``MARGIN``). A changed method fails this even where it is no worse on average: what scatters widely shows no
   equivalence. On the same CPU all differences are zero and the test cannot fail.
 
+A metric, or a metric protocol, that was never pinned is no part of the comparison: :func:`never_pinned` names it.
+
 Trials that differ in what was pinned of them (a method's version or options, the data, the split, weights,
 prompts, how a metric is taken) are not comparable, and a trial on one side only is missing; both fail, for
 nothing must pass unseen. An option that came later, at its default, is no difference: the numbers will tell. After
@@ -28,8 +30,9 @@ import statistics
 from collections.abc import Container, Iterator, Mapping, Sequence
 
 from bench.errors import BenchError
+from bench.metrics.registry import sign
 from bench.report.check.pins import DECIMALS, Pin, PinKey, Pins, changes
-from bench.report.check.verdicts import Result, Verdict
+from bench.report.check.verdicts import Result, Verdict, turned
 from bench.report.tables.naming import flat
 from bench.tools.groups import group
 
@@ -61,13 +64,19 @@ def compare(pins: Pins, measured: Pins, metrics: Container[str], *, exact: bool 
     if pins.study != measured.study:
         raise BenchError(f"the pinned numbers are those of study {pins.study}, not of {measured.study}")
     results: list[Result] = []
+    pinned = _names(pins)
     for key in dict.fromkeys(itertools.chain(pins.pins, measured.pins)):
-        results += _trial(key, pins.pins.get(key), measured.pins.get(key), metrics, exact)
+        results += _trial(key, pins.pins.get(key), measured.pins.get(key), pinned, metrics, exact)
     return results if exact else [*results, *_together(results)]
 
 
 def _trial(
-    key: PinKey, pin: Pin | None, now: Pin | None, metrics: Container[str], exact: bool
+    key: PinKey,
+    pin: Pin | None,
+    now: Pin | None,
+    pinned: Mapping[str, set[str]],
+    metrics: Container[str],
+    exact: bool,
 ) -> Iterator[Result]:
     if pin is None:
         yield _result(key, "missing", "not pinned yet (bench pin)")
@@ -87,8 +96,8 @@ def _trial(
     if pin.status == "skipped":
         yield _result(key, "reproduced", "skipped, as pinned")
         return
-    for protocol in sorted({*pin.values, *now.values}):
-        yield from _block(key, protocol, pin, now, metrics, exact)
+    for protocol in sorted({*pin.values, *now.values} & pinned.keys()):
+        yield from _block(key, protocol, pin, now, pinned[protocol], metrics, exact)
 
 
 def _changed(pinned: Mapping[str, str | None], measured: Mapping[str, str | None]) -> list[str]:
@@ -97,7 +106,13 @@ def _changed(pinned: Mapping[str, str | None], measured: Mapping[str, str | None
 
 
 def _block(
-    key: PinKey, protocol: str, pin: Pin, now: Pin, metrics: Container[str], exact: bool
+    key: PinKey,
+    protocol: str,
+    pin: Pin,
+    now: Pin,
+    pinned: set[str],
+    metrics: Container[str],
+    exact: bool,
 ) -> Iterator[Result]:
     """The numbers of one trial under one metric protocol."""
     if protocol not in pin.values or protocol not in now.values:
@@ -111,14 +126,16 @@ def _block(
         return
     tolerance = _EXACT if exact else UNTRAINED if key.shots is None else TRAINED
     before, after = pin.values[protocol], now.values[protocol]
-    for metric in sorted({*before, *after}):
+    for metric in sorted({*before, *after} & pinned):
         if metric in metrics:
-            verdict, reason = _judge(before.get(metric), after.get(metric), tolerance)
+            verdict, reason = _judge(before.get(metric), after.get(metric), tolerance, sign(metric))
             numbers = (before.get(metric), after.get(metric))
             yield _result(key, verdict, reason, metric=metric, protocol=protocol, numbers=numbers)
 
 
-def _judge(expected: float | None, measured: float | None, tolerance: float) -> tuple[Verdict, str]:
+def _judge(
+    expected: float | None, measured: float | None, tolerance: float, direction: int
+) -> tuple[Verdict, str]:
     if expected is None and measured is None:
         return "reproduced", "no value, as pinned"
     if expected is None:
@@ -128,7 +145,7 @@ def _judge(expected: float | None, measured: float | None, tolerance: float) -> 
     difference = measured - expected
     if abs(difference) <= tolerance:
         return "reproduced", f"tolerance {tolerance:g}"
-    return "better" if difference > 0 else "worse", f"tolerance {tolerance:g}"
+    return "better" if direction * difference > 0 else "worse", f"tolerance {tolerance:g}"
 
 
 def _together(results: Sequence[Result]) -> Iterator[Result]:
@@ -138,7 +155,7 @@ def _together(results: Sequence[Result]) -> Iterator[Result]:
     for own in keys.values():
         differences = [each.difference for each in own if each.difference is not None]
         first = own[0]
-        verdict, reason = _equivalent(differences)
+        verdict, reason = _equivalent(differences, sign(first.metric))
         yield Result(
             against=_AGAINST,
             dataset=first.dataset,
@@ -156,17 +173,38 @@ def _together(results: Sequence[Result]) -> Iterator[Result]:
         )
 
 
-def _equivalent(differences: Sequence[float]) -> tuple[Verdict, str]:
+def _equivalent(differences: Sequence[float], direction: int) -> tuple[Verdict, str]:
     """The verdict on whether the mean difference is zero to within the margin."""
     if len(differences) == 1:
-        verdict, _ = _judge(0.0, differences[0], MARGIN)
+        verdict, _ = _judge(0.0, differences[0], MARGIN, direction)
         return verdict, f"one trial, so no test: tolerance {MARGIN:g}"
     from bench.report.statistics.equivalence import equivalence
 
     found = equivalence(differences, 0.0, MARGIN)
     largest = max(differences, key=abs)
     said = f"TOST of {len(differences)} paired differences within {MARGIN:g}: p = {found.p:.2g}"
-    return found.outcome, f"{said}; largest {largest:+.3f}"
+    return turned(found.outcome, direction), f"{said}; largest {largest:+.3f}"
+
+
+def never_pinned(pins: Pins, measured: Pins) -> list[str]:
+    """Notes on metric protocols and metrics that were measured but never pinned: nothing to compare with."""
+    pinned = _names(pins)
+    notes = []
+    for protocol, names in sorted(_names(measured).items()):
+        if protocol not in pinned:
+            notes.append(f"metric protocol {protocol}: not pinned, so not compared (bench pin)")
+        elif new := names - pinned[protocol]:
+            notes.append(f"{', '.join(sorted(new))} ({protocol}): not pinned, so not compared (bench pin)")
+    return notes
+
+
+def _names(pins: Pins) -> dict[str, set[str]]:
+    """The metrics of all trials, by metric protocol."""
+    names: dict[str, set[str]] = {}
+    for pin in pins.pins.values():
+        for protocol, values in pin.values.items():
+            names.setdefault(protocol, set()).update(values)
+    return names
 
 
 def _result(

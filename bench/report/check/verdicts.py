@@ -11,6 +11,14 @@ Verdict = Literal["reproduced", "better", "worse", "undecided", "missing", "not 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
+def turned(verdict: Verdict, direction: int) -> Verdict:
+    """The verdict on a metric of which less is better (``direction`` -1), given as if more were."""
+    if direction > 0:
+        return verdict
+    opposite: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
+    return opposite.get(verdict, verdict)
+
+
 @dataclass(frozen=True)
 class Result:
     """One expected number, and what was measured.

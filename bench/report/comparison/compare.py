@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.errors import BenchError
+from bench.metrics.registry import sign
 from bench.report.statistics.categories import Friedman, Pair, compare_pairs, friedman
 from bench.report.statistics.common import ALPHA, DECIMALS, LEVEL
 from bench.report.statistics.images import Interval
@@ -138,17 +139,20 @@ def _tested(
     from scipy.stats import rankdata
 
     numbers = {column: [mean for cell in own if (mean := cell.mean) is not None] for column, own in cells.items()}
-    lines = [[-round(value, DECIMALS) for value in line] for line in zip(*numbers.values(), strict=True)]
+    # Ranks, and the counts of better and worse categories, are those of numbers of which more is better.
+    direction = sign(table.metric)
+    rows = zip(*numbers.values(), strict=True)
+    lines = [[-direction * round(value, DECIMALS) for value in row] for row in rows]
     standings = [
         Standing(column.head, column.method, statistics.fmean(own), _over_seeds(cells[column]), float(rank))
         for (column, own), rank in zip(numbers.items(), rankdata(lines, axis=1).mean(axis=0), strict=True)
     ]
-    order = sorted(range(len(standings)), key=lambda i: (standings[i].rank, -standings[i].mean))
+    order = sorted(range(len(standings)), key=lambda i: (standings[i].rank, -direction * standings[i].mean))
     columns = list(numbers.values())
-    values = list(zip(*(columns[i] for i in order), strict=True))
+    values = [[direction * value for value in line] for line in zip(*(columns[i] for i in order), strict=True)]
     pairs, overall, refused = None, None, []
     try:
-        pairs = tuple(compare_pairs(values))
+        pairs = tuple(replace(pair, difference=direction * pair.difference) for pair in compare_pairs(values))
     except BenchError as error:
         refused.append(f"no test in pairs: {error}")
     try:

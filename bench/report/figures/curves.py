@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.metrics.curves import CURVES, Curve
+from bench.metrics.registry import METRICS
 from bench.report.figures import style
 from bench.report.tables.text import short
 
@@ -22,13 +23,7 @@ AXES = {  # of each curve: what lies along x and y
     "PR": ("recall", "precision"),
     "PRO": ("false positive rate", "per-region overlap"),
 }
-TITLES = {  # metric -> its curve in words
-    "image_auroc": "image ROC",
-    "image_ap": "image precision-recall",
-    "pixel_auroc": "pixel ROC",
-    "pixel_ap": "pixel precision-recall",
-    "aupro": "per-region overlap",
-}
+TITLES = {metric.name: metric.curve_title for metric in METRICS.values() if metric.curve}
 RESOLUTION = 1000  # no point that is drawn lies farther from the curve than the axis' length by this
 _PER_ROW = 4
 _WIDEST = 3.4  # inches of a panel

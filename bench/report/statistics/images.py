@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bench.errors import BenchError, unknown
-from bench.metrics import binary_metrics
+from bench.metrics import binary_metrics, registry
 from bench.report.statistics.common import LEVEL
 
-METRICS = ("image_auroc", "image_ap")
+METRICS = tuple(metric.name for metric in registry.METRICS.values() if metric.resampled)
 RESAMPLES = 2000
 _BATCH = 2_000_000  # scores that are resampled at a time
 

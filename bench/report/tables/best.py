@@ -1,4 +1,7 @@
-"""Numbers in bold: the largest, or all that are not significantly different from it."""
+"""Numbers in bold: the best one, or all that are not significantly different from it.
+
+The best is the largest, or the smallest where the registry of metrics says that less is better.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import replace
 from typing import get_args
 
 from bench.errors import unknown
+from bench.metrics.registry import sign
 from bench.report.tables.model import Best, Cell, Table
 from bench.report.tables.naming import K
 from bench.tools.groups import group
@@ -15,9 +19,9 @@ _TESTED = "not significantly different from the best {of} (two-sided, 5 %, Holm)
 _CATEGORIES = (
     "Category rows: paired t test over seeds, one-sample against a method without seeds. "
     "Average: signed-rank test over categories (here {}). "
-    "Without enough seeds or categories for a test: the largest number."
+    "Without enough seeds or categories for a test: the {} number."
 )
-_AVERAGES = "Signed-rank test over categories (here {}); without enough categories for a test: the largest number."
+_AVERAGES = "Signed-rank test over categories (here {}); without enough categories for a test: the {} number."
 RULES: tuple[str, ...] = get_args(Best)
 
 Contest = Sequence[tuple[int, int]]  # the places, as row and column, of cells that compete with each other
@@ -40,17 +44,18 @@ def mark_best(table: Table, contests: Iterable[Contest], rule: Best | None, of: 
     A cell has a rank if it has a number, that number is not an incomplete average, and there is another number
     in its contest. Equal numbers, as printed, have one rank.
 
-    ``maximum``: the best is the largest number as printed; equal ones are all best.
+    ``maximum``: the best is the largest number as printed, or the smallest where the metric's registry entry says
+    that less is better; equal ones are all best.
 
-    ``tested``: so is every number that is not significantly different from the largest one, two-sided at 5 %,
-    with Holm's correction over the comparisons of the contest.
+    ``tested``: so is every number that no test tells from the best one, two-sided at 5 %, with Holm's
+    correction over the comparisons of the contest.
 
     * Categories: a paired t test over the seeds that both have (``bench.report.statistics.seeds_p_value``). A
       method without seeds is a constant: the other's seeds are tested against it, and two constants are
       different if they differ in print.
     * Averages: Wilcoxon's signed-rank test over the categories, which have one number per method each.
     * Where there are too few seeds (fewer than two in common) or too few categories (so few that no outcome
-      could be significant) there is no test, and only the largest number is best.
+      could be significant) there is no test, and only the best number is marked.
 
     Numbers that are equal as printed do not differ.
 
@@ -70,11 +75,13 @@ def mark_best(table: Table, contests: Iterable[Contest], rule: Best | None, of: 
     if rule not in RULES:
         raise unknown("rule for the best", rule, RULES)
     for contest in contests:
-        ranked = _ranked({(row, column): cells[row][column] for row, column in contest})
+        own = {(row, column): cells[row][column] for row, column in contest}
+        direction = _direction(table, own.values())
+        ranked = _ranked(own, direction)
         best = {place for place, cell in ranked.items() if cell.rank == 1}
         if rule == "tested" and ranked:
             averages = all(cell.average for cell in ranked.values())
-            best |= _close(ranked) if averages else _alike(ranked)
+            best |= _close(ranked, direction) if averages else _alike(ranked, direction)
         for (row, column), cell in ranked.items():
             cells[row][column] = replace(cell, best=(row, column) in best)
     rows = tuple(replace(row, cells=tuple(own)) for row, own in zip(table.rows, cells, strict=True))
@@ -87,12 +94,19 @@ def _note(table: Table, rule: Best, of: str) -> str:
     averages = [cell for row in table.rows for cell in row.cells if cell.average]
     numbers = sorted({cell.categories or 0 for cell in averages})
     only = len(averages) == sum(len(row.cells) for row in table.rows)
-    told = (_AVERAGES if only else _CATEGORIES).format(" and ".join(map(str, numbers)))
+    extreme = "largest" if sign(table.metric) > 0 else "smallest"
+    told = (_AVERAGES if only else _CATEGORIES).format(" and ".join(map(str, numbers)), extreme)
     return _TESTED.format(of=of) + told
 
 
-def _ranked(cells: Mapping[K, Cell]) -> dict[K, Cell]:
-    """Those of the cells that compete, with their ranks."""
+def _direction(table: Table, cells: Iterable[Cell]) -> int:
+    """1 where more of the cells' metric is better, else -1; a layout may have other metrics than its table's."""
+    metrics = {cell.address.metric for cell in cells if cell.place is not None}
+    return sign(metrics.pop() if len(metrics) == 1 else table.metric)
+
+
+def _ranked(cells: Mapping[K, Cell], direction: int) -> dict[K, Cell]:
+    """Those of the cells that compete, with their ranks; ``direction`` is 1 where more is better, else -1."""
     numbers = {
         place: round(cell.mean, 3)
         for place, cell in cells.items()
@@ -100,38 +114,39 @@ def _ranked(cells: Mapping[K, Cell]) -> dict[K, Cell]:
     }
     if sum(cell.mean is not None for cell in cells.values()) < 2:
         return {}
-    order = sorted(set(numbers.values()), reverse=True)
+    order = sorted(set(numbers.values()), reverse=direction > 0)
     return {place: replace(cells[place], rank=order.index(number) + 1) for place, number in numbers.items()}
 
 
-def _alike(cells: Mapping[K, Cell]) -> set[K]:
-    """The cells of categories that are not significantly different from the largest, by tests over seeds."""
+def _alike(cells: Mapping[K, Cell], direction: int) -> set[K]:
+    """The cells of categories that are not significantly different from the best, by tests over seeds."""
     from bench.report.statistics.seeds import seeds_p_value
 
-    largest, smaller = _split(cells)
-    p_values = {i: seeds_p_value(dict(cells[largest].by_seed), dict(cells[i].by_seed)) for i in smaller}
+    first, others = _split(cells, direction)
+    p_values = {i: seeds_p_value(dict(cells[first].by_seed), dict(cells[i].by_seed)) for i in others}
     return _not_apart({i: p for i, p in p_values.items() if p is not None})
 
 
-def _close(averages: Mapping[K, Cell]) -> set[K]:
-    """The averages that are not significantly different from the largest, by tests over categories."""
-    largest, smaller = _split(averages)
-    if not smaller:
+def _close(averages: Mapping[K, Cell], direction: int) -> set[K]:
+    """The averages that are not significantly different from the best, by tests over categories."""
+    first, others = _split(averages, direction)
+    if not others:
         return set()
     from bench.report.statistics.categories import needed_for_pairs, signed_rank
 
     # An average that competes covers all categories, so that none lacks its number here.
-    means = {place: [mean for _, mean in averages[place].by_category] for place in [largest, *smaller]}
-    best = means[largest]
-    if len(best) < needed_for_pairs(len(smaller)):
+    means = {place: [mean for _, mean in averages[place].by_category] for place in [first, *others]}
+    best = means[first]
+    if len(best) < needed_for_pairs(len(others)):
         return set()
-    return _not_apart({i: signed_rank([a - b for a, b in zip(best, means[i], strict=True)]) for i in smaller})
+    return _not_apart({i: signed_rank([a - b for a, b in zip(best, means[i], strict=True)]) for i in others})
 
 
-def _split(cells: Mapping[K, Cell]) -> tuple[K, list[K]]:
-    """The place of the largest number, and those that are smaller in print."""
+def _split(cells: Mapping[K, Cell], direction: int) -> tuple[K, list[K]]:
+    """The place of the best number, and those that are worse in print."""
     means = {place: cell.mean for place, cell in cells.items() if cell.mean is not None}
-    return max(means, key=means.__getitem__), [place for place, cell in cells.items() if cell.rank != 1]
+    others = [place for place, cell in cells.items() if cell.rank != 1]
+    return max(means, key=lambda place: direction * means[place]), others
 
 
 def _not_apart(p_values: Mapping[K, float]) -> set[K]:

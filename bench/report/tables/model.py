@@ -12,16 +12,10 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Literal
 
-METRICS = {
-    "image_auroc": "image AUROC",
-    "image_ap": "image AP",
-    "image_f1max": "image F1-max",
-    "pixel_auroc": "pixel AUROC",
-    "pixel_ap": "pixel AP",
-    "pixel_f1max": "pixel F1-max",
-    "aupro": "AUPRO@0.3",
-    "aupimo": "AUPIMO",
-}
+from bench.metrics import registry
+
+METRICS = registry.TITLES
+
 INCOMPLETE = "†"  # an average over some of the categories
 NOT_ZERO_SHOT = "‡"
 SECOND = "+"  # in plain text
@@ -77,7 +71,7 @@ class Cell:
         by_category: in the Average row, the covered categories' numbers, as pairs (category, number).
         lacking: in the Average row, the categories that it does not cover, as pairs (category, why); why is
             empty if there is no record.
-        rank: 1 for the largest of those that it competes with, 2 for the second; None if it does not compete.
+        rank: 1 for the best of those that it competes with, 2 for the second; None if it does not compete.
         best: printed in bold, see :func:`bench.report.tables.best.mark_best`.
         note: a remark that a reader of the number needs; empty if there is none.
         mark: the sign of the note's footnote.
@@ -242,7 +236,7 @@ class Table:
     def footnotes(self, *, star: bool = False) -> tuple[Note, ...]:
         """The notes, after the one on bold numbers, or on those with a ``star`` where there is no bold.
 
-        That the largest number is bold goes without saying.
+        That the best number is bold goes without saying.
         """
         notes = []
         if self.has_best and (star or self.best == "tested"):
