@@ -109,11 +109,11 @@ class MaskClip:
         """Maps on the encoder's grid of patches, and their largest values as image scores."""
         import torch
 
-        from bench.methods.shared import vit as _vit
+        from bench.methods.shared import vit
 
         config, encoder = self.config, context.encoder(self.config.encoder)
         texts = text_pairs(images, encoder, config.prompts)
-        visual = _vit.tower(encoder)
+        visual = vit.tower(encoder)
         if config.mmseg_quirks:
             visual = mmseg_tower(visual)
         tokens, grid = self._tokens(images, encoder, visual)
@@ -154,13 +154,13 @@ def values(visual: Any, tokens: torch.Tensor, *, resid_ffn: bool) -> tuple[torch
     Returns:
         Features ``(P, E)`` in the joint space, and the keys ``(P, W)``, likewise through the output projection.
     """
-    from bench.methods.shared import vit as _vit
+    from bench.methods.shared import vit
 
     block = visual.transformer.resblocks[-1]
-    _, key, value = _vit.project_in(block, tokens)
+    _, key, value = vit.project_in(block, tokens)
     value, key = block.attn.out_proj(value), block.attn.out_proj(key)
     if resid_ffn:
-        value = _vit.feed_forward(block, tokens + block.ls_1(value))
+        value = vit.feed_forward(block, tokens + block.ls_1(value))
     features: torch.Tensor = visual.ln_post(value[1:]) @ visual.proj
     return features, key[1:]
 
@@ -229,7 +229,7 @@ def _mmseg_tokens(
     from PIL import Image
 
     from bench.encoders.features import CACHE, in_fixed_batches
-    from bench.methods.shared import vit as _vit
+    from bench.methods.shared import vit
 
     side, patch = image_size or encoder.image_size, visual.conv1.stride[0]
     if side % patch:
@@ -244,7 +244,7 @@ def _mmseg_tokens(
         return torch.from_numpy(normalised).permute(2, 0, 1).float()
 
     def forward(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        tokens = visual.ln_pre(_vit.embed(visual, pixels.to(device)))
+        tokens = visual.ln_pre(vit.embed(visual, pixels.to(device)))
         for block in visual.transformer.resblocks[:-1]:
             tokens = block(tokens)
         return {"tokens": tokens}

@@ -87,11 +87,11 @@ class TransMM:
         """
         import torch
 
-        from bench.methods.shared import vit as _vit
+        from bench.methods.shared import vit
 
         config, encoder = self.config, context.encoder(self.config.encoder)
         texts = text_pairs(images, encoder, config.prompts)
-        visual, model = _vit.tower(encoder), cast(Any, encoder.model)
+        visual, model = vit.tower(encoder), cast(Any, encoder.model)
         scale = float(model.logit_scale.exp())
         start = self._start(encoder)
         # What enters the first used block; nothing before it matters to the gradients.
@@ -107,7 +107,7 @@ class TransMM:
             else:
                 pixels = encoder.preprocess(images[i], config.img_size)[None]
                 with torch.no_grad():
-                    tokens = visual.ln_pre(_vit.embed(visual, pixels.to(visual.proj.device)))
+                    tokens = visual.ln_pre(vit.embed(visual, pixels.to(visual.proj.device)))
             pair = torch.from_numpy(texts[category]).to(tokens)
             with torch.enable_grad():
                 logits, probabilities = explicit_logits(visual, tokens, pair, scale, start)
@@ -141,13 +141,13 @@ def explicit_logits(
     """
     import torch
 
-    from bench.methods.shared import vit as _vit
+    from bench.methods.shared import vit
 
     probabilities = []
     for block in visual.transformer.resblocks[start:]:
-        tokens, attention = _vit.explicit_block(block, tokens)
+        tokens, attention = vit.explicit_block(block, tokens)
         probabilities.append(attention)
-    embedding = torch.nn.functional.normalize(_vit.pooled(visual, tokens), dim=-1)
+    embedding = torch.nn.functional.normalize(vit.pooled(visual, tokens), dim=-1)
     return scale * embedding @ texts.T, probabilities
 
 

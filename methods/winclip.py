@@ -246,23 +246,23 @@ def encode_windows(
     import torch
 
     from bench.encoders.features import CACHE, in_fixed_batches
-    from bench.methods.shared import vit as _vit
+    from bench.methods.shared import vit
 
     if max(sides) > min(grid):
         raise BenchError(f"windows of {max(sides)} patches do not fit into {encoder.name}'s {grid[0]}x{grid[1]}")
-    visual = _vit.tower(encoder)
+    visual = vit.tower(encoder)
     device = visual.proj.device
     places = {side: window_patches(grid, side) for side in sides}
     # An image's windows are hundreds of sequences, so that a CPU gains nothing from more images.
     batch_size = 1 if device.type == "cpu" else 16
 
     def forward(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        tokens = visual.ln_pre(_vit.embed(visual, pixels.to(device)))
+        tokens = visual.ln_pre(vit.embed(visual, pixels.to(device)))
         found = {}
         for side, patches in places.items():
             cls = np.zeros((len(patches), 1), dtype=np.int64)
             rows = torch.from_numpy(np.hstack([cls, 1 + patches])).to(device)
-            embedded = _vit.embed_sequences(visual, tokens[:, rows].flatten(0, 1))
+            embedded = vit.embed_sequences(visual, tokens[:, rows].flatten(0, 1))
             found[f"windows{side}"] = embedded.unflatten(0, (len(pixels), len(patches)))
         return found
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.encoders.features import in_fixed_batches
-from bench.methods.shared import finetune as _finetune
+from bench.methods.shared import finetune
 
 LEVELS = 3  # the paper reads the first three stages of a ResNet
 TRANSFORMS: Mapping[str, tuple[str, ...]] = {
@@ -165,9 +165,9 @@ class RegistrationNet(nn.Module):
         self.predictor = nn.Sequential(*_block(channels), _conv1x1(channels))
 
     def _levels(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
-        features = _finetune.forward(self.stem, images)
+        features = finetune.forward(self.stem, images)
         for stage, transformer in zip(self.stages, self.transformers, strict=True):
-            features, theta = transformer(_finetune.forward(stage, features))
+            features, theta = transformer(finetune.forward(stage, features))
             yield features, theta
 
     def forward(self, images: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ from bench.contracts import TrainingSet
 from bench.errors import BenchError, NotApplicable
 from bench.methods.mlep import MLEP, Triplets
 from bench.methods.mlep.net import EmbedNet, ReconNet, margin_loss
-from bench.methods.shared import finetune as _finetune
-from bench.methods.shared import pixels as _pixels
+from bench.methods.shared import finetune
+from bench.methods.shared.pixels import load_pixels
 from bench.tools.spec import build_config, parse_spec
 
 T = 3  # triplets per batch
@@ -42,7 +42,7 @@ def embed_net(**options: Any) -> EmbedNet:
 def recon_net(**options: Any) -> ReconNet:
     config = MLEP.Config(**{"variant": "recon", "decoder_width": 32, **options})
     backbone = tiny.backbone()
-    prepare = _finetune.Preparation(backbone, "cpu")
+    prepare = finetune.Preparation(backbone, "cpu")
     return ReconNet(config, backbone, prepare, torch.Generator().manual_seed(5))
 
 
@@ -127,7 +127,7 @@ def test_two_steps_of_training_equal_numpy(embed_dim: int, parity: Parity) -> No
     net = embed_net(embed_dim=embed_dim)
     hand = ByHand(net)
     generator = torch.Generator().manual_seed(3)
-    _finetune.optimise(
+    finetune.optimise(
         net.parameters(),
         lambda step: net.loss(batch(step), generator),
         epochs=2,
@@ -175,7 +175,7 @@ def test_the_centre_is_the_mean_of_the_seen_normals() -> None:
     net = method._network
     assert isinstance(net, EmbedNet) and method._prepare is not None
     normals = data.images.subset(np.flatnonzero(data.labels == 0))
-    images = method._prepare(_pixels.load_pixels(normals, SIDE))
+    images = method._prepare(load_pixels(normals, SIDE))
     with torch.no_grad():
         expected = net.embed(net.backbone(images)).mean(dim=0)
     torch.testing.assert_close(net.centre, expected, rtol=1e-4, atol=1e-5)
@@ -247,7 +247,7 @@ def test_reconstruction_scores_equal_numpy(parity: Parity) -> None:
 def test_the_decoder_doubles_as_often_as_the_backbone_halves(stride: int, side: int, widths: list[int]) -> None:
     backbone = tiny.backbone(torch.nn.AvgPool2d(stride, ceil_mode=True))
     backbone = type(backbone)(**{**vars(backbone), "stride": stride})
-    prepare = _finetune.Preparation(backbone, "cpu")
+    prepare = finetune.Preparation(backbone, "cpu")
     config = MLEP.Config(variant="recon", decoder_width=64)
     net = ReconNet(config, backbone, prepare, torch.Generator().manual_seed(0))
     ups = [layer for layer in net.decoder if isinstance(layer, torch.nn.ConvTranspose2d)]
@@ -360,8 +360,8 @@ def test_frozen_statistics_stay(variant: str) -> None:
 
 def test_the_rate_falls_after_every_ten_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     recipes: list[dict[str, Any]] = []
-    original = _finetune.optimise
-    monkeypatch.setattr(_finetune, "optimise", lambda parameters, loss, **recipe: recipes.append(recipe))
+    original = finetune.optimise
+    monkeypatch.setattr(finetune, "optimise", lambda parameters, loss, **recipe: recipes.append(recipe))
     MLEP(MLEP.Config()).fit(train(), tiny.context(network=tiny.backbone()))
     found = by_hand.rates(original, **recipes[0])
     np.testing.assert_allclose(found, [2e-4] * 10 + [2e-5] * 10 + [2e-6] * 10, rtol=1e-3)

@@ -18,7 +18,7 @@ from bench.encoders import identify, load_text_image
 from bench.encoders.towers import FrozenClip
 from bench.errors import BenchError
 from bench.methods.clip import Clip, ClipConfig
-from bench.methods.shared import vit as _vit
+from bench.methods.shared import vit
 from bench.methods.transmm import TransMM, TransMMConfig, explicit_logits, propagate, target_of
 from bench.tools.spec import build_config, parse_spec
 
@@ -69,7 +69,7 @@ def test_explicit_attention_gives_the_fused_logits(
     fused = scale * torch.nn.functional.normalize(features.embedding, dim=1) @ texts.T
     if start == 0:
         pixels = torch.stack([encoder.preprocess(image, size) for image in images])
-        tokens = model.visual.ln_pre(_vit.embed(model.visual, pixels))
+        tokens = model.visual.ln_pre(vit.embed(model.visual, pixels))
     else:
         tokens = features.tokens[encoder.n_blocks - 2]
     explicit, probabilities = explicit_logits(model.visual, tokens, texts, scale, start % encoder.n_blocks)
@@ -164,7 +164,7 @@ def test_maps_equal_finite_differences_in_numpy(name: str, start: int, target: A
     assert maps.min() >= 0
     assert maps.max() > 0
     for i, image in enumerate(images):
-        tokens = model.visual.ln_pre(_vit.embed(model.visual, encoder.preprocess(image)[None]))[0].double().numpy()
+        tokens = model.visual.ln_pre(vit.embed(model.visual, encoder.preprocess(image)[None]))[0].double().numpy()
         expected = by_hand.relevance(tokens, texts.double().numpy(), scale, target, start % 3)
         # Finite differences themselves are no better than 1e-6.
         parity.equal("Trans-MM: maps", "finite differences in NumPy", maps[i].flatten(), expected, 1e-5)

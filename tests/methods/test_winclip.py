@@ -26,7 +26,7 @@ from bench.encoders.towers import FrozenClip
 from bench.errors import BenchError, NotApplicable
 from bench.methods.anomalib.winclip import Mended
 from bench.methods.clip import Clip, ClipConfig
-from bench.methods.shared import vit as _vit
+from bench.methods.shared import vit
 from bench.methods.shared.prompts import ensemble
 from bench.methods.winclip import (
     TYPO_TEMPLATES,
@@ -260,11 +260,11 @@ def test_windows_pass_the_blocks_as_through_the_transformer(
     for parameter in visual.parameters():  # biases and scales that are not all alike
         torch.nn.init.normal_(parameter, std=0.3)
     for count, length, piece in ((7, 5, 512), (7, 5, 15), (9, 10, 4), (200, 5, 512)):
-        monkeypatch.setattr(_vit, "_PIECE", piece)
+        monkeypatch.setattr(vit, "_PIECE", piece)
         tokens = torch.randn(count, length, 24)
         with torch.no_grad():
-            found = _vit.embed_sequences(visual, tokens)
-            expected = _vit.pooled(visual, visual.transformer(tokens))
+            found = vit.embed_sequences(visual, tokens)
+            expected = vit.pooled(visual, visual.transformer(tokens))
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
