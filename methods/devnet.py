@@ -25,7 +25,7 @@ from bench.errors import NotApplicable
 if TYPE_CHECKING:
     import torch
 
-_SCORE_BATCH = 16  # images per pass when scoring; fixed, so that a score does not depend on the others
+_SCORE_BATCH = 16  # images per pass when scoring
 
 
 class DevNet:
@@ -146,7 +146,7 @@ class DevNet:
 
     def score(self, images: ImageSet, context: Context) -> Scores:
         """Image scores, and maps on the backbone's grid (``head``) or on a quarter of the pixels (``grad``)."""
-        from bench.encoders.features import in_fixed_batches
+        from bench.methods.shared.batches import in_batches
         from bench.methods.shared.pixels import load_pixels
 
         network = self._network
@@ -154,7 +154,7 @@ class DevNet:
             raise RuntimeError("score before fit")
         pixels = load_pixels(images, network.size, context.device)
         function = network.score_with_gradients if self.config.pixel_map == "grad" else network.score
-        found = in_fixed_batches(function, pixels, _SCORE_BATCH)
+        found = in_batches(function, pixels, _SCORE_BATCH)
         return Scores(found["image"].numpy(), found["maps"].numpy())
 
     def features(self, images: ImageSet, context: Context) -> NDArray[np.float32]:

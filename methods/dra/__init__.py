@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from bench.methods.dra.net import DRANetwork
     from bench.methods.shared.finetune import Preparation
 
-_SCORE_BATCH = 16  # images per pass when scoring; fixed, so that a score does not depend on the others
+_SCORE_BATCH = 16  # images per pass when scoring
 
 
 class DRA:
@@ -219,7 +219,7 @@ class DRA:
 
     def score(self, images: ImageSet, context: Context) -> Scores:
         """Image scores, and maps on the backbone's grid (``heads``) or on a quarter of the pixels (``grad``)."""
-        from bench.encoders.features import in_fixed_batches
+        from bench.methods.shared.batches import in_batches
         from bench.methods.shared.pixels import load_pixels
 
         scorer = self._scorer
@@ -227,7 +227,7 @@ class DRA:
             raise RuntimeError("score before fit")
         pixels = load_pixels(images, scorer.size, context.device)
         function = scorer.with_gradients if self.config.pixel_map == "grad" else scorer.with_heads
-        found = in_fixed_batches(function, pixels, _SCORE_BATCH)
+        found = in_batches(function, pixels, _SCORE_BATCH)
         return Scores(found["image"].numpy(), found["maps"].numpy())
 
     def features(self, images: ImageSet, context: Context) -> NDArray[np.float32]:

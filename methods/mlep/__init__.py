@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from bench.methods.mlep.net import EmbedNet, ReconNet
     from bench.methods.shared.finetune import Preparation
 
-_SCORE_BATCH = 16  # images per pass when scoring; fixed, so that a score does not depend on the others
+_SCORE_BATCH = 16  # images per pass when scoring
 
 
 class MLEP:
@@ -133,9 +133,9 @@ class MLEP:
         """
         import torch
 
-        from bench.encoders.features import in_fixed_batches
         from bench.methods.mlep.net import EmbedNet, ReconNet
         from bench.methods.shared import finetune
+        from bench.methods.shared.batches import in_batches
         from bench.methods.shared.pixels import load_pixels, rows
 
         config = self.config
@@ -174,21 +174,21 @@ class MLEP:
         network.eval()
         if isinstance(network, EmbedNet) and config.score == "center":
             normals = torch.from_numpy(np.flatnonzero(train.labels == 0)).to(pixels.device)
-            embedded = in_fixed_batches(
-                lambda rows: network.embeddings(prepare(pixels[rows])), normals, _SCORE_BATCH
+            embedded = in_batches(
+                lambda chosen: network.embeddings(prepare(pixels[chosen])), normals, _SCORE_BATCH
             )
             network.look_at(embedded["embedding"])
 
     def score(self, images: ImageSet, context: Context) -> Scores:
         """Image scores, and maps on the backbone's grid (``embed``) or on a quarter of the pixels (``recon``)."""
-        from bench.encoders.features import in_fixed_batches
+        from bench.methods.shared.batches import in_batches
         from bench.methods.shared.pixels import load_pixels
 
         network, prepare = self._network, self._prepare
         if network is None or prepare is None:
             raise RuntimeError("score before fit")
         pixels = load_pixels(images, self._size, context.device)
-        found = in_fixed_batches(lambda rows: network.score(prepare(rows)), pixels, _SCORE_BATCH)
+        found = in_batches(lambda batch: network.score(prepare(batch)), pixels, _SCORE_BATCH)
         return Scores(found["image"].numpy(), found["maps"].numpy())
 
 

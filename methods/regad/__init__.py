@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 
-_SCORE_BATCH = 16  # images per pass when scoring; fixed, so that a score does not depend on the others
+_SCORE_BATCH = 16  # images per pass when scoring
 _GROUP = 16 * _SCORE_BATCH  # images whose features are held at once
 _OFFICIAL_SIZE = 224
 
@@ -241,7 +241,7 @@ class RegAD:
         """The network's aligned features of ``(N, 3, S, S)``, level by level."""
         import torch
 
-        from bench.encoders.features import in_fixed_batches
+        from bench.methods.shared.batches import in_batches
 
         def aligned(batch: torch.Tensor) -> dict[str, torch.Tensor]:
             assert self._net is not None
@@ -249,7 +249,7 @@ class RegAD:
                 levels = self._net.aligned(self._prepare(batch, device))
             return {str(number): level for number, level in enumerate(levels)}
 
-        return list(in_fixed_batches(aligned, pixels, _SCORE_BATCH).values())
+        return list(in_batches(aligned, pixels, _SCORE_BATCH).values())
 
 
 def _support(context: Context) -> ImageSet:

@@ -14,7 +14,7 @@ from parity import Parity, golden
 
 from bench.methods.maskclip import MaskClipConfig, mmseg_tower, patch_scores, values
 from bench.methods.shared import vit
-from bench.methods.shared.prompts import unit
+from bench.methods.shared.cosines import unit
 
 AUTHORS = "chongzhou96/MaskCLIP"
 LIMIT = 1e-9  # both sides compute in double precision
