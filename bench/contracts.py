@@ -369,7 +369,11 @@ class Method(Protocol):
         ...
 
     def score(self, images: ImageSet, context: Context) -> Scores:
-        """Score the target category's images, in their order."""
+        """Score the target category's images, in their order.
+
+        On a CPU the same call gives the same bits. In another order, in other batches or without some of the
+        others, an image's score may differ by rounding alone: by 1e-5 of the scores' range at most.
+        """
         ...
 
 
@@ -402,7 +406,8 @@ class HasFeatures(Protocol):
     def features(self, images: ImageSet, context: Context) -> NDArray[np.float32]:
         """``(N, F)``: one vector per image in the space from which the method, once fitted, takes its scores.
 
-        Of features that lie on a grid it is the mean over the grid, so that methods can be set side by side.
+        Of features that lie on a grid it is the mean over the grid, so that methods can be set side by side. They
+        are as repeatable as scores, see :meth:`Method.score`.
         """
         ...
 

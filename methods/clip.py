@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from bench.contracts import Context, ImageSet, Scores, TextImageEncoder, TrainingSet, Traits
 from bench.errors import NotApplicable
-from bench.methods.shared.prompts import Floats, mean_text, probability, sentences, unit
+from bench.methods.shared.cosines import Floats, along, distance, probability, unit
+from bench.methods.shared.prompts import mean_text, sentences
 
 if TYPE_CHECKING:
     import torch
@@ -94,11 +95,12 @@ class Clip:
     @classmethod
     def traits(cls, config: ClipConfig) -> Traits:
         probe, few = config.variant == "probe", config.few_shot != "off"
-        title = "CLIP linear probe" if probe else "CLIP few-shot" if few else "CLIP"
-        adapted = ""
+        title, adapted = "CLIP", ""
         if probe:
+            title = "CLIP linear probe"
             adapted = "a linear probe, our reading of a baseline that its source does not describe"
         elif few:
+            title = "CLIP few-shot"
             adapted = "whole-image embeddings as in WinCLIP+, without its windows"
         return Traits(
             title=title,
@@ -165,7 +167,7 @@ class Clip:
             image, maps = self._probe_scores(whole, patches, self._directions(images, encoder))
         else:
             directions = self._directions(images, encoder) / self.config.temperature
-            image, maps = _along(whole, directions), _along(patches, directions[:, None])
+            image, maps = along(whole, directions), along(patches, directions[:, None])
             if self.config.few_shot != "off":
                 image, maps = self._with_support(image, maps, whole, patches, encoder, context)
         return Scores(image.astype(np.float32), maps.reshape(len(images), *grid).astype(np.float32))
@@ -174,16 +176,15 @@ class Clip:
         """``(N, E)`` normalised image embeddings."""
         encoder = context.encoder(self.config.encoder)
         embedding = encoder.encode_images(images, image_size=self.config.img_size).embedding
-        return unit(embedding.double().numpy()).astype(np.float32)
+        normalised: NDArray[np.float32] = unit(embedding.numpy())
+        return normalised
 
     def _views(self, images: ImageSet, encoder: TextImageEncoder) -> tuple[Floats, Floats, tuple[int, int]]:
         """Normalised embeddings ``(N, E)`` and projected patch tokens ``(N, h * w, E)``, and the grid."""
         last = encoder.n_blocks - 1
         features = encoder.encode_images(images, layers=(last,), image_size=self.config.img_size)
         patches = encoder.project(features.tokens[last][:, 1:])
-        # Double precision: however a sum is split up, rounding to float32 in the end gives the same score.
-        whole: Floats = features.embedding.double().numpy()
-        return unit(whole), unit(patches.double().numpy()), features.grid
+        return unit(features.embedding.numpy()), unit(patches.numpy()), features.grid
 
     def _directions(self, images: ImageSet, encoder: TextImageEncoder) -> Floats:
         """``(N, E)``: the anomalous text's embedding less the normal one's, per image's category."""
@@ -201,7 +202,7 @@ class Clip:
         offsets = np.full(len(whole), bias)
         if self.config.text_difference:
             offsets = offsets + directions @ weight[size:]
-        return _along(whole, weight[:size]) + offsets, _along(patches, weight[:size]) + offsets[:, None]
+        return along(whole, weight[:size]) + offsets, along(patches, weight[:size]) + offsets[:, None]
 
     def _with_support(
         self,
@@ -215,10 +216,9 @@ class Clip:
         """Distances to the K normal images, alone or averaged with the zero-shot probabilities."""
         if not context.support:
             raise NotApplicable("few_shot needs K normal images of the target category")
-        bank, patch_bank, _ = self._views(context.support, encoder)
-        patch_bank = patch_bank.reshape(-1, patch_bank.shape[-1])
-        far = np.stack([_distance(row[None], bank)[0] for row in whole])
-        far_patches = np.stack([_distance(rows, patch_bank) for rows in patches])
+        normal, normal_patches, _ = self._views(context.support, encoder)
+        far = distance(whole, normal[:, None])
+        far_patches = distance(patches, normal_patches)
         if self.config.few_shot == "support":
             return far, far_patches
         return (far + probability(image)) / 2, (far_patches + probability(maps)) / 2
@@ -238,20 +238,9 @@ def draw_steps(
     pools = [np.repeat(each, weights[each]) for each in members]
     steps = np.empty((config.iterations, config.episodes_per_step * config.n_query), dtype=np.int64)
     for step in steps:
+        # `step` and `episode` are views: what is drawn is written into `steps`.
         for episode in step.reshape(config.episodes_per_step, config.n_query):
             episode[:] = rng.choice(pools[rng.integers(len(pools))], config.n_query)
         if not anomalous[step].any():
             step[rng.integers(len(step))] = rng.choice(np.flatnonzero(anomalous))
     return steps
-
-
-def _along(vectors: Floats, direction: Floats) -> Floats:
-    """Inner products over the last axis."""
-    products: Floats = np.einsum("...e,...e->...", vectors, direction)
-    return products
-
-
-def _distance(vectors: Floats, bank: Floats) -> Floats:
-    """Half the cosine distance of each of ``(M, E)`` normalised vectors to the closest in ``(K, E)``."""
-    closest: Floats = (vectors @ bank.T).max(axis=1)
-    return (1 - closest) / 2

@@ -25,7 +25,7 @@ from bench.errors import NotApplicable
 if TYPE_CHECKING:
     import torch
 
-_SCORE_BATCH = 16  # images per pass when scoring; fixed, so that a score does not depend on the others
+_SCORE_BATCH = 16  # images per pass when scoring
 
 
 class DevNet:
@@ -88,7 +88,7 @@ class DevNet:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self._network: _Network | None = None
+        self._network: DevNetNetwork | None = None
 
     @classmethod
     def traits(cls, config: Config) -> Traits:
@@ -107,30 +107,30 @@ class DevNet:
         """
         import torch
 
-        from bench.methods.shared import finetune as _finetune
-        from bench.methods.shared import pixels as _pixels
+        from bench.methods.shared import finetune
+        from bench.methods.shared.pixels import load_pixels, rows
 
         normals, anomalies = np.flatnonzero(train.labels == 0), np.flatnonzero(train.labels == 1)
         if not len(normals) or not len(anomalies):
             raise NotApplicable("DevNet needs normal and anomalous training images")
         config = self.config
         generator = torch.Generator().manual_seed(context.seed)
-        self._network = network = _Network(config, context, generator)
-        pixels = _pixels.load_pixels(train.images, network.size, context.device)
-        normal, anomalous = (_finetune.Endless(items, generator) for items in (normals, anomalies))
+        self._network = network = DevNetNetwork(config, context, generator)
+        pixels = load_pixels(train.images, network.size, context.device)
+        normal, anomalous = (finetune.Endless(items, generator) for items in (normals, anomalies))
         n_anomalous = config.batch_size // 2
         n_normal = config.batch_size - n_anomalous
         targets = torch.cat([torch.zeros(n_normal), torch.ones(n_anomalous)]).to(context.device)
 
         def loss_of_step(step: int) -> torch.Tensor:
             chosen = torch.cat([normal.take(n_normal), anomalous.take(n_anomalous)])
-            degrees = _finetune.angles(len(chosen), config.rotation, generator)
-            images = network.prepare(_pixels.rows(pixels, chosen), degrees)
+            degrees = finetune.angles(len(chosen), config.rotation, generator)
+            images = network.prepare(rows(pixels, chosen), degrees)
             scores, _ = network(images)
-            return _finetune.deviation_loss(scores, targets, generator, config.margin, config.n_references)
+            return finetune.deviation_loss(scores, targets, generator, config.margin, config.n_references)
 
-        _finetune.training_mode(network.modules, network.frozen_norm)
-        _finetune.optimise(
+        finetune.training_mode(network.modules, network.frozen_norm)
+        finetune.optimise(
             network.modules.parameters(),
             loss_of_step,
             epochs=config.epochs,
@@ -146,30 +146,30 @@ class DevNet:
 
     def score(self, images: ImageSet, context: Context) -> Scores:
         """Image scores, and maps on the backbone's grid (``head``) or on a quarter of the pixels (``grad``)."""
-        from bench.encoders.features import in_fixed_batches
-        from bench.methods.shared import pixels as _pixels
+        from bench.methods.shared.batches import in_batches
+        from bench.methods.shared.pixels import load_pixels
 
         network = self._network
         if network is None:
             raise RuntimeError("score before fit")
-        pixels = _pixels.load_pixels(images, network.size, context.device)
+        pixels = load_pixels(images, network.size, context.device)
         function = network.score_with_gradients if self.config.pixel_map == "grad" else network.score
-        found = in_fixed_batches(function, pixels, _SCORE_BATCH)
+        found = in_batches(function, pixels, _SCORE_BATCH)
         return Scores(found["image"].numpy(), found["maps"].numpy())
 
     def features(self, images: ImageSet, context: Context) -> NDArray[np.float32]:
         """``(N, C)``: the fine-tuned backbone's features, averaged over positions and scales."""
-        from bench.methods.shared import finetune as _finetune
-        from bench.methods.shared import pixels as _pixels
+        from bench.methods.shared import finetune
+        from bench.methods.shared.pixels import load_pixels
 
         network = self._network
         if network is None:
             raise RuntimeError("features before fit")
-        pixels = _pixels.load_pixels(images, network.size, context.device)
-        return _finetune.mean_features(network.features, network.prepare, pixels, _SCORE_BATCH)
+        pixels = load_pixels(images, network.size, context.device)
+        return finetune.mean_features(network.features, network.prepare, pixels, _SCORE_BATCH)
 
 
-class _Network:
+class DevNetNetwork:
     """Backbone, head and the images' preparation.
 
     Attributes:
@@ -181,15 +181,15 @@ class _Network:
     def __init__(self, config: DevNet.Config, context: Context, generator: torch.Generator) -> None:
         import torch
 
-        from bench.methods.shared import finetune as _finetune
+        from bench.methods.shared import finetune
 
         backbone = context.backbone(config.backbone)
         self.config = config
         self.size = config.img_size or backbone.image_size
         self.frozen_norm = backbone.frozen_norm
-        self.prepare = _finetune.Preparation(backbone, context.device)
+        self.prepare = finetune.Preparation(backbone, context.device)
         self.modules = torch.nn.ModuleDict(
-            {"backbone": backbone.module, "head": _finetune.new_head(backbone.channels, generator)}
+            {"backbone": backbone.module, "head": finetune.new_head(backbone.channels, generator)}
         ).to(context.device)
         self.modules.to(memory_format=torch.channels_last)
 
@@ -197,34 +197,34 @@ class _Network:
         """Normalised ``(B, 3, S, S)`` to scores ``(B,)``, and per scale absolute scores ``(B, 1, h, w)``."""
         import torch
 
-        from bench.methods.shared import finetune as _finetune
+        from bench.methods.shared import finetune
 
         maps = [self.modules["head"](feature).abs() for feature in self.features(images)]
-        scores = [_finetune.top_k_mean(scale.flatten(1), self.config.topk) for scale in maps]
+        scores = [finetune.top_k_mean(scale.flatten(1), self.config.topk) for scale in maps]
         return torch.stack(scores).mean(dim=0), maps
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Per scale the backbone's ``(B, C, h, w)`` of normalised ``(B, 3, S, S)``."""
-        from bench.methods.shared import finetune as _finetune
+        from bench.methods.shared import finetune
 
-        scales = _finetune.pyramid(images, self.config.n_scales)
-        return [_finetune.forward(self.modules["backbone"], scaled) for scaled in scales]
+        scales = finetune.pyramid(images, self.config.n_scales)
+        return [finetune.forward(self.modules["backbone"], scaled) for scaled in scales]
 
     def score(self, pixels: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """Scores and maps of one batch, on the CPU."""
         import torch
 
-        from bench.methods.shared import finetune as _finetune
+        from bench.methods.shared import finetune
 
         with torch.no_grad():
             scores, maps = self(self.prepare(pixels))
-            return {"image": scores.cpu(), "maps": _finetune.finest(maps).cpu()}
+            return {"image": scores.cpu(), "maps": finetune.finest(maps).cpu()}
 
     def score_with_gradients(self, pixels: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """Scores of one batch, and the smoothed gradients of each with respect to its image, on the CPU."""
-        from bench.methods.shared import finetune as _finetune
+        from bench.methods.shared import finetune
 
         images = self.prepare(pixels).requires_grad_()
         scores, _ = self(images)
-        maps = _finetune.gradient_maps(scores, images, self.config.grad_sigma)
+        maps = finetune.gradient_maps(scores, images, self.config.grad_sigma)
         return {"image": scores.detach().cpu(), "maps": maps.cpu()}

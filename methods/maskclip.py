@@ -29,11 +29,13 @@ from numpy.typing import NDArray
 
 from bench.contracts import Context, ImageSet, Scores, TextImageEncoder, TrainingSet, Traits
 from bench.errors import BenchError
-from bench.methods.shared.prompts import Floats, text_pairs, unit
+from bench.methods.shared.cosines import Floats, unit
+from bench.methods.shared.prompts import text_pairs
 
 if TYPE_CHECKING:
     import torch
 
+_BATCH = 16  # images per pass
 _SCALE = 100  # of the logits, in the refinements and the softmax
 _ABSENT = -100  # the logit that prompt denoising gives to a class that is not there
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, in mmseg's configurations
@@ -109,29 +111,33 @@ class MaskClip:
         """Maps on the encoder's grid of patches, and their largest values as image scores."""
         import torch
 
-        from bench.methods.shared import vit as _vit
+        from bench.methods.shared import vit
 
         config, encoder = self.config, context.encoder(self.config.encoder)
         texts = text_pairs(images, encoder, config.prompts)
-        visual = _vit.tower(encoder)
+        visual = vit.tower(encoder)
         if config.mmseg_quirks:
             visual = mmseg_tower(visual)
         tokens, grid = self._tokens(images, encoder, visual)
-        maps = []
-        # One by one: a product with more rows would round differently.
-        with torch.no_grad():
-            for category, row in zip(images.categories, tokens, strict=True):
-                features, keys = values(visual, row.to(visual.proj.device), resid_ffn=config.resid_ffn)
-                cosines = unit(features.cpu().double().numpy()) @ texts[category].T
-                scores = patch_scores(cosines, keys.cpu().double().numpy(), config).reshape(grid)
-                maps.append(_smoothed(scores, config, encoder) if config.gauss_sigma else scores)
-        stacked = np.stack(maps).astype(np.float32)
-        return Scores(stacked.max(axis=(1, 2)), stacked)
+        parts = []
+        for start in range(0, len(images), _BATCH):
+            batch = slice(start, start + _BATCH)
+            with torch.no_grad():
+                features, keys = values(visual, tokens[batch].to(visual.proj.device), resid_ffn=config.resid_ffn)
+            # (B, E, 2). Texts are double, and so are cosines: log-odds are a hundred times their difference.
+            text = np.stack([texts[category].T for category in images.categories[batch]])
+            cosines = unit(features.cpu().numpy()) @ text
+            scores = patch_scores(cosines, keys.cpu().numpy(), config).reshape(-1, *grid)
+            if config.gauss_sigma:
+                scores = _smoothed(scores, config, encoder)
+            parts.append(scores.astype(np.float32))
+        maps = np.concatenate(parts)
+        return Scores(maps.max(axis=(1, 2)), maps)
 
     def _tokens(
         self, images: ImageSet, encoder: TextImageEncoder, visual: Any
     ) -> tuple[torch.Tensor, tuple[int, int]]:
-        """What enters the last block, ``(N, 1 + h * w, W)``, and the grid."""
+        """The last block's input ``(N, 1 + h * w, W)``, and the grid."""
         layer = encoder.n_blocks - 2
         if layer < 0:
             raise BenchError(f"{encoder.name} has a single block; MaskCLIP needs two")
@@ -145,63 +151,67 @@ class MaskClip:
 
 
 def values(visual: Any, tokens: torch.Tensor, *, resid_ffn: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the last block says of each patch without attention.
+    """Features that the last block gives each patch without attention.
 
     Args:
         visual: image tower.
-        tokens: ``(1 + P, W)`` input of the last block of one image, CLS token first.
+        tokens: ``(..., 1 + P, W)`` input of the last block, CLS token first.
 
     Returns:
-        Features ``(P, E)`` in the joint space, and the keys ``(P, W)``, likewise through the output projection.
+        Features ``(..., P, E)`` in the joint space, and the keys ``(..., P, W)``, likewise through the output
+        projection.
     """
-    from bench.methods.shared import vit as _vit
+    from bench.methods.shared import vit
 
     block = visual.transformer.resblocks[-1]
-    _, key, value = _vit.project_in(block, tokens)
+    _, key, value = vit.project_in(block, tokens)
     value, key = block.attn.out_proj(value), block.attn.out_proj(key)
     if resid_ffn:
-        value = _vit.feed_forward(block, tokens + block.ls_1(value))
-    features: torch.Tensor = visual.ln_post(value[1:]) @ visual.proj
-    return features, key[1:]
+        value = vit.feed_forward(block, tokens + block.ls_1(value))
+    features: torch.Tensor = visual.ln_post(value[..., 1:, :]) @ visual.proj
+    return features, key[..., 1:, :]
 
 
 def patch_scores(cosines: Floats, keys: Floats, config: MaskClipConfig) -> Floats:
-    """Scores ``(P,)`` of one image's patches.
+    """Scores ``(..., P)`` of the patches of images.
 
     Args:
-        cosines: ``(P, 2)``, to the normal and the anomalous text.
-        keys: ``(P, W)`` for key smoothing.
+        cosines: ``(..., P, 2)``, to the normal and the anomalous text.
+        keys: ``(..., P, W)`` for key smoothing.
     """
     if config.map == "log_odds" and not (config.pd_thresh or config.ks_thresh):
-        return _SCALE * (cosines[:, 1] - cosines[:, 0])
+        return _SCALE * (cosines[..., 1] - cosines[..., 0])
     probabilities = _softmax(_SCALE * cosines)
-    absent = probabilities.max(axis=0) < config.pd_thresh
+    # Prompt denoising: which class reaches the threshold in no patch of its image, (..., 1, 2).
+    absent = probabilities.max(axis=-2, keepdims=True) < config.pd_thresh
     if absent.any():
         probabilities = _softmax(_SCALE * np.where(absent, _ABSENT, cosines))
     if config.ks_thresh:
-        keys = keys / np.maximum(np.linalg.norm(keys, axis=0), 1e-12)
-        unsure = probabilities.max(axis=1) < config.ks_thresh
-        smoothed = keys @ (keys.T @ probabilities)
-        probabilities = np.where(unsure[:, None], smoothed, probabilities)
-    anomalous: Floats = probabilities[:, 1]
+        # Key smoothing, where no class reaches the threshold.
+        keys = keys / np.maximum(np.linalg.norm(keys, axis=-2, keepdims=True), 1e-12)
+        unsure = probabilities.max(axis=-1, keepdims=True) < config.ks_thresh
+        smoothed = keys @ (np.swapaxes(keys, -2, -1) @ probabilities)
+        probabilities = np.where(unsure, smoothed, probabilities)
+    anomalous: Floats = probabilities[..., 1]
     return anomalous
 
 
 def _softmax(logits: Floats) -> Floats:
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    result: Floats = exponentials / exponentials.sum(axis=1, keepdims=True)
+    """Over the last axis."""
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    result: Floats = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return result
 
 
-def _smoothed(scores: Floats, config: MaskClipConfig, encoder: TextImageEncoder) -> Floats:
-    """A map scaled to the side of the image and smoothed there."""
+def _smoothed(maps: Floats, config: MaskClipConfig, encoder: TextImageEncoder) -> Floats:
+    """Maps ``(B, h, w)`` scaled to the side of the images and smoothed there."""
     import torch
     import torch.nn.functional as F
     from scipy.ndimage import gaussian_filter
 
     side = config.img_size or encoder.image_size
-    large = F.interpolate(torch.from_numpy(scores)[None, None], size=(side, side), mode="bilinear")
-    smooth: Floats = gaussian_filter(large[0, 0].numpy(), config.gauss_sigma)
+    large = F.interpolate(torch.from_numpy(maps)[:, None], size=(side, side), mode="bilinear")
+    smooth: Floats = gaussian_filter(large[:, 0].numpy(), config.gauss_sigma, axes=(1, 2))
     return smooth
 
 
@@ -224,18 +234,19 @@ def mmseg_tower(visual: Any) -> Any:
 def _mmseg_tokens(
     images: ImageSet, encoder: TextImageEncoder, visual: Any, image_size: int | None
 ) -> tuple[torch.Tensor, tuple[int, int]]:
-    """What enters the last block of a :func:`mmseg_tower`, and the grid."""
+    """The input ``(N, 1 + h * w, W)`` of the last block of a :func:`mmseg_tower`, and the grid."""
     import torch
     from PIL import Image
 
     from bench.encoders.features import CACHE, in_fixed_batches
-    from bench.methods.shared import vit as _vit
+    from bench.methods.shared import vit
 
     side, patch = image_size or encoder.image_size, visual.conv1.stride[0]
     if side % patch:
         raise BenchError(f"image size {side} is no multiple of the patch size {patch} of {encoder.name}")
     grid, width = side // patch, encoder.width
     device = visual.proj.device
+    # Fixed, and batches are filled up, since tokens are kept: see in_fixed_batches.
     batch_size = 8 if device.type == "cpu" else 64
 
     def prepare(image: NDArray[np.uint8]) -> torch.Tensor:
@@ -244,7 +255,7 @@ def _mmseg_tokens(
         return torch.from_numpy(normalised).permute(2, 0, 1).float()
 
     def forward(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        tokens = visual.ln_pre(_vit.embed(visual, pixels.to(device)))
+        tokens = visual.ln_pre(vit.embed(visual, pixels.to(device)))
         for block in visual.transformer.resblocks[:-1]:
             tokens = block(tokens)
         return {"tokens": tokens}

@@ -24,10 +24,13 @@ import numpy as np
 
 from bench.contracts import Context, ImageSet, Scores, TextImageEncoder, TrainingSet, Traits
 from bench.errors import BenchError
-from bench.methods.shared.prompts import text_pairs, unit
+from bench.methods.shared.cosines import along, unit
+from bench.methods.shared.prompts import text_pairs
 
 if TYPE_CHECKING:
     import torch
+
+_ATTENTIONS = 16  # images times blocks whose attention and its gradient are held at once: of a ViT-B/16, 60 MB
 
 
 @dataclass(frozen=True)
@@ -87,40 +90,43 @@ class TransMM:
         """
         import torch
 
-        from bench.methods.shared import vit as _vit
+        from bench.methods.shared import vit
 
         config, encoder = self.config, context.encoder(self.config.encoder)
         texts = text_pairs(images, encoder, config.prompts)
-        visual, model = _vit.tower(encoder), cast(Any, encoder.model)
+        visual, model = vit.tower(encoder), cast(Any, encoder.model)
         scale = float(model.logit_scale.exp())
         start = self._start(encoder)
         # What enters the first used block; nothing before it matters to the gradients.
         layers = (start - 1,) if start else ()
         features = encoder.encode_images(images, layers=layers, image_size=config.img_size)
-        embeddings = unit(features.embedding.double().numpy())
+        pairs = np.stack([texts[category] for category in images.categories])  # (N, 2, E)
+        image_scores = scale * along(unit(features.embedding.numpy()), pairs[:, 1] - pairs[:, 0])
 
-        image_scores, maps = [], []
-        for i, category in enumerate(images.categories):  # one by one: more rows would round differently
-            image_scores.append(scale * float(embeddings[i] @ (texts[category][1] - texts[category][0])))
+        parts = []
+        size = max(_ATTENTIONS // (encoder.n_blocks - start), 1)
+        for numbers in np.split(np.arange(len(images)), range(size, len(images), size)):
             if start:
-                tokens = features.tokens[start - 1][i : i + 1].to(visual.proj.device)
+                tokens = features.tokens[start - 1][numbers].to(visual.proj.device)
             else:
-                pixels = encoder.preprocess(images[i], config.img_size)[None]
+                pixels = torch.stack([encoder.preprocess(images[i], config.img_size) for i in numbers])
                 with torch.no_grad():
-                    tokens = visual.ln_pre(_vit.embed(visual, pixels.to(visual.proj.device)))
-            pair = torch.from_numpy(texts[category]).to(tokens)
+                    tokens = visual.ln_pre(vit.embed(visual, pixels.to(visual.proj.device)))
             with torch.enable_grad():
-                logits, probabilities = explicit_logits(visual, tokens, pair, scale, start)
-                gradients = torch.autograd.grad(target_of(logits, config.target)[0], probabilities)
-            relevance = propagate([p.detach()[0] for p in probabilities], [g[0] for g in gradients])
-            maps.append(relevance[0, 1:].reshape(features.grid).cpu().numpy())
-        stacked = np.stack(maps)
+                text = torch.from_numpy(pairs[numbers]).to(tokens)
+                logits, attentions = explicit_logits(visual, tokens, text, scale, start)
+                # No image's target depends on another's attention: the sum's gradient holds that of each.
+                gradients = torch.autograd.grad(target_of(logits, config.target).sum(), attentions)
+            relevance = propagate([attention.detach() for attention in attentions], gradients)
+            parts.append(relevance[:, 0, 1:].cpu().numpy())
+        maps = np.concatenate(parts).reshape(-1, *features.grid)
         if config.per_image_minmax:
-            low, high = (f(stacked, axis=(1, 2), keepdims=True) for f in (np.min, np.max))
-            stacked = (stacked - low) / np.maximum(high - low, np.finfo(np.float32).tiny)
-        return Scores(np.asarray(image_scores, dtype=np.float32), stacked)
+            low, high = maps.min(axis=(1, 2), keepdims=True), maps.max(axis=(1, 2), keepdims=True)
+            maps = (maps - low) / np.maximum(high - low, np.finfo(np.float32).tiny)
+        return Scores(image_scores.astype(np.float32), maps)
 
     def _start(self, encoder: TextImageEncoder) -> int:
+        """The first block that is used, counted from 0."""
         start, blocks = self.config.start_layer, encoder.n_blocks
         if not -blocks <= start < blocks:
             raise BenchError(f"start_layer={start}: {encoder.name} has {blocks} blocks, counted from 0")
@@ -134,25 +140,25 @@ def explicit_logits(
 
     Args:
         tokens: ``(B, T, W)`` input of that block.
-        texts: ``(C, E)`` normalised text embeddings.
+        texts: ``(C, E)`` normalised text embeddings for all images, or ``(B, C, E)`` for each.
 
     Returns:
         ``(B, C)``, and the attention probabilities ``(B, heads, T, T)`` of each block, whose graph ends in them.
     """
     import torch
 
-    from bench.methods.shared import vit as _vit
+    from bench.methods.shared import vit
 
     probabilities = []
     for block in visual.transformer.resblocks[start:]:
-        tokens, attention = _vit.explicit_block(block, tokens)
+        tokens, attention = vit.explicit_block(block, tokens)
         probabilities.append(attention)
-    embedding = torch.nn.functional.normalize(_vit.pooled(visual, tokens), dim=-1)
-    return scale * embedding @ texts.T, probabilities
+    embedding = torch.nn.functional.normalize(vit.pooled(visual, tokens), dim=-1)
+    return scale * (texts @ embedding[:, :, None])[:, :, 0], probabilities
 
 
 def target_of(logits: torch.Tensor, target: str) -> torch.Tensor:
-    """What is explained, ``(B,)``, from the logits ``(B, 2)`` with the normal and the abnormal text."""
+    """The explained number of each image, ``(B,)``, from the logits ``(B, 2)`` with both texts, normal first."""
     if target == "abnormal":
         return logits[:, 1]
     if target == "diff":
@@ -161,11 +167,16 @@ def target_of(logits: torch.Tensor, target: str) -> torch.Tensor:
 
 
 def propagate(attentions: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The relevance ``(T, T)`` of one image's tokens for each other, from ``(heads, T, T)`` of each used block."""
+    """The relevance ``(..., T, T)`` of an image's tokens for each other.
+
+    Args:
+        attentions: of each used block the probabilities ``(..., heads, T, T)``.
+        gradients: the target's gradients with respect to them.
+    """
     import torch
 
     size = attentions[0].shape[-1]
     relevance = torch.eye(size, dtype=attentions[0].dtype, device=attentions[0].device)
     for attention, gradient in zip(attentions, gradients, strict=True):
-        relevance = relevance + (gradient * attention).clamp(min=0).mean(dim=0) @ relevance
+        relevance = relevance + (gradient * attention).clamp(min=0).mean(dim=-3) @ relevance
     return relevance

@@ -19,8 +19,8 @@ The parts:
 - WinCLIP+ (``few_shot=on``), with K normal images: half the cosine distance of each window and patch to the
   closest of theirs; the mean of the three maps joins the zero-shot map, its largest value the image score.
 
-How it differs: scores are taken in double precision; maps stay at the patch grid (all of [A], [Z] and [C] scale
-them bilinearly, which is left to the metric). [A] of version 2.7 computes something else with open_clip 2.26.1 and
+How it differs: maps stay at the patch grid (all of [A], [Z] and [C] scale them bilinearly, which is left to the
+metric). [A] of version 2.7 computes something else with open_clip 2.26.1 and
 later: it hands windows to the transformer with the sequence first, where that now takes the batch first, so that
 CLS tokens of different windows attend to each other, and all windows get one score.
 """
@@ -35,7 +35,8 @@ import numpy as np
 
 from bench.contracts import Context, ImageSet, Scores, TextImageEncoder, TrainingSet, Traits
 from bench.errors import BenchError, NotApplicable
-from bench.methods.shared.prompts import TEMPLATES, Floats, ensemble, mean_text, probability, unit
+from bench.methods.shared.cosines import Floats, along, distance, probability, unit
+from bench.methods.shared.prompts import TEMPLATES, ensemble, mean_text
 
 if TYPE_CHECKING:
     import torch
@@ -94,40 +95,22 @@ class WinClipConfig:
 
     @property
     def plus(self) -> bool:
-        """Whether this is WinCLIP+."""
+        """True for WinCLIP+."""
         return self.few_shot or self.k > 0
 
 
-class View(NamedTuple):
-    """Normalised embeddings: a whole image ``(E,)``, window side -> ``(M, E)``, and ``(P, W)`` patch tokens."""
+class Views(NamedTuple):
+    """Embeddings of N images, normalised, in single precision.
+
+    Attributes:
+        whole: ``(N, E)`` of the whole images.
+        windows: window side -> ``(N, M, E)``.
+        patches: ``(N, h * w, W)`` patch tokens; ``(N, 0, W)`` where they are not needed.
+    """
 
     whole: Floats
     windows: Mapping[int, Floats]
     patches: Floats
-
-
-@dataclass(frozen=True)
-class Views:
-    """The same of N images, not normalised: ``(N, E)``, side -> ``(N, M, E)``, ``(N, h * w, W)`` or no patches."""
-
-    whole: torch.Tensor
-    windows: Mapping[int, torch.Tensor]
-    patches: torch.Tensor
-    grid: tuple[int, int]
-
-    def __getitem__(self, index: int) -> View:
-        """One image's. In double precision: however a product is split up, in float32 it will be the same."""
-        windows = {side: _unit(rows[index]) for side, rows in self.windows.items()}
-        return View(_unit(self.whole[index]), windows, _unit(self.patches[index]))
-
-    def pooled(self) -> View:
-        """All images' windows and patches in one; ``whole`` stays ``(N, E)``."""
-        windows = {side: _unit(rows.flatten(0, 1)) for side, rows in self.windows.items()}
-        return View(_unit(self.whole), windows, _unit(self.patches.flatten(0, 1)))
-
-
-def _unit(vectors: torch.Tensor) -> Floats:
-    return unit(vectors.double().numpy())
 
 
 class WinClip:
@@ -165,27 +148,23 @@ class WinClip:
         """
         config, encoder = self.config, context.encoder(self.config.encoder)
         support = self._support(context)
-        views = self._views(images, encoder, patches=support is not None)
+        views, grid = self._views(images, encoder, patches=support is not None)
         directions = self._directions(images, encoder) / config.temperature
-        normal = None if support is None else self._views(support, encoder, patches=True).pooled()
-
-        image_scores, maps = np.empty(len(images)), np.empty((len(images), *views.grid))
-        for i, direction in enumerate(directions):  # one by one: a product with more rows would round differently
-            view = views[i]
-            whole = float(probability(view.whole @ direction))
-            scores = {side: probability(rows @ direction) for side, rows in view.windows.items()}
-            maps[i] = zero_shot_map(scores, whole, views.grid, config)
-            image_scores[i] = whole if config.image_score == "text" else maps[i].max()
-            if normal is not None:
-                few = few_shot_map(view, normal, views.grid)
-                maps[i] = (maps[i] + few) / 2
-                image_scores[i] = (image_scores[i] + few.max()) / 2
+        whole = probability(along(views.whole, directions))
+        scores = {side: probability(along(rows, directions[:, None])) for side, rows in views.windows.items()}
+        maps = zero_shot_maps(scores, whole, grid, config)
+        image_scores = whole if config.image_score == "text" else maps.max(axis=(1, 2))
+        if support is not None:
+            normal, _ = self._views(support, encoder, patches=True)
+            few = few_shot_maps(views, normal, grid)
+            maps = (maps + few) / 2
+            image_scores = (image_scores + few.max(axis=(1, 2))) / 2
         return Scores(image_scores.astype(np.float32), maps.astype(np.float32))
 
     # ---------------------------------------------------------------- what is compared
 
     def _support(self, context: Context) -> ImageSet | None:
-        """The normal images that are used."""
+        """The normal images for WinCLIP+, or None."""
         k, given = self.config.k, context.support
         if not self.config.plus:
             return None
@@ -198,20 +177,24 @@ class WinClip:
         """``(N, E)``: the anomalous sentences' mean less the normal ones', of each image's category."""
         config = self.config
         templates = TEMPLATES if config.templates == "paper" else TYPO_TEMPLATES
+        raw = config.averaging == "raw"
         found = {}
         for category in dict.fromkeys(images.categories):
             prompts = images.prompts.get(category)
-            label = category
-            if config.name == "label":
-                label = category.replace("_", " ") if prompts is None else prompts.label
-            normal, anomalous = (
-                mean_text(group, encoder, raw=config.averaging == "raw") for group in ensemble(label, templates)
-            )
-            found[category] = anomalous - normal
+            if config.name == "category":
+                label = category
+            elif prompts is not None:
+                label = prompts.label
+            else:
+                label = category.replace("_", " ")
+            normal, anomalous = ensemble(label, templates)
+            found[category] = mean_text(anomalous, encoder, raw=raw) - mean_text(normal, encoder, raw=raw)
         return np.stack([found[category] for category in images.categories])
 
-    def _views(self, images: ImageSet, encoder: TextImageEncoder, *, patches: bool) -> Views:
-        """Embeddings of whole images, windows and, for WinCLIP+, patches."""
+    def _views(
+        self, images: ImageSet, encoder: TextImageEncoder, *, patches: bool
+    ) -> tuple[Views, tuple[int, int]]:
+        """Embeddings of whole images, windows and, for WinCLIP+, patches; and the grid of patches."""
         last = encoder.n_blocks - 1
         features = encoder.encode_images(images, layers=(last,) if patches else ())
         tokens = features.embedding.new_empty(len(images), 0, encoder.width)
@@ -220,16 +203,18 @@ class WinClip:
             if self.config.patch_tokens == "after":
                 tokens = _normed(tokens, encoder)
         windows = encode_windows(images, encoder, self.config.windows, features.grid)
-        return Views(features.embedding, windows, tokens, features.grid)
+        normalised = {side: unit(rows.numpy()) for side, rows in windows.items()}
+        return Views(unit(features.embedding.numpy()), normalised, unit(tokens.numpy())), features.grid
 
 
 def _normed(tokens: torch.Tensor, encoder: TextImageEncoder) -> torch.Tensor:
-    """``(N, T, W)`` tokens after the last layer norm, image by image."""
+    """``(N, T, W)`` tokens after the last layer norm."""
     import torch
 
     visual: Any = encoder.model.visual
     with torch.no_grad():
-        return torch.stack([visual.ln_post(rows.to(visual.proj.device)).cpu() for rows in tokens])
+        normed: torch.Tensor = visual.ln_post(tokens.to(visual.proj.device)).cpu()
+    return normed
 
 
 # ---------------------------------------------------------------- windows
@@ -238,7 +223,7 @@ def _normed(tokens: torch.Tensor, encoder: TextImageEncoder) -> torch.Tensor:
 def encode_windows(
     images: ImageSet, encoder: TextImageEncoder, sides: Sequence[int], grid: tuple[int, int]
 ) -> dict[int, torch.Tensor]:
-    """Window side -> raw embeddings ``(N, M, E)`` of the windows, row by row; kept like other features.
+    """Encode all windows: side -> raw embeddings ``(N, M, E)``, row by row; kept like other features.
 
     Raises:
         BenchError: a window is larger than the grid of patches.
@@ -246,23 +231,25 @@ def encode_windows(
     import torch
 
     from bench.encoders.features import CACHE, in_fixed_batches
-    from bench.methods.shared import vit as _vit
+    from bench.methods.shared import vit
 
     if max(sides) > min(grid):
         raise BenchError(f"windows of {max(sides)} patches do not fit into {encoder.name}'s {grid[0]}x{grid[1]}")
-    visual = _vit.tower(encoder)
+    visual = vit.tower(encoder)
     device = visual.proj.device
     places = {side: window_patches(grid, side) for side in sides}
-    # An image's windows are hundreds of sequences, so that a CPU gains nothing from more images.
+    # An image's windows are hundreds of sequences, so that a CPU gains nothing from more images. The size is fixed
+    # and batches are filled up, since windows are kept: see in_fixed_batches.
     batch_size = 1 if device.type == "cpu" else 16
 
     def forward(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        tokens = visual.ln_pre(_vit.embed(visual, pixels.to(device)))
+        tokens = visual.ln_pre(vit.embed(visual, pixels.to(device)))
         found = {}
         for side, patches in places.items():
+            # Each window is a sequence of its own: the CLS token, which is number 0, and the window's patches.
             cls = np.zeros((len(patches), 1), dtype=np.int64)
             rows = torch.from_numpy(np.hstack([cls, 1 + patches])).to(device)
-            embedded = _vit.embed_sequences(visual, tokens[:, rows].flatten(0, 1))
+            embedded = vit.embed_sequences(visual, tokens[:, rows].flatten(0, 1))
             found[f"windows{side}"] = embedded.unflatten(0, (len(pixels), len(patches)))
         return found
 
@@ -289,38 +276,43 @@ def window_patches(grid: tuple[int, int], side: int) -> np.typing.NDArray[np.int
 # ---------------------------------------------------------------- scores to maps
 
 
-def zero_shot_map(
-    windows: Mapping[int, Floats], whole: float, grid: tuple[int, int], config: WinClipConfig
+def zero_shot_maps(
+    windows: Mapping[int, Floats], whole: Floats, grid: tuple[int, int], config: WinClipConfig
 ) -> Floats:
-    """The map ``(h, w)`` of one image from its own score and those of its windows, side -> ``(M,)``."""
+    """The maps ``(N, h, w)`` from the images' own scores ``(N,)`` and those of windows, side -> ``(N, M)``."""
     if config.aggregation == "normality":
         return 1 - harmonic_mean([spread(1 - scores, side, grid) for side, scores in windows.items()])
-    return harmonic_mean([np.full(grid, whole), *(spread(s, side, grid) for side, s in windows.items())])
+    maps = [np.broadcast_to(whole[:, None, None], (len(whole), *grid))]
+    maps += [spread(scores, side, grid) for side, scores in windows.items()]
+    return harmonic_mean(maps)
 
 
-def few_shot_map(view: View, normal: View, grid: tuple[int, int]) -> Floats:
-    """The mean ``(h, w)`` of the association maps of one image's windows and patches with the normal ones."""
-    maps = [association(view.patches, normal.patches).reshape(grid)]
-    maps += [spread(association(rows, normal.windows[side]), side, grid) for side, rows in view.windows.items()]
+def few_shot_maps(views: Views, normal: Views, grid: tuple[int, int]) -> Floats:
+    """The mean ``(N, h, w)`` of the association maps of windows and patches with those of normal images."""
+    maps = [distance(views.patches, normal.patches).reshape(-1, *grid)]
+    for side, rows in views.windows.items():
+        maps.append(spread(distance(rows, normal.windows[side]), side, grid))
     mean: Floats = np.mean(maps, axis=0)
     return mean
 
 
 def spread(scores: Floats, side: int, grid: tuple[int, int]) -> Floats:
-    """From windows ``(M,)`` to patches ``(h, w)``: the harmonic mean over the windows that cover a patch."""
+    """From windows ``(..., M)`` to patches ``(..., h, w)``: the harmonic mean over windows that cover a patch."""
+    # `rows` times `columns` windows fit; window (y, x) covers the patches from (y, x) to (y + side, x + side).
     rows, columns = grid[0] - side + 1, grid[1] - side + 1
-    inverse, count = np.zeros(grid), np.zeros(grid)
+    terms = _inverse(scores).reshape(*scores.shape[:-1], rows, columns)
+    inverse, count = np.zeros((*scores.shape[:-1], *grid)), np.zeros(grid)
     for down in range(side):
         for right in range(side):
-            covered = np.s_[down : down + rows, right : right + columns]
-            inverse[covered] += _inverse(scores).reshape(rows, columns)
+            covered = np.s_[..., down : down + rows, right : right + columns]
+            inverse[covered] += terms
             count[covered] += 1
     harmonic: Floats = count / inverse
     return harmonic
 
 
 def harmonic_mean(maps: Sequence[Floats]) -> Floats:
-    """Over equally shaped maps."""
+    """The harmonic mean over equally shaped maps."""
     mean: Floats = len(maps) / np.sum([_inverse(each) for each in maps], axis=0)
     return mean
 
@@ -330,10 +322,3 @@ def _inverse(scores: Floats) -> Floats:
     with np.errstate(divide="ignore"):
         inverse: Floats = 1 / scores
     return inverse
-
-
-def association(vectors: Floats, bank: Floats) -> Floats:
-    """Half the cosine distance ``(M,)`` of ``(M, E)`` normalised vectors to the closest in ``(B, E)``."""
-    closest: Floats = (vectors @ bank.T).max(axis=1)
-    # An image that is among the normal ones is at distance 0, not a rounding error below.
-    return np.maximum((1 - closest) / 2, 0)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import trees
 
+from bench.contracts import Context, ImageSet, Scores, TrainingSet, Traits
 from bench.testing import check_dataset, check_method
 from bench.tools.registry import DATASETS, METHODS
 
@@ -54,6 +58,103 @@ def test_method_on_a_gpu(spec: str) -> None:
     name, _, options = spec.partition("[")
     alike = {"promptad": "dropout=0", "devnet": "rotation=0", "dra": "rotation=0", "mlep": "rotation=0"}
     check_method(f"{name}[{alike[name]},{options}" if name in alike else spec, device="cuda")
+
+
+class Ordinary:
+    """A third party's method: it scores all images by one matrix product, as most do."""
+
+    name = "ordinary"
+    version = "1"
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        encoder: str = "pocket/clip"
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @classmethod
+    def traits(cls, config: Config) -> Traits:
+        return Traits("Ordinary", "this test", text=True, maps=False)
+
+    def fit(self, train: TrainingSet, context: Context) -> None:
+        normal = train.images.subset(np.flatnonzero(train.labels == 0))
+        self.normals = self.embed(normal, context)
+
+    def embed(self, images: ImageSet, context: Context) -> torch.Tensor:
+        embedding = context.encoder(self.config.encoder).encode_images(images).embedding
+        return torch.nn.functional.normalize(embedding)
+
+    def score(self, images: ImageSet, context: Context) -> Scores:
+        distances = 1 - self.embed(images, context) @ self.normals.T
+        return Scores(self.finished(distances.min(dim=1).values.numpy()))
+
+    def finished(self, scores: Any) -> Any:
+        return scores
+
+    def features(self, images: ImageSet, context: Context) -> Any:
+        return self.embed(images, context).numpy()
+
+
+class ByRounding(Ordinary):
+    """An image's score moves by a millionth of the range with the number of images, about as sums round."""
+
+    def finished(self, scores: Any) -> Any:
+        return scores + np.float32(1e-7 * len(scores))
+
+
+class Scaled(Ordinary):
+    """The largest score of a test set is 1."""
+
+    def finished(self, scores: Any) -> Any:
+        return scores / scores.max()
+
+
+class Ranked(Ordinary):
+    """An image's score hangs on its place."""
+
+    def finished(self, scores: Any) -> Any:
+        return scores + np.arange(len(scores), dtype=np.float32) / 1000
+
+
+class Drawn(Ordinary):
+    """Each call draws, from a generator that nobody seeds, a difference that rounding would excuse elsewhere."""
+
+    generator = np.random.default_rng(0)
+
+    def finished(self, scores: Any) -> Any:
+        return scores * (1 + 1e-6 * self.generator.random(len(scores), dtype=np.float32))
+
+
+class Centred(Ordinary):
+    """Features less their mean over the test set."""
+
+    def features(self, images: ImageSet, context: Context) -> Any:
+        found = super().features(images, context)
+        return found - found.mean(axis=0)
+
+
+@pytest.mark.parametrize("method", [Ordinary, ByRounding])
+def test_a_method_may_score_in_batches(method: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(METHODS, "load", lambda name: method)
+    check_method("ordinary")
+
+
+@pytest.mark.parametrize(
+    ("method", "broken"),
+    [
+        (Scaled, "number of the test images"),
+        (Ranked, "order of the test images"),
+        (Drawn, "the same seed"),
+        (Centred, "an image's features"),
+    ],
+)
+def test_a_score_that_depends_on_more_than_its_image_is_refused(
+    method: Any, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(METHODS, "load", lambda name: method)
+    with pytest.raises(AssertionError, match=broken):
+        check_method("ordinary")
 
 
 def _roots(folder: Path) -> dict[str, Path | None]:

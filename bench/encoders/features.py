@@ -241,8 +241,9 @@ def in_fixed_batches(
 ) -> dict[str, torch.Tensor]:
     """Apply ``function`` to ``rows`` in batches of exactly ``size``, the last filled up with zeros.
 
-    Matrix products round differently for different numbers of rows. With one fixed number, a row's result does
-    not depend on how many others were asked for together with it, to the last bit.
+    For what is kept and found again by its image or sentence alone. Matrix products round differently for
+    different numbers of rows, so without one fixed number the bits of a kept feature would depend on the batch in
+    which it was first computed, and those of a trial on the trials before it, in this process or another.
 
     Args:
         function: ``(size, ...)`` -> name -> ``(size, ...)``.

@@ -18,7 +18,7 @@ from bench.tools.devices import full_precision
 from bench.tools.stopwatch import timed
 
 _TEXT_BATCH = 8  # sentences per pass; usually two are asked for, and a larger batch would be mostly padding
-_ROWS = 1024  # tokens per product in `project`
+_ROWS = 1024  # tokens per product in `project`, whose results are not kept
 _KEEP_ALL = 2**20  # bytes per image up to which all blocks are kept, for methods that will ask for others
 _CLIPSEG = (3, 7, 9)  # blocks of 12 that CLIPSeg reads
 
@@ -161,13 +161,12 @@ class FrozenClip:
         if not len(rows):
             return tokens.new_zeros((*tokens.shape[:-1], self.embed_dim))
 
-        def function(batch: torch.Tensor) -> Mapping[str, torch.Tensor]:
-            projected = self._visual.ln_post(batch.to(self.device, torch.float32)) @ self._visual.proj
-            return {"projected": projected.to(tokens.device)}
-
+        parts = []
         with torch.no_grad():
-            projected = in_fixed_batches(function, rows, _ROWS)["projected"]
-        return projected.reshape(*tokens.shape[:-1], self.embed_dim)
+            for batch in rows.split(_ROWS):
+                projected = self._visual.ln_post(batch.to(self.device, torch.float32)) @ self._visual.proj
+                parts.append(projected.to(tokens.device))
+        return torch.cat(parts).reshape(*tokens.shape[:-1], self.embed_dim)
 
     def _forward(self, pixels: torch.Tensor, parts: Collection[str]) -> dict[str, torch.Tensor]:
         """One batch through the image tower: the embedding, and the outputs of the blocks named in ``parts``."""
@@ -242,6 +241,7 @@ class FrozenClip:
             if new:
                 model: Any = self.model
                 numbers = self._tokenizer(new)
+                # Fixed batches, since texts are kept for trials that ask for others beside them.
                 rows = in_fixed_batches(
                     lambda batch: {"text": model.encode_text(batch.to(self.device))}, numbers, _TEXT_BATCH
                 )["text"]

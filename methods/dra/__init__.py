@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from bench.methods.dra.net import Network
+    from bench.methods.dra.net import DRANetwork
     from bench.methods.shared.finetune import Preparation
 
-_SCORE_BATCH = 16  # images per pass when scoring; fixed, so that a score does not depend on the others
+_SCORE_BATCH = 16  # images per pass when scoring
 
 
 class DRA:
@@ -132,7 +132,7 @@ class DRA:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self._scorer: _Scorer | None = None
+        self._scorer: DRAScorer | None = None
 
     @classmethod
     def traits(cls, config: Config) -> Traits:
@@ -159,10 +159,10 @@ class DRA:
         """
         import torch
 
-        from bench.methods.dra import net as _dra_net
         from bench.methods.dra.batches import Batches
-        from bench.methods.shared import finetune as _finetune
-        from bench.methods.shared import pixels as _pixels
+        from bench.methods.dra.net import DRANetwork, loss
+        from bench.methods.shared import finetune
+        from bench.methods.shared.pixels import load_pixels
 
         config = self.config
         if len(set(train.labels.tolist())) < 2:
@@ -175,7 +175,7 @@ class DRA:
         generator = torch.Generator().manual_seed(context.seed)
         backbone = context.backbone(config.backbone)
         size = config.img_size or backbone.image_size
-        network = _dra_net.Network(
+        network = DRANetwork(
             backbone,
             n_scales=config.n_scales,
             topk=config.topk,
@@ -184,13 +184,13 @@ class DRA:
             generator=generator,
         ).to(context.device)
         network.to(memory_format=torch.channels_last)
-        prepare = _finetune.Preparation(backbone, context.device)
-        pixels = _pixels.load_pixels(train.images, size, context.device)
+        prepare = finetune.Preparation(backbone, context.device)
+        pixels = load_pixels(train.images, size, context.device)
         batches = Batches(config, train, pixels, prepare, n_ref, generator)
         # The test's references are drawn before training, so that they do not hang on its length.
         references = None
         if support:
-            references = batches.as_references(_pixels.load_pixels(support, size, context.device))
+            references = batches.as_references(load_pixels(support, size, context.device))
         elif config.ref_source == "seen_pool":
             references = batches.from_pool()
         n_first = 0 if config.ref_train == "none" else n_ref
@@ -198,10 +198,10 @@ class DRA:
         def loss_of_step(step: int) -> torch.Tensor:
             images, labels, groups = batches.batch()
             answers = network.answers_to(images, n_first, groups)
-            return _dra_net.loss(answers.scores, labels, generator, config.margin, config.n_references)
+            return loss(answers.scores, labels, generator, config.margin, config.n_references)
 
         network.train()
-        _finetune.optimise(
+        finetune.optimise(
             network.parameters(),
             loss_of_step,
             epochs=config.epochs,
@@ -215,34 +215,34 @@ class DRA:
             track=context.track,
         )
         network.eval()
-        self._scorer = _Scorer(network, prepare, size, references, config)
+        self._scorer = DRAScorer(network, prepare, size, references, config)
 
     def score(self, images: ImageSet, context: Context) -> Scores:
         """Image scores, and maps on the backbone's grid (``heads``) or on a quarter of the pixels (``grad``)."""
-        from bench.encoders.features import in_fixed_batches
-        from bench.methods.shared import pixels as _pixels
+        from bench.methods.shared.batches import in_batches
+        from bench.methods.shared.pixels import load_pixels
 
         scorer = self._scorer
         if scorer is None:
             raise RuntimeError("score before fit")
-        pixels = _pixels.load_pixels(images, scorer.size, context.device)
+        pixels = load_pixels(images, scorer.size, context.device)
         function = scorer.with_gradients if self.config.pixel_map == "grad" else scorer.with_heads
-        found = in_fixed_batches(function, pixels, _SCORE_BATCH)
+        found = in_batches(function, pixels, _SCORE_BATCH)
         return Scores(found["image"].numpy(), found["maps"].numpy())
 
     def features(self, images: ImageSet, context: Context) -> NDArray[np.float32]:
         """``(N, C)``: the fine-tuned backbone's features, averaged over positions and scales."""
-        from bench.methods.shared import finetune as _finetune
-        from bench.methods.shared import pixels as _pixels
+        from bench.methods.shared import finetune
+        from bench.methods.shared.pixels import load_pixels
 
         scorer = self._scorer
         if scorer is None:
             raise RuntimeError("features before fit")
-        pixels = _pixels.load_pixels(images, scorer.size, context.device)
-        return _finetune.mean_features(scorer.network.features, scorer.prepare, pixels, _SCORE_BATCH)
+        pixels = load_pixels(images, scorer.size, context.device)
+        return finetune.mean_features(scorer.network.features, scorer.prepare, pixels, _SCORE_BATCH)
 
 
-class _Scorer:
+class DRAScorer:
     """The trained network and its references.
 
     Args:
@@ -252,7 +252,7 @@ class _Scorer:
 
     def __init__(
         self,
-        network: Network,
+        network: DRANetwork,
         prepare: Preparation,
         size: int,
         references: torch.Tensor | None,
@@ -271,17 +271,17 @@ class _Scorer:
         """Scores and maps of one batch, on the CPU."""
         import torch
 
-        from bench.methods.shared import finetune as _finetune
+        from bench.methods.shared import finetune
 
         with torch.no_grad():
             answers = self.network.answers(self.network.features(self.prepare(pixels)), self.means)
-            return {"image": answers.anomaly.cpu(), "maps": _finetune.finest(answers.maps).cpu()}
+            return {"image": answers.anomaly.cpu(), "maps": finetune.finest(answers.maps).cpu()}
 
     def with_gradients(self, pixels: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """Scores of one batch, and the smoothed gradients of each with respect to its image, on the CPU."""
-        from bench.methods.shared import finetune as _finetune
+        from bench.methods.shared import finetune
 
         images = self.prepare(pixels).requires_grad_()
         scores = self.network.answers(self.network.features(images), self.means).anomaly
-        maps = _finetune.gradient_maps(scores, images, self.config.grad_sigma)
+        maps = finetune.gradient_maps(scores, images, self.config.grad_sigma)
         return {"image": scores.detach().cpu(), "maps": maps.cpu()}

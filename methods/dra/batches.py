@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from bench.methods.dra.net import ANOMALY, NORMAL, PSEUDO
-from bench.methods.shared import finetune as _finetune
+from bench.methods.shared import finetune
 from bench.methods.shared.pixels import rows
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Batches:
         config: DRA.Config,
         train: TrainingSet,
         pixels: torch.Tensor,
-        prepare: _finetune.Preparation,
+        prepare: finetune.Preparation,
         n_ref: int,
         generator: torch.Generator,
     ) -> None:
@@ -64,10 +64,10 @@ class Batches:
         self.categories = train.images.categories
         normals = np.flatnonzero(train.labels == 0)
         self.normals = torch.from_numpy(normals)
-        self._slots = _finetune.Endless(normals, generator)
-        self._anomalies = _finetune.Endless(np.flatnonzero(train.labels == 1), generator)
-        self._references = _finetune.Endless(normals, generator)
-        self._by_category = _finetune.by_category(normals, self.categories, generator)
+        self._slots = finetune.Endless(normals, generator)
+        self._anomalies = finetune.Endless(np.flatnonzero(train.labels == 1), generator)
+        self._references = finetune.Endless(normals, generator)
+        self._by_category = finetune.by_category(normals, self.categories, generator)
 
     def draw(self) -> tuple[torch.Tensor, torch.Tensor]:
         """``(B,)`` images and their labels: two thirds normals or pseudo-anomalies, then real anomalies.
@@ -125,7 +125,7 @@ class Batches:
         for row in pseudo.nonzero()[:, 0].tolist():
             cut = draw_cut(pixels.shape[-1], self.generator, config.cut_area, config.cut_aspect)
             pixels[row] = cutmix(pixels[row], cut, config.cut_jitter, self.generator)
-        return self.prepare(pixels, _finetune.angles(len(pixels), config.rotation, self.generator))
+        return self.prepare(pixels, finetune.angles(len(pixels), config.rotation, self.generator))
 
 
 # ---------------------------------------------------------------- pseudo-anomalies

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from bench.contracts import Backbone
-from bench.methods.shared import finetune as _finetune
+from bench.methods.shared import finetune
 from bench.methods.shared.pixels import rows
 from bench.tools.devices import sent
 
@@ -29,8 +29,8 @@ class HolisticHead(torch.nn.Module):
 
     def __init__(self, channels: int, hidden: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.fc1 = _finetune.initialised(torch.nn.Linear(channels, hidden), generator)
-        self.fc2 = _finetune.initialised(torch.nn.Linear(hidden, 1), generator)
+        self.fc1 = finetune.initialised(torch.nn.Linear(channels, hidden), generator)
+        self.fc2 = finetune.initialised(torch.nn.Linear(hidden, 1), generator)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """``(B, C, h, w)`` -> ``(B,)``."""
@@ -43,7 +43,7 @@ class PlainHead(torch.nn.Module):
 
     def __init__(self, channels: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.scoring = _finetune.new_head(channels, generator)
+        self.scoring = finetune.new_head(channels, generator)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """``(B, C, h, w)`` -> ``(B, 1, h, w)``."""
@@ -58,7 +58,7 @@ class ResidualHead(PlainHead):
         super().__init__(channels, generator)
         convolution = torch.nn.Conv2d(channels, channels, 3, padding=1)
         self.conv = torch.nn.Sequential(
-            _finetune.initialised(convolution, generator), torch.nn.BatchNorm2d(channels), torch.nn.ReLU()
+            finetune.initialised(convolution, generator), torch.nn.BatchNorm2d(channels), torch.nn.ReLU()
         )
 
     def forward(self, residual: torch.Tensor) -> torch.Tensor:
@@ -85,7 +85,7 @@ class Answers(NamedTuple):
         return torch.stack(others).sum(dim=0) - self.scores["holistic"]
 
 
-class Network(torch.nn.Module):
+class DRANetwork(torch.nn.Module):
     """Backbone, pyramid and four heads, shared by all scales.
 
     Args:
@@ -115,15 +115,15 @@ class Network(torch.nn.Module):
         self.pseudo = PlainHead(backbone.channels, generator)
         self.residual = ResidualHead(backbone.channels, generator) if residual else None
 
-    def train(self, mode: bool = True) -> Network:
+    def train(self, mode: bool = True) -> DRANetwork:
         super().train(mode)
         if mode:  # the residual head's own BatchNorm learns its statistics in any case
-            _finetune.training_mode(self.backbone, self.frozen_norm)
+            finetune.training_mode(self.backbone, self.frozen_norm)
         return self
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Per scale the backbone's ``(B, C, h, w)`` for ``(B, 3, S, S)`` normalised images."""
-        return [_finetune.forward(self.backbone, scaled) for scaled in _finetune.pyramid(images, self.n_scales)]
+        return [finetune.forward(self.backbone, scaled) for scaled in finetune.pyramid(images, self.n_scales)]
 
     def answers(self, features: Sequence[torch.Tensor], means: Sequence[torch.Tensor] | None) -> Answers:
         """What the heads say.
@@ -142,7 +142,7 @@ class Network(torch.nn.Module):
                 positions["residual"] = self.residual(means[scale] - feature)
             scores.setdefault("holistic", []).append(self.holistic(feature))
             for head, values in positions.items():
-                scores.setdefault(head, []).append(_finetune.top_k_mean(values.flatten(1), self.topk))
+                scores.setdefault(head, []).append(finetune.top_k_mean(values.flatten(1), self.topk))
             maps.append(torch.stack(list(positions.values())).sum(dim=0))
         return Answers({head: torch.stack(values).mean(dim=0) for head, values in scores.items()}, maps)
 
@@ -195,5 +195,5 @@ def loss(
         if head in scores:
             chosen = rows(scores[head], subset.nonzero()[:, 0])
             targets = sent(positive[subset].float(), chosen.device)
-            losses.append(_finetune.deviation_loss(chosen, targets, generator, margin, n_references))
+            losses.append(finetune.deviation_loss(chosen, targets, generator, margin, n_references))
     return torch.stack(losses).sum()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from bench.methods.mlep.net import EmbedNet, ReconNet
     from bench.methods.shared.finetune import Preparation
 
-_SCORE_BATCH = 16  # images per pass when scoring; fixed, so that a score does not depend on the others
+_SCORE_BATCH = 16  # images per pass when scoring
 
 
 class MLEP:
@@ -133,33 +133,33 @@ class MLEP:
         """
         import torch
 
-        from bench.encoders.features import in_fixed_batches
-        from bench.methods.mlep import net as _mlep_net
-        from bench.methods.shared import finetune as _finetune
-        from bench.methods.shared import pixels as _pixels
+        from bench.methods.mlep.net import EmbedNet, ReconNet
+        from bench.methods.shared import finetune
+        from bench.methods.shared.batches import in_batches
+        from bench.methods.shared.pixels import load_pixels, rows
 
         config = self.config
         generator = torch.Generator().manual_seed(context.seed)
         triplets = Triplets(train, config.cross_class, generator)
         backbone = context.backbone(config.backbone)
         self._size = config.img_size or backbone.image_size
-        self._prepare = prepare = _finetune.Preparation(backbone, context.device)
+        self._prepare = prepare = finetune.Preparation(backbone, context.device)
         network: EmbedNet | ReconNet
         if config.variant == "embed":
-            network = _mlep_net.EmbedNet(config, backbone, generator)
+            network = EmbedNet(config, backbone, generator)
         else:
-            network = _mlep_net.ReconNet(config, backbone, prepare, generator)
+            network = ReconNet(config, backbone, prepare, generator)
         self._network = network.to(context.device)
         network.to(memory_format=torch.channels_last)
-        pixels = _pixels.load_pixels(train.images, self._size, context.device)
+        pixels = load_pixels(train.images, self._size, context.device)
 
         def loss_of_step(step: int) -> torch.Tensor:
             chosen = triplets.take(config.batch_size // 3)
-            degrees = _finetune.angles(len(chosen), config.rotation, generator)
-            return network.loss(prepare(_pixels.rows(pixels, chosen), degrees), generator)
+            degrees = finetune.angles(len(chosen), config.rotation, generator)
+            return network.loss(prepare(rows(pixels, chosen), degrees), generator)
 
         network.train()
-        _finetune.optimise(
+        finetune.optimise(
             network.parameters(),
             loss_of_step,
             epochs=config.epochs,
@@ -172,23 +172,23 @@ class MLEP:
             track=context.track,
         )
         network.eval()
-        if isinstance(network, _mlep_net.EmbedNet) and config.score == "center":
+        if isinstance(network, EmbedNet) and config.score == "center":
             normals = torch.from_numpy(np.flatnonzero(train.labels == 0)).to(pixels.device)
-            embedded = in_fixed_batches(
-                lambda rows: network.embeddings(prepare(pixels[rows])), normals, _SCORE_BATCH
+            embedded = in_batches(
+                lambda chosen: network.embeddings(prepare(pixels[chosen])), normals, _SCORE_BATCH
             )
             network.look_at(embedded["embedding"])
 
     def score(self, images: ImageSet, context: Context) -> Scores:
         """Image scores, and maps on the backbone's grid (``embed``) or on a quarter of the pixels (``recon``)."""
-        from bench.encoders.features import in_fixed_batches
-        from bench.methods.shared import pixels as _pixels
+        from bench.methods.shared.batches import in_batches
+        from bench.methods.shared.pixels import load_pixels
 
         network, prepare = self._network, self._prepare
         if network is None or prepare is None:
             raise RuntimeError("score before fit")
-        pixels = _pixels.load_pixels(images, self._size, context.device)
-        found = in_fixed_batches(lambda rows: network.score(prepare(rows)), pixels, _SCORE_BATCH)
+        pixels = load_pixels(images, self._size, context.device)
+        found = in_batches(lambda batch: network.score(prepare(batch)), pixels, _SCORE_BATCH)
         return Scores(found["image"].numpy(), found["maps"].numpy())
 
 
@@ -205,18 +205,18 @@ class Triplets:
     """
 
     def __init__(self, train: TrainingSet, cross_class: bool, generator: torch.Generator) -> None:
-        from bench.methods.shared import finetune as _finetune
+        from bench.methods.shared import finetune
 
         categories = train.images.categories
         normals, anomalies = (np.flatnonzero(train.labels == label).tolist() for label in (0, 1))
         if cross_class:
             categories = ("",) * len(categories)
         self._categories = categories
-        self._normals = _finetune.by_category(normals, categories, generator)
+        self._normals = finetune.by_category(normals, categories, generator)
         anomalies = [i for i in anomalies if categories[i] in self._normals]
         if not anomalies:
             raise NotApplicable("MLEP needs normal and anomalous training images of one category")
-        self._anomalies = _finetune.Endless(anomalies, generator)
+        self._anomalies = finetune.Endless(anomalies, generator)
 
     def take(self, count: int) -> torch.Tensor:
         """``(3 * count,)`` images: ``count`` anchors, their positives, their negatives."""

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from bench.contracts import Backbone
-from bench.methods.shared import finetune as _finetune
+from bench.methods.shared import finetune
 
 if TYPE_CHECKING:
     from bench.methods.mlep import MLEP
@@ -53,17 +53,17 @@ class EmbedNet(torch.nn.Module):
         self.backbone = backbone.module
         width = config.embed_dim or backbone.channels
         self.project = (
-            _finetune.initialised(torch.nn.Linear(backbone.channels, width), generator)
+            finetune.initialised(torch.nn.Linear(backbone.channels, width), generator)
             if config.embed_dim
             else torch.nn.Identity()
         )
-        self.head = _finetune.initialised(torch.nn.Linear(width, 1), generator)
+        self.head = finetune.initialised(torch.nn.Linear(width, 1), generator)
         self.register_buffer("centre", torch.zeros(width))
 
     def train(self, mode: bool = True) -> EmbedNet:
         super().train(mode)
         if mode:
-            _finetune.training_mode(self.backbone, self.frozen_norm)
+            finetune.training_mode(self.backbone, self.frozen_norm)
         return self
 
     def embed(self, features: torch.Tensor) -> torch.Tensor:
@@ -74,13 +74,13 @@ class EmbedNet(torch.nn.Module):
     def loss(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Margin loss and deviation loss of ``(3 * T, 3, S, S)`` anchors, positives, negatives."""
         config = self.config
-        embedding = self.embed(_finetune.forward(self.backbone, images))
+        embedding = self.embed(finetune.forward(self.backbone, images))
         total = config.margin_weight * margin_loss(embedding, config.margin)
         if config.score_weight:
             scores = self.head(embedding)[:, 0]
             targets = torch.zeros_like(scores)
             targets[2 * len(targets) // 3 :] = 1
-            loss = _finetune.deviation_loss(
+            loss = finetune.deviation_loss(
                 scores, targets, generator, config.deviation_margin, config.n_references
             )
             total = total + config.score_weight * loss
@@ -93,12 +93,12 @@ class EmbedNet(torch.nn.Module):
     def embeddings(self, images: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """``(B, 3, S, S)`` -> ``embedding``: ``(B, E)`` on the CPU."""
         with torch.no_grad():
-            return {"embedding": self.embed(_finetune.forward(self.backbone, images)).cpu()}
+            return {"embedding": self.embed(finetune.forward(self.backbone, images)).cpu()}
 
     def score(self, images: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """``(B, 3, S, S)`` -> ``image``: ``(B,)`` and ``maps``: ``(B, h, w)`` on the CPU."""
         with torch.no_grad():
-            features = _finetune.forward(self.backbone, images)
+            features = finetune.forward(self.backbone, images)
             embedding = self.embed(features)
             positions = self.project(features.permute(0, 2, 3, 1))
             if self.config.score == "center":
@@ -117,7 +117,7 @@ class ReconNet(torch.nn.Module):
     """
 
     def __init__(
-        self, config: MLEP.Config, backbone: Backbone, prepare: _finetune.Preparation, generator: torch.Generator
+        self, config: MLEP.Config, backbone: Backbone, prepare: finetune.Preparation, generator: torch.Generator
     ) -> None:
         super().__init__()
         self.config, self.frozen_norm, self.prepare = config, backbone.frozen_norm, prepare
@@ -132,12 +132,12 @@ class ReconNet(torch.nn.Module):
         self.decoder = torch.nn.Sequential(*layers)
         for layer in layers:
             if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
-                _finetune.initialised(layer, generator)
+                finetune.initialised(layer, generator)
 
     def train(self, mode: bool = True) -> ReconNet:
         super().train(mode)
         if mode:
-            _finetune.training_mode(self.backbone, self.frozen_norm)
+            finetune.training_mode(self.backbone, self.frozen_norm)
         return self
 
     def targets(self, images: torch.Tensor) -> torch.Tensor:
@@ -146,7 +146,7 @@ class ReconNet(torch.nn.Module):
 
     def decode(self, features: torch.Tensor, size: int) -> torch.Tensor:
         """``(B, C, h, w)`` features -> ``(B, 3, size, size)`` in [-1, 1]."""
-        images = _finetune.forward(self.decoder, features)
+        images = finetune.forward(self.decoder, features)
         if images.shape[-1] != size:  # a side that the backbone's stride does not divide
             images = F.interpolate(images, size=size, mode="bilinear")
         return images
@@ -154,7 +154,7 @@ class ReconNet(torch.nn.Module):
     def loss(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Reconstruction of anchors and positives, and margin loss, of ``(3 * T, 3, S, S)`` images."""
         config = self.config
-        features = _finetune.forward(self.backbone, images)
+        features = finetune.forward(self.backbone, images)
         normal = 2 * len(images) // 3  # negatives are not reconstructed
         wanted = self.targets(images[:normal])
         differences = (self.decode(features[:normal], images.shape[-1]) - wanted).abs()
@@ -164,8 +164,8 @@ class ReconNet(torch.nn.Module):
     def score(self, images: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """``(B, 3, S, S)`` -> ``image``: ``(B,)`` and ``maps``: ``(B, S / 4, S / 4)`` on the CPU."""
         with torch.no_grad():
-            decoded = self.decode(_finetune.forward(self.backbone, images), images.shape[-1])
+            decoded = self.decode(finetune.forward(self.backbone, images), images.shape[-1])
             # halved, as in the original's PSNR: errors of images in [0, 1]
             errors = ((decoded - self.targets(images)) / 2).square().mean(dim=1)
-            maps = _finetune.smooth_maps(errors, self.config.map_sigma)
+            maps = finetune.smooth_maps(errors, self.config.map_sigma)
             return {"image": errors.mean(dim=(1, 2)).cpu(), "maps": maps.cpu()}

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 
-_SCORE_BATCH = 16  # images per pass when scoring; fixed, so that a score does not depend on the others
+_SCORE_BATCH = 16  # images per pass when scoring
 _GROUP = 16 * _SCORE_BATCH  # images whose features are held at once
 _OFFICIAL_SIZE = 224
 
@@ -142,7 +142,7 @@ class RegAD:
         import torch
 
         from bench.methods.regad.net import RegistrationNet
-        from bench.methods.shared import finetune as _finetune
+        from bench.methods.shared import finetune
         from bench.methods.shared.pixels import rows
 
         config = self.config
@@ -158,7 +158,7 @@ class RegAD:
         self._net = net = net.to(context.device).to(memory_format=torch.channels_last)
         net.train()
         for part in (net.stem, net.stages):
-            _finetune.training_mode(part, backbone.frozen_norm)
+            finetune.training_mode(part, backbone.frozen_norm)
 
         pixels = self._load(images, context)
         rng = np.random.default_rng(context.seed)
@@ -192,20 +192,20 @@ class RegAD:
         import torch
         from torch.nn import functional as F
 
-        from bench.methods.regad import net as _regad_net
+        from bench.methods.regad.net import augment, distance_maps, smooth
 
         if self._net is None:
             raise RuntimeError("score before fit")
         config, size, grid = self.config, self._size, self._net.grid
-        variants = _regad_net.augment(self._load(_support(context), context).float() / 255, config.augment)
+        variants = augment(self._load(_support(context), context).float() / 255, config.augment)
         if len(variants) < 2:
             raise NotApplicable("RegAD needs two support images, or variants of one: leave augment=none out")
         support = self._features(variants, context.device)
         scores, maps = [], []
         pixels = self._load(images, context)
         for group in pixels.split(_GROUP):
-            distances = _regad_net.distance_maps(support, self._features(group, context.device), config.shrinkage)
-            smoothed = _regad_net.smooth(distances, size, config.gauss_sigma * size / _OFFICIAL_SIZE)
+            distances = distance_maps(support, self._features(group, context.device), config.shrinkage)
+            smoothed = smooth(distances, size, config.gauss_sigma * size / _OFFICIAL_SIZE)
             scores.append(smoothed.max(axis=(1, 2)))
             maps.append(F.adaptive_avg_pool2d(torch.from_numpy(smoothed), grid).numpy())
         return Scores(np.concatenate(scores), np.concatenate(maps))
@@ -241,7 +241,7 @@ class RegAD:
         """The network's aligned features of ``(N, 3, S, S)``, level by level."""
         import torch
 
-        from bench.encoders.features import in_fixed_batches
+        from bench.methods.shared.batches import in_batches
 
         def aligned(batch: torch.Tensor) -> dict[str, torch.Tensor]:
             assert self._net is not None
@@ -249,7 +249,7 @@ class RegAD:
                 levels = self._net.aligned(self._prepare(batch, device))
             return {str(number): level for number, level in enumerate(levels)}
 
-        return list(in_fixed_batches(aligned, pixels, _SCORE_BATCH).values())
+        return list(in_batches(aligned, pixels, _SCORE_BATCH).values())
 
 
 def _support(context: Context) -> ImageSet:

@@ -5,7 +5,6 @@ What it implements and how it differs stands at the head of :mod:`bench.methods.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -14,8 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.encoders.features import in_fixed_batches
-from bench.methods.shared import finetune as _finetune
+from bench.methods.shared import finetune
 
 LEVELS = 3  # the paper reads the first three stages of a ResNet
 TRANSFORMS: Mapping[str, tuple[str, ...]] = {
@@ -35,7 +33,6 @@ TRANSFORMS: Mapping[str, tuple[str, ...]] = {
 _ANGLES = tuple(sign * step * np.pi / 16 for sign in (-1, 1) for step in (1, 2, 3, 4))
 _SHIFTS = tuple((x * far, y * far) for far in (0.2, 0.1) for y in (1, -1) for x in (1, -1))
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, what kornia uses
-_BATCH = 16  # images whose distances are taken together; fixed, so that a score does not depend on the others
 _FACTOR_ENTRIES = 2**23  # of the covariances that are held at once: 64 MiB
 
 
@@ -165,9 +162,9 @@ class RegistrationNet(nn.Module):
         self.predictor = nn.Sequential(*_block(channels), _conv1x1(channels))
 
     def _levels(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
-        features = _finetune.forward(self.stem, images)
+        features = finetune.forward(self.stem, images)
         for stage, transformer in zip(self.stages, self.transformers, strict=True):
-            features, theta = transformer(_finetune.forward(stage, features))
+            features, theta = transformer(finetune.forward(stage, features))
             yield features, theta
 
     def forward(self, images: Tensor) -> Tensor:
@@ -312,14 +309,8 @@ def distance_maps(support: Sequence[Tensor], test: Sequence[Tensor], shrinkage: 
     # A few positions at a time: all covariances of 56x56 positions and 448 channels would take 5 GB.
     for positions in torch.arange(height * width, device=device).split(max(_FACTOR_ENTRIES // depth**2, 1)):
         mean, factor = gaussians(at_positions(support, positions).double(), shrinkage)
-        distances = functools.partial(_named_distances, mean=mean, factor=factor)
-        found = in_fixed_batches(distances, at_positions(test, positions), _BATCH)
-        parts.append(found["distance"].float())
+        parts.append(mahalanobis(at_positions(test, positions).double(), mean, factor).float())
     return torch.cat(parts, dim=1).view(-1, height, width).cpu()
-
-
-def _named_distances(features: Tensor, mean: Tensor, factor: Tensor) -> dict[str, Tensor]:
-    return {"distance": mahalanobis(features.double(), mean, factor)}
 
 
 def smooth(maps: Tensor, size: int, sigma: float) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from bench.encoders.features import in_fixed_batches
+from bench.methods.shared.batches import in_batches
 from bench.tools.devices import mixed_precision, sent
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def mean_features(
             scales = features(prepare(batch))
             return {"features": torch.stack([f.mean(dim=(2, 3)) for f in scales]).mean(dim=0).cpu()}
 
-    found: NDArray[np.float32] = in_fixed_batches(pooled, pixels, size)["features"].numpy()
+    found: NDArray[np.float32] = in_batches(pooled, pixels, size)["features"].numpy()
     return found
 
 

@@ -1,4 +1,4 @@
-"""Sentences about normal and anomalous objects, and their embeddings: what methods on a frozen CLIP share.
+"""Sentences about normal and anomalous objects, and their embeddings, for methods on a frozen CLIP.
 
 ``winclip`` is the compositional ensemble of WinCLIP (Jeong et al., CVPR 2023, appendix), in the form that public
 re-implementations agree on; ``imagenet`` are the templates that CLIP's authors published for ImageNet, and
@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.errors import NotApplicable
+from bench.methods.shared.cosines import Floats, unit
 
 if TYPE_CHECKING:
     from bench.contracts import ImageSet, Prompts, TextImageEncoder
 
-Floats = NDArray[np.float64]
 Kind = Literal["promptad", "two", "winclip", "imagenet", "damaged"]
 
 NORMAL_STATES = (
@@ -69,11 +68,15 @@ def sentences(category: str, prompts: Prompts | None, kind: Kind) -> tuple[Seque
 
 def ensemble(label: str, templates: Sequence[str] = TEMPLATES) -> tuple[list[str], list[str]]:
     """WinCLIP's sentences about ``label``: every state in every template, normal ones and anomalous ones."""
-    normal, anomalous = (
-        [template.format(state.format(label)) for state in states for template in templates]
-        for states in (NORMAL_STATES, ANOMALOUS_STATES)
-    )
-    return normal, anomalous
+    return _filled(NORMAL_STATES, label, templates), _filled(ANOMALOUS_STATES, label, templates)
+
+
+def _filled(states: Sequence[str], label: str, templates: Sequence[str]) -> list[str]:
+    found = []
+    for state in states:
+        named = state.format(label)
+        found += [template.format(named) for template in templates]
+    return found
 
 
 def _imagenet(name: str) -> list[str]:
@@ -83,7 +86,7 @@ def _imagenet(name: str) -> list[str]:
 
 
 def text_pairs(images: ImageSet, encoder: TextImageEncoder, kind: Kind) -> dict[str, Floats]:
-    """Category -> ``(2, E)``: the normalised embeddings of its normal and its anomalous sentences."""
+    """Category -> ``(2, E)`` double: the normalised embeddings of its normal and its anomalous sentences."""
     pairs = {}
     for category in dict.fromkeys(images.categories):
         groups = sentences(category, images.prompts.get(category), kind)
@@ -92,18 +95,8 @@ def text_pairs(images: ImageSet, encoder: TextImageEncoder, kind: Kind) -> dict[
 
 
 def mean_text(group: Sequence[str], encoder: TextImageEncoder, *, raw: bool = False) -> Floats:
-    """Normalised mean of the sentences' embeddings, ``(E,)``; each normalised before unless ``raw``."""
+    """Normalised mean of the sentences' embeddings, ``(E,)`` double; each normalised before unless ``raw``."""
     embeddings: Floats = encoder.encode_text(group).double().numpy()
-    return unit((embeddings if raw else unit(embeddings)).mean(axis=0))
-
-
-def unit(vectors: Floats) -> Floats:
-    """``(..., E)`` vectors scaled to length 1."""
-    scaled: Floats = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return scaled
-
-
-def probability(log_odds: Floats) -> Floats:
-    """The second entry of a softmax over two logits, given the second less the first."""
-    result: Floats = 1 / (1 + np.exp(-np.clip(log_odds, -500, 500)))
-    return result
+    if not raw:
+        embeddings = unit(embeddings)
+    return unit(embeddings.mean(axis=0))

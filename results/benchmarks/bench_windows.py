@@ -40,7 +40,7 @@ from bench.encoders import identify, load_text_image
 from bench.encoders.features import CACHE
 from bench.methods.anomalib.run import replaced
 from bench.methods.anomalib.winclip import Mended
-from bench.methods.shared import vit as _vit
+from bench.methods.shared import vit
 from bench.methods.winclip import encode_windows, window_patches
 
 ENCODER = "random/ViT-B-16-plus-240"
@@ -69,22 +69,22 @@ def operations(encoder: TextImageEncoder, grid: tuple[int, int]) -> int:
 
 def contestants(encoder: TextImageEncoder, grid: tuple[int, int]) -> dict[str, Callable[[], Any]]:
     """Return what is timed."""
-    visual, images = _vit.tower(encoder), image()
+    visual, images = vit.tower(encoder), image()
     anomalibs = Mended(encoder, "noise", SIDES)
     large = torch.randn(LARGE, LARGE)
     packed = large.to_mkldnn()
     with torch.no_grad():
-        patches = _vit.embed(visual, encoder.preprocess(images[0])[None])
+        patches = vit.embed(visual, encoder.preprocess(images[0])[None])
 
     def ours() -> list[torch.Tensor]:
         CACHE.clear()
         return list(encode_windows(images, encoder, SIDES, grid).values())
 
     def plain(visual: Any, tokens: torch.Tensor) -> torch.Tensor:
-        return _vit.pooled(visual, visual.transformer(tokens))
+        return vit.pooled(visual, visual.transformer(tokens))
 
     def before() -> list[torch.Tensor]:
-        with replaced(_vit, "embed_sequences", plain):
+        with replaced(vit, "embed_sequences", plain):
             return ours()
 
     def anomalib() -> list[torch.Tensor]:

@@ -11,8 +11,8 @@ import torch
 from parity import Parity, golden
 
 from bench.encoders import identify, load_backbone
-from bench.methods.devnet import DevNet, _Network
-from bench.methods.shared import finetune as _finetune
+from bench.methods.devnet import DevNet, DevNetNetwork
+from bench.methods.shared import finetune
 
 SIDE = 96
 LIMIT = 1e-9  # both sides compute in double precision
@@ -35,9 +35,9 @@ def prior(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.Tensor]:
     return draws
 
 
-def network() -> _Network:
+def network() -> DevNetNetwork:
     backbone = load_backbone(identify("torchvision/resnet18[weights=random]"))
-    found = _Network(DevNet.Config(topk=0.3), tiny.context(network=backbone), torch.Generator())
+    found = DevNetNetwork(DevNet.Config(topk=0.3), tiny.context(network=backbone), torch.Generator())
     found.modules.double()
     recipes.fill(found.modules, NAMES)
     return found
@@ -53,7 +53,7 @@ def test_scores_and_gradient_map(parity: Parity) -> None:
     images = batch()[0].requires_grad_()
     scores, _ = net(images)
     parity.equal("DevNet: scores", AUTHORS, scores, THEIRS["scores"], LIMIT)
-    found = _finetune.gradient_maps(scores, images, 4.0)[0]
+    found = finetune.gradient_maps(scores, images, 4.0)[0]
     parity.equal("DevNet: gradient map", AUTHORS, recipes.some(found, 16), THEIRS["map"], LIMIT)
 
 
@@ -62,7 +62,7 @@ def test_loss_and_its_gradient(parity: Parity, prior: Iterator[torch.Tensor]) ->
     net.modules.train()
     scores, _ = net(images)
     parity.equal("DevNet: scores in training", AUTHORS, scores, THEIRS["training_scores"], LIMIT)
-    loss = _finetune.deviation_loss(scores, labels, torch.Generator())
+    loss = finetune.deviation_loss(scores, labels, torch.Generator())
     parity.equal("DevNet: loss", AUTHORS, loss, THEIRS["loss"], LIMIT)
     loss.backward()
     ours = {name: value.grad for name, value in net.modules.named_parameters()}
@@ -82,10 +82,10 @@ def test_two_steps_of_training(parity: Parity, prior: Iterator[torch.Tensor]) ->
     next(prior)  # the loss above had the first draws
 
     def loss_of_step(step: int) -> torch.Tensor:
-        return _finetune.deviation_loss(net(images)[0], labels, torch.Generator())
+        return finetune.deviation_loss(net(images)[0], labels, torch.Generator())
 
     net.modules.train()
-    _finetune.optimise(
+    finetune.optimise(
         net.modules.parameters(),
         loss_of_step,
         epochs=2,

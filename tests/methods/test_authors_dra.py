@@ -12,9 +12,9 @@ from parity import Parity, golden
 
 from bench.encoders import identify, load_backbone
 from bench.methods.dra import DRA
-from bench.methods.dra import net as _dra_net
+from bench.methods.dra import net as dra_net
 from bench.methods.dra.batches import draw_cut
-from bench.methods.shared import finetune as _finetune
+from bench.methods.shared import finetune
 
 SIDE, N_REF, HEADS = 96, 3, ("holistic", "seen", "pseudo", "residual")
 LABELS = torch.tensor([0, 2, 1, 0, 2, 1])
@@ -40,8 +40,8 @@ def prior(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.Tensor]:
     return draws
 
 
-def network() -> _dra_net.Network:
-    found = _dra_net.Network(
+def network() -> dra_net.DRANetwork:
+    found = dra_net.DRANetwork(
         load_backbone(identify("torchvision/resnet18[weights=random]")),
         n_scales=2,
         topk=0.3,
@@ -58,7 +58,7 @@ def batch() -> torch.Tensor:
     return 3 * recipes.images(N_REF + len(LABELS), SIDE, 3).double() - 1.5
 
 
-def scores_of(net: _dra_net.Network) -> torch.Tensor:
+def scores_of(net: dra_net.DRANetwork) -> torch.Tensor:
     """``(4, B)`` at test."""
     net.eval()
     with torch.no_grad():
@@ -80,7 +80,7 @@ def test_losses_and_their_gradient(parity: Parity, prior: Iterator[torch.Tensor]
     for head, theirs in zip(HEADS, THEIRS["training_scores"], strict=True):
         ours = scores[head][subsets.get(head, LABELS >= 0)]
         parity.equal(f"DRA: {head} head's scores in training", AUTHORS, ours, theirs, LIMIT)
-    loss = _dra_net.loss(scores, LABELS, torch.Generator())
+    loss = dra_net.loss(scores, LABELS, torch.Generator())
     parity.equal("DRA: loss", AUTHORS, loss, np.sum(THEIRS["losses"]), LIMIT)
     loss.backward()
     gradients = {name: value.grad for name, value in net.named_parameters()}
@@ -98,9 +98,9 @@ def test_two_steps_of_training(parity: Parity, prior: Iterator[torch.Tensor]) ->
     net, config = network().train(), DRA.Config()
 
     def loss_of_step(step: int) -> torch.Tensor:
-        return _dra_net.loss(net.answers_to(batch(), N_REF).scores, LABELS, torch.Generator())
+        return dra_net.loss(net.answers_to(batch(), N_REF).scores, LABELS, torch.Generator())
 
-    _finetune.optimise(
+    finetune.optimise(
         net.parameters(),
         loss_of_step,
         epochs=2,

@@ -13,8 +13,8 @@ from open_clip.model import CLIP
 from parity import Parity, golden
 
 from bench.methods.maskclip import MaskClipConfig, mmseg_tower, patch_scores, values
-from bench.methods.shared import vit as _vit
-from bench.methods.shared.prompts import unit
+from bench.methods.shared import vit
+from bench.methods.shared.cosines import unit
 
 AUTHORS = "chongzhou96/MaskCLIP"
 LIMIT = 1e-9  # both sides compute in double precision
@@ -54,7 +54,7 @@ def visual() -> Any:
 
 def cosines(visual: Any, side: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Of two images' patches: cosines ``(2, P, 2)`` to the two texts, and keys ``(2, P, W)``."""
-    tokens = visual.ln_pre(_vit.embed(visual, 3 * recipes.images(2, side, 8, block=PATCH).double() - 1.5))
+    tokens = visual.ln_pre(vit.embed(visual, 3 * recipes.images(2, side, 8, block=PATCH).double() - 1.5))
     for block in visual.transformer.resblocks[:-1]:
         tokens = block(tokens)
     found = [values(visual, each, resid_ffn=True) for each in tokens]

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from bench.contracts import Prompts
 from bench.encoders.features import FeatureCache
 from bench.encoders.towers import FrozenClip
-from bench.methods.shared import vit as _vit
+from bench.methods.shared import vit
 from bench.methods.transmm import TransMM, TransMMConfig, explicit_logits
 
 AUTHORS = "hila-chefer/Transformer-MM-Explainability"
@@ -54,6 +54,6 @@ def test_logits(encoder: FrozenClip, parity: Parity) -> None:
     model: Any = encoder.model
     pixels = torch.stack([encoder.preprocess(image) for image in recipes.pictures(2, 32, 6)])
     texts = F.normalize(encoder.encode_text([PROMPTS["thing"].normality, PROMPTS["thing"].abnormality]))
-    tokens = model.visual.ln_pre(_vit.embed(model.visual, pixels))
+    tokens = model.visual.ln_pre(vit.embed(model.visual, pixels))
     ours, _ = explicit_logits(model.visual, tokens, texts, float(model.logit_scale.exp()), 0)
     parity.equal("Trans-MM: logits", AUTHORS, ours, THEIRS["logits"], LIMIT)

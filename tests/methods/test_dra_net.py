@@ -10,18 +10,18 @@ import torch
 from by_hand import SIDE, Array
 from parity import Parity
 
-from bench.methods.dra import DRA, _Scorer
-from bench.methods.dra import net as _dra_net
-from bench.methods.shared import finetune as _finetune
+from bench.methods.dra import DRA, DRAScorer
+from bench.methods.dra import net as dra_net
+from bench.methods.shared import finetune
 
 N_REF = 3
 # By the published rules: 0 normal, 1 anomaly, 2 pseudo-anomaly.
 LABELS = [0, 2, 1, 0, 2, 1, 0]
 
 
-def network(side: int = SIDE, residual: bool = True, hidden: int = 6) -> _dra_net.Network:
+def network(side: int = SIDE, residual: bool = True, hidden: int = 6) -> dra_net.DRANetwork:
     generator = torch.Generator().manual_seed(5)
-    net = _dra_net.Network(
+    net = dra_net.DRANetwork(
         tiny.backbone(image_size=side), n_scales=2, topk=0.1, hidden=hidden, residual=residual, generator=generator
     )
     if net.residual is not None:  # as after some training
@@ -39,7 +39,7 @@ def network(side: int = SIDE, residual: bool = True, hidden: int = 6) -> _dra_ne
 class ByHand:
     """The network by the paper's equations; ``training`` decides which statistics BatchNorm uses."""
 
-    def __init__(self, net: _dra_net.Network) -> None:
+    def __init__(self, net: dra_net.DRANetwork) -> None:
         self.p = by_hand.parameters(net)
         self.trained = {name: self.p[name] for name, _ in net.named_parameters()}
         self.training = True
@@ -150,7 +150,7 @@ def test_each_head_learns_from_its_subset(parity: Parity) -> None:
     generator = np.random.default_rng(0)
     scores = {name: generator.uniform(1, 4, len(LABELS)) for name in ("holistic", "seen", "pseudo", "residual")}
     tensors = {name: torch.tensor(values, requires_grad=True) for name, values in scores.items()}
-    loss = _dra_net.loss(tensors, torch.tensor(LABELS), torch.Generator().manual_seed(2), n_references=50)
+    loss = dra_net.loss(tensors, torch.tensor(LABELS), torch.Generator().manual_seed(2), n_references=50)
     prior = torch.Generator().manual_seed(2)
     expected = loss_by_hand(scores, [double(torch.randn(50, generator=prior)) for _ in range(4)])
     parity.equal("DRA: loss", "NumPy", loss, expected, 1e-6)
@@ -162,17 +162,17 @@ def test_each_head_learns_from_its_subset(parity: Parity) -> None:
         assert np.sign(slopes["holistic"][i]) == (-1 if label == 0 else 1)
         assert np.sign(slopes["residual"][i]) == (1 if label == 0 else -1)
     without = {name: tensor for name, tensor in tensors.items() if name != "residual"}
-    assert _dra_net.loss(without, torch.tensor(LABELS), torch.Generator().manual_seed(2)) < loss
+    assert dra_net.loss(without, torch.tensor(LABELS), torch.Generator().manual_seed(2)) < loss
 
 
 def test_targets_of_another_shape_are_refused() -> None:
     """``(B, 1)`` scores and ``(B,)`` targets would silently make a B times B loss."""
     scores, targets = torch.tensor([0.0, 5.0]), torch.tensor([0.0, 1.0])
     generator = torch.Generator().manual_seed(0)
-    assert _finetune.deviation_loss(scores, targets, generator).item() < 0.2
+    assert finetune.deviation_loss(scores, targets, generator).item() < 0.2
     for wrong in (scores[:, None], scores[None]):
         with pytest.raises(ValueError, match="targets of shape"):
-            _finetune.deviation_loss(wrong, targets, generator)
+            finetune.deviation_loss(wrong, targets, generator)
 
 
 def test_two_steps_of_training_equal_numpy(parity: Parity) -> None:
@@ -182,10 +182,10 @@ def test_two_steps_of_training_equal_numpy(parity: Parity) -> None:
     prior = torch.Generator().manual_seed(3)
 
     def loss_of_step(step: int) -> torch.Tensor:
-        return _dra_net.loss(net.answers_to(batch(step), N_REF).scores, torch.tensor(LABELS), prior, 5.0, 100)
+        return dra_net.loss(net.answers_to(batch(step), N_REF).scores, torch.tensor(LABELS), prior, 5.0, 100)
 
     net.train()
-    _finetune.optimise(
+    finetune.optimise(
         net.parameters(),
         loss_of_step,
         epochs=2,
@@ -213,7 +213,7 @@ def test_references_count_in_the_backbones_statistics() -> None:
     module = tiny.Convolution(3, norm=True)
     backbone = tiny.backbone(module)
     generator = torch.Generator().manual_seed(0)
-    net = _dra_net.Network(backbone, n_scales=1, topk=0.1, hidden=2, residual=True, generator=generator)
+    net = dra_net.DRANetwork(backbone, n_scales=1, topk=0.1, hidden=2, residual=True, generator=generator)
     images = batch(0)
     net.train()
     net.answers_to(images, N_REF)
@@ -227,10 +227,10 @@ def test_references_count_in_the_backbones_statistics() -> None:
 def test_gradient_maps_are_gradients_of_the_anomaly_score(parity: Parity) -> None:
     side = 8
     net = network(side).eval()
-    prepare = _finetune.Preparation(tiny.backbone(), "cpu")
+    prepare = finetune.Preparation(tiny.backbone(), "cpu")
     references = batch(0)[:N_REF, :, :side, :side]
     config = DRA.Config(pixel_map="grad", grad_sigma=0.0)
-    scorer = _Scorer(net, prepare, side, references, config)
+    scorer = DRAScorer(net, prepare, side, references, config)
     pixels = torch.randint(0, 256, (2, 3, side, side), generator=torch.Generator().manual_seed(0)).byte()
     found = scorer.with_gradients(pixels)["maps"].double().numpy()
     hand = ByHand(net)

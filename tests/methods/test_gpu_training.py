@@ -17,8 +17,7 @@ from bench.methods.devnet import DevNet
 from bench.methods.dra import DRA
 from bench.methods.mlep import MLEP
 from bench.methods.regad import RegAD
-from bench.methods.shared import finetune as _finetune
-from bench.methods.shared import pixels as _pixels
+from bench.methods.shared import finetune, pixels
 from bench.tools.devices import mixed_precision, uses_bfloat16
 
 SHORT: dict[str, Any] = {"epochs": 2, "steps_per_epoch": 2, "batch_size": 6, "n_references": 50}
@@ -67,7 +66,7 @@ def test_no_step_asks_the_device_for_a_number(name: str, resident: bool, monkeyp
         with pytest.raises((RuntimeError, NotImplementedError)):
             waits()
     if not resident:
-        monkeypatch.setattr(_pixels, "resident", lambda tensor, device: tensor)
+        monkeypatch.setattr(pixels, "resident", lambda tensor, device: tensor)
     METHODS[name]().fit(TRAIN, dataclasses.replace(context("meta"), track=no_waiting))
 
 
@@ -76,7 +75,7 @@ def test_mixed_precision_trains_nearly_the_same(name: str, monkeypatch: pytest.M
     """On a CPU, where it is never used, but for this test."""
     plain = fit_and_score(name)
     seen = set()
-    forward = _finetune.forward
+    forward = finetune.forward
 
     def watched(module: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
         with torch.autograd.graph.saved_tensors_hooks(
@@ -86,7 +85,7 @@ def test_mixed_precision_trains_nearly_the_same(name: str, monkeypatch: pytest.M
         assert answer.dtype == torch.float32
         return answer
 
-    monkeypatch.setattr(_finetune, "forward", watched)
+    monkeypatch.setattr(finetune, "forward", watched)
     np.testing.assert_array_equal(fit_and_score(name).image, plain.image)
     assert torch.bfloat16 not in seen
     monkeypatch.setattr("bench.tools.devices.uses_bfloat16", lambda device: True)

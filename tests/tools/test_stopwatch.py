@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import bench.stopwatch
 import bench.tools.stopwatch
 from bench.store.store import Store
 from bench.study.plan import prepare
@@ -20,6 +21,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
     monkeypatch.setattr(bench.tools.stopwatch.time, "perf_counter", lambda: now[0])
     return now
+
+
+def test_the_old_module_gives_the_same() -> None:
+    assert bench.stopwatch.timed is timed
 
 
 def test_every_second_belongs_to_the_innermost_part(clock: list[float]) -> None:
