@@ -101,7 +101,7 @@ def _note(table: Table, rule: Best, of: str) -> str:
 
 def _direction(table: Table, cells: Iterable[Cell]) -> int:
     """1 where more of the cells' metric is better, else -1; a layout may have other metrics than its table's."""
-    metrics = {cell.address.metric for cell in cells if cell.place is not None}
+    metrics = {cell.address.metric for cell in cells if cell.address is not None}
     return sign(metrics.pop() if len(metrics) == 1 else table.metric)
 
 
