@@ -263,7 +263,7 @@ class Store:
     # ------------------------------------------------------------ broken files
 
     def _sound(self, claim: str, path: Path, read: Callable[[bytes], T | None]) -> T | None:
-        """The content of a file as ``read`` gives it; None if there is none, or a damaged one, which is put aside."""
+        """The content of a file as ``read`` gives it; None if there is none, or it is damaged and put aside."""
         try:
             content = read(path.read_bytes())
         except FileNotFoundError:
