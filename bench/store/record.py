@@ -433,7 +433,7 @@ def _inputs_of_command(command: str) -> Inputs:
         if option == "--weights":
             encoder, _, file = value.rpartition("=")
             weights[encoder] = Path(file)
-        elif option.startswith("--"):
+        elif option.startswith("--") and value != "DIR":  # written for a source that needed no folder
             given[option] = Path(value)
     return Inputs(given.get("--data-root"), given.get("--train-root"), weights, given.get("--prompts"))
 
