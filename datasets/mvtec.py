@@ -95,6 +95,7 @@ class MVTec(FileDataset):
         title="MVTec AD", source="Bergmann et al., MVTec AD, CVPR 2019"
     )
     Config: ClassVar[type[Any]] = MVTecConfig
+    official: ClassVar[dict[str, tuple[int, int, dict[str, int]]]] = OFFICIAL
 
     def _read(self) -> Tree:
         tree = read_tree(self.root, self.traits.title, official=OFFICIAL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 PLAIN = "plain"  # categories and methods, as opposed to a layout
 
 
-class _FormatChoice(click.Choice[str]):
-    """The formats of tables; HTML has a command of its own."""
+FORMATS = ("terminal", "markdown", "csv", "latex")
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value == "html":
-            raise BenchError("bench table writes no HTML; for a page of the same tables: bench report --images 0")
-        return super().convert(value, param, ctx)
+
+def _read_format(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    if value == "html":
+        raise BenchError("bench table writes no HTML; for a page of the same tables: bench report --images 0")
+    if value not in FORMATS:
+        raise unknown("format", value, FORMATS)
+    return value
 
 
 @click.command("table")
@@ -45,7 +47,8 @@ class _FormatChoice(click.Choice[str]):
 @click.option(
     "--format",
     "format_",
-    type=_FormatChoice(["terminal", "markdown", "csv", "latex"]),
+    metavar=f"[{'|'.join(FORMATS)}]",
+    callback=_read_format,
     default="terminal",
     show_default=True,
 )

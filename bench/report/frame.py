@@ -48,7 +48,7 @@ def results(study: str | None = None, *, store: str | Path | None = None) -> Dat
 
     Args:
         study: the name under which it was run; None for every record in the store.
-        store: where it was run; by default what the environment's BENCH_STORE says, or ``results/runs``.
+        store: folder of the records; by default the environment's BENCH_STORE, or ``results/runs``.
 
     Raises:
         BenchError: there is no such store or study.

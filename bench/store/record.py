@@ -1,7 +1,7 @@
 """A trial's record, typed: the only code that knows the keys of a record's JSON.
 
-:mod:`bench.trial` writes a record as a JSON document and the store keeps it; whoever reads records (tables, page,
-figures, pins, estimates) reads them through :class:`Record`. Records of earlier versions lack some of the fields
+:mod:`bench.trial` writes a record as a JSON document and the store keeps it; all readers of records (tables, page,
+figures, pins, estimates) read them through :class:`Record`. Records of earlier versions lack some of the fields
 and are read all the same.
 """
 
@@ -34,7 +34,7 @@ class RecordedMethod:
         version: of the method's code; None if it was not recorded.
         config: all options.
         trained, zero_shot: of its traits; None if they were not recorded.
-        adapted: how it differs from its source, in words; empty if it does not.
+        adapted: a sentence on how it differs from its source; empty if it does not.
     """
 
     name: str
@@ -203,7 +203,7 @@ class Record:
         document: the record's JSON, as it was written.
         key: the trial's key; empty in a document without one.
         status: ``ok``, ``failed``, ``skipped`` (not applicable), or ``missing``: planned, and not run yet.
-        reason: why it is not ``ok``; empty if it is.
+        reason: of a status that is not ``ok``; else empty.
         category: of the target.
         shots: labelled anomalies per seen category; None for a method that learns from none.
         seed: None for a method that draws nothing.
@@ -433,7 +433,7 @@ def _inputs_of_command(command: str) -> Inputs:
         if option == "--weights":
             encoder, _, file = value.rpartition("=")
             weights[encoder] = Path(file)
-        elif option.startswith("--"):
+        elif option.startswith("--") and value != "DIR":  # written for a source that needed no folder
             given[option] = Path(value)
     return Inputs(given.get("--data-root"), given.get("--train-root"), weights, given.get("--prompts"))
 

@@ -42,7 +42,7 @@ def rescore(store: Store, key: str, scores: StoredScores, protocols: Sequence[st
         key: the trial's.
         scores: opens scores of the same store.
         protocols: metric protocols, with options; those that the record has, if there are none.
-        aupimo: whether to add AUPIMO, by anomalib; where it is already, it is kept up to date all the same.
+        aupimo: True adds AUPIMO, by anomalib; where it is already, it is kept up to date all the same.
 
     Raises:
         BenchError: no such protocol; the store cannot be written.

@@ -81,13 +81,13 @@ class Store:
         """The record of a trial, or None.
 
         Raises:
-            BenchError: what is kept under the key is not a trial's record.
+            BenchError: the document under the key is not a trial's record.
         """
         document = self.document(key)
         return None if document is None else Record.of(document)
 
     def done(self, key: str) -> bool:
-        """Whether a trial needs no more running: its record is final and its scores are there."""
+        """True if a trial needs no more running: its record is final and its scores are there."""
         document = self.document(key)
         if document is None or document["status"] not in FINAL:
             return False
@@ -136,7 +136,7 @@ class Store:
             raise self._unwritable(error) from None
 
     def has_scores(self, key: str) -> bool:
-        """Whether a trial's scores are there in full length; only reading them shows whether they are sound."""
+        """True if a trial's scores are there in full length; only reading them shows whether they are sound."""
         document = self.document(key)
         return document is not None and self._has_scores(document)
 
@@ -195,7 +195,7 @@ class Store:
             raise self._unwritable(error) from None
 
     def features(self, key: str) -> Arrays | None:
-        """What :meth:`write_features` has kept of a trial; None if there is nothing that can be read."""
+        """The arrays that :meth:`write_features` has kept of a trial; None if there are none that can be read."""
         found = self._sound(f"features-{key}", self.features_path(key), load_arrays)
         return None if found is None else found[0]
 
@@ -210,7 +210,7 @@ class Store:
                 raise self._unwritable(error) from None
 
     def has(self, folder: str, name: str) -> bool:
-        """Whether :meth:`write_once` has kept something under that name."""
+        """True if :meth:`write_once` has kept something under that name."""
         return (self.root / folder / f"{name}.json").exists()
 
     def manifest(self, hash_: str) -> dict[str, Any] | None:
@@ -233,7 +233,7 @@ class Store:
         """A study that was run here, by name; None if there is none.
 
         Raises:
-            BenchError: what is kept of it is no study.
+            BenchError: the file under its name is not a study.
         """
         content = self._sound(f"study-{name}", self._study_path(name), load_with_checksum)
         if content is not None and not _is_study(content):
@@ -263,7 +263,7 @@ class Store:
     # ------------------------------------------------------------ broken files
 
     def _sound(self, claim: str, path: Path, read: Callable[[bytes], T | None]) -> T | None:
-        """What ``read`` makes of a file; None if there is no file, or if it is broken, which ends it here."""
+        """The content of a file as ``read`` gives it; None if there is none, or it is damaged and put aside."""
         try:
             content = read(path.read_bytes())
         except FileNotFoundError:
@@ -360,7 +360,7 @@ def _load_manifest(data: bytes, hash_: str) -> dict[str, Any] | None:
 
 
 def _is_study(content: Mapping[str, Any]) -> bool:
-    """Whether its trials' keys are names of files here, and what has not run has a key, too."""
+    """True if the keys of all trials, run or missing, can be names of files here."""
     keys, missing, methods = (content.get(name, []) for name in ("keys", "missing", "methods"))
     lists = all(isinstance(each, list) for each in (keys, missing, methods))
     if not lists or not isinstance(content.get("layout", ""), str):

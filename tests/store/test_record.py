@@ -129,6 +129,8 @@ def test_inputs_of_earlier_versions_are_recovered() -> None:
     found = Record.of(document).inputs
     assert (found.target, found.source, found.prompts) == (Path("/data/my mvtec"), Path("/visa"), Path("p.yaml"))
     assert found.weights == {"openclip/ViT-B-32": Path("/weights/clip.pt")}
+    document["provenance"] = {"command": "bench run --train-dataset pocket --train-root DIR"}
+    assert Record.of(document).inputs == Inputs()
     document["provenance"] = {"command": "bench run --data-root 'no end"}
     assert Record.of(document).inputs == Inputs()
 

@@ -9,10 +9,12 @@ import dataclasses
 import re
 
 from bench.data.splits import ProtocolConfig
+from bench.errors import BenchError
 from bench.metrics.protocols import resolve
 from bench.reported import Reported
 from bench.store.record import Record
 from bench.store.store import Store
+from bench.tools.registry import DATASETS
 from bench.tools.spec import parse_spec
 
 # Rows of PromptAD's Table 4 -> the options that build them.
@@ -95,19 +97,21 @@ def protocol_differs(row: Reported, record: Record) -> str:
 
 
 def part(record: Record, store: Store) -> str:
-    """A dataset that is not whole; only MVTec AD's official counts are known here."""
-    if record.dataset.name != "mvtec":
+    """A dataset that is not whole, where it has official counts to tell by."""
+    try:
+        official = getattr(DATASETS.load(record.dataset.name), "official", None)
+    except BenchError:  # a plugin that is not installed any more
+        official = None
+    if official is None:
         return ""
-    from bench.datasets.mvtec import OFFICIAL
-
     manifest = store.manifest(record.protocol.manifest or "")
     if manifest is None:
         return "the split is not in the store, so it is not known whether the dataset is whole"
-    _, normal, types = OFFICIAL[record.category]
+    _, normal, types = official[record.category]
     test = normal + sum(types.values())
     if len(manifest["test"]) != test:
         return f"part of the dataset: {len(manifest['test'])} of {test} test images of {record.category}"
-    train = sum(count for category, (count, _, _) in OFFICIAL.items() if category != record.category)
+    train = sum(count for category, (count, _, _) in official.items() if category != record.category)
     if record.shots is not None and record.protocol.name == "loo" and len(manifest["normal"]) != train:
         return f"part of the dataset: {len(manifest['normal'])} of {train} normal training images"
     return ""

@@ -56,7 +56,7 @@ class Pin:
         split: hash of its manifest.
         status: ``ok``, ``skipped`` (not applicable), ``failed`` or ``missing``.
         values: metric protocol -> metric -> fraction, None where the metric is not defined.
-        reason: why there are no numbers; not kept in the file.
+        reason: of missing numbers; not kept in the file.
     """
 
     key: PinKey

@@ -31,7 +31,7 @@ class Result:
         verdict: of the comparison.
         fails: True if it fails the check.
         expected, measured: the two numbers, fractions; None if there is none.
-        reason: how they were compared, or why they were not.
+        reason: the way they were compared, or why they were not.
     """
 
     against: str
@@ -72,9 +72,9 @@ class Check:
     """All results of one check.
 
     Attributes:
-        study: what was checked.
+        study: the one that was checked.
         results: in the order of their references.
-        notes: what a reader must know of the whole.
+        notes: on the check as a whole.
     """
 
     study: str
@@ -95,6 +95,6 @@ class Check:
 
 
 def counts(results: Iterable[Result]) -> str:
-    """How many there are of each verdict, in words: ``12 reproduced, 1 worse``."""
+    """The number of each verdict as text: ``12 reproduced, 1 worse``."""
     found = Counter(result.verdict for result in results)
     return ", ".join(f"{found[verdict]} {verdict}" for verdict in VERDICTS if found[verdict]) or "nothing"

@@ -11,8 +11,8 @@ from bench.errors import BenchError
 from bench.metrics.registry import sign
 from bench.report.statistics.categories import Friedman, Pair, compare_pairs, friedman
 from bench.report.statistics.common import ALPHA, DECIMALS, LEVEL
-from bench.report.statistics.images import Interval
-from bench.report.statistics.seeds import Summary, summarise
+from bench.report.statistics.images import ImageInterval
+from bench.report.statistics.seeds import SeedSummary, summarise
 from bench.report.tables.model import Cell, Column, Table
 
 
@@ -32,9 +32,9 @@ class Standing:
     head: str
     method: str
     mean: float
-    over_seeds: Summary
+    over_seeds: SeedSummary
     rank: float
-    over_images: Interval | None = None
+    over_images: ImageInterval | None = None
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Comparison:
     """The methods of one column group of one table.
 
     Attributes:
-        table: where the numbers are from, and ``group``, the column group's head (``1-shot``), or empty.
+        table: source of the numbers, and ``group``, the column group's head (``1-shot``), or empty.
         categories: the unit of the tests: those where every compared method has a value.
         methods: in the order of their mean ranks, then means.
         pairs: every pair of ``methods``, the better-ranked first; None without a test.
         overall: Friedman's and Nemenyi's tests, in the order of ``methods``; None without a test.
-        refused: why there is no test, for each that there is not.
+        refused: the reason for each test that there is not.
         left_out: categories and methods that are not compared, and why.
     """
 
@@ -171,7 +171,7 @@ def _tested(
     )
 
 
-def _over_seeds(cells: Sequence[Cell]) -> Summary:
+def _over_seeds(cells: Sequence[Cell]) -> SeedSummary:
     """The per-seed averages over categories, of the seeds that have a value in every category."""
     values = [dict(cell.by_seed) for cell in cells]
     seeds = [seed for seed in values[0] if seed is not None and all(seed in own for own in values)]

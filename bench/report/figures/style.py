@@ -69,7 +69,7 @@ def new_figure(
 
 
 def colours(count: int) -> list[Any]:
-    """That many colours: seaborn's colour-blind safe palette, the two that are too light for a line last."""
+    """Colours of seaborn's colour-blind safe palette; the two that are too light for a line come last."""
     from seaborn import color_palette
 
     palette = color_palette("colorblind")
@@ -121,7 +121,7 @@ def finish(
 
 
 def _legend_columns(heads: Sequence[str], width: float) -> int:
-    """As many columns as fit beside each other, filled as Matplotlib fills them."""
+    """The number of columns that fit side by side, filled as Matplotlib fills them."""
     import numpy as np
 
     for columns in range(len(heads), 1, -1):

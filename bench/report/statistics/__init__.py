@@ -21,17 +21,17 @@ from bench.report.statistics.categories import (
 )
 from bench.report.statistics.common import ALPHA, LEVEL, holm
 from bench.report.statistics.equivalence import Equivalence, equivalence
-from bench.report.statistics.images import Interval, image_interval
-from bench.report.statistics.seeds import Summary, seeds_p_value, summarise
+from bench.report.statistics.images import ImageInterval, image_interval
+from bench.report.statistics.seeds import SeedSummary, seeds_p_value, summarise
 
 __all__ = [
     "ALPHA",
     "LEVEL",
     "Equivalence",
     "Friedman",
-    "Interval",
+    "ImageInterval",
     "Pair",
-    "Summary",
+    "SeedSummary",
     "compare_pairs",
     "equivalence",
     "friedman",

@@ -35,7 +35,7 @@ class Pair:
         better, worse: on how many categories the first is above and below the second; the rest are equal.
         p: two-sided p-value of the signed-rank test.
         corrected: the same after Holm's correction over all pairs.
-        holds: whether ``corrected`` is at most 0.05.
+        holds: True if ``corrected`` is at most 0.05.
     """
 
     first: int
@@ -70,7 +70,7 @@ class Friedman:
 
     @property
     def holds(self) -> bool:
-        """Whether the methods differ at all."""
+        """True if the methods differ at all."""
         return self.p <= ALPHA
 
 

@@ -1,4 +1,4 @@
-"""What the tests share: the level of significance, Holm's correction, and how equal is equal."""
+"""The level of significance, Holm's correction and the precision of equality, for all tests."""
 
 from __future__ import annotations
 

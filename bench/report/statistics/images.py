@@ -19,7 +19,7 @@ _BATCH = 2_000_000  # scores that are resampled at a time
 
 
 @dataclass(frozen=True)
-class Interval:
+class ImageInterval:
     """An estimate with its interval.
 
     Attributes:
@@ -39,7 +39,7 @@ def image_interval(
     level: float = LEVEL,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> Interval:
+) -> ImageInterval:
     """The percentile bootstrap interval of an image metric: what other test images, and seeds, would give.
 
     Images are drawn with replacement within each label, so that every draw has as many normal and anomalous
@@ -49,7 +49,7 @@ def image_interval(
     does not make the test set larger (Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1, 2007).
 
     Args:
-        parts: what the metric is averaged over, one part per category: image scores ``(N,)``, or ``(S, N)``
+        parts: the metric is averaged over these, one per category: image scores ``(N,)``, or ``(S, N)``
             for S seeds, and labels ``(N,)``, 0 normal and 1 anomalous. All parts have the same seeds in the
             same order.
         metric: ``image_auroc`` or ``image_ap``.
@@ -100,7 +100,7 @@ def image_interval(
         rng=np.random.default_rng(seed),
     )
     low, high = result.confidence_interval
-    return Interval(float(statistic(*samples)), float(low), float(high))
+    return ImageInterval(float(statistic(*samples)), float(low), float(high))
 
 
 def _strata(scores: ArrayLike, labels: ArrayLike, number: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

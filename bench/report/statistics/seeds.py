@@ -15,11 +15,11 @@ BySeed = Mapping[int | None, float]  # seed -> value; {None: value} is a method 
 
 
 @dataclass(frozen=True)
-class Summary:
+class SeedSummary:
     """Values of several seeds in short.
 
     Attributes:
-        count: how many values.
+        count: number of values.
         mean: their mean; None without values.
         deviation: sample standard deviation (with N - 1); None for fewer than two.
         low, high: ends of the t interval of the mean; None for fewer than two. Nothing keeps them inside
@@ -33,7 +33,7 @@ class Summary:
     high: float | None = None
 
 
-def summarise(values: Sequence[float], level: float = LEVEL) -> Summary:
+def summarise(values: Sequence[float], level: float = LEVEL) -> SeedSummary:
     """Mean, sample standard deviation and Student's t interval of the mean.
 
     Args:
@@ -50,13 +50,13 @@ def summarise(values: Sequence[float], level: float = LEVEL) -> Summary:
     if not np.all(np.isfinite(array)):
         raise ValueError("values must be finite")
     if len(array) < 2:
-        return Summary(len(array), *(float(value) for value in array))
+        return SeedSummary(len(array), *(float(value) for value in array))
     from scipy import stats
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # equal values: their interval is a point, and right
         interval = stats.ttest_1samp(array, 0.0).confidence_interval(level)
-    return Summary(
+    return SeedSummary(
         len(array),
         float(array.mean()),
         float(array.std(ddof=1)),

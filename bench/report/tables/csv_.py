@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Iterable
 
 from bench.report.tables.model import Cell, Table
@@ -30,7 +31,8 @@ def render(tables: Iterable[Table]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")  # None becomes an empty field
     writer.writerow(FIELDS)
-    for cell in (cell for table in tables for row in table.rows for cell in row.cells):
+    rows = (row for table in tables for row in table.rows)
+    for cell in itertools.chain.from_iterable(row.cells for row in rows):
         address = cell.address
         assert address is not None  # every cell of a table has one
         writer.writerow(

@@ -35,7 +35,7 @@ class CellKey:
         dataset, protocol, method: their labels.
         category: its name, or ``Average``.
         shots: labelled anomalies per seen category; None if shots mean nothing here.
-        metric, metric_protocol: what was measured, and how.
+        metric, metric_protocol: of the number.
         eval_size: the grid of evaluation in words; empty if the metric does not depend on it and records
             disagree.
     """
@@ -139,9 +139,9 @@ class Row:
     Attributes:
         head: as printed.
         cells: one per column.
-        average: stands below the rows that it is the average of.
-        section: rows of one section stand together under its name.
-        stub: what is printed before the cells, one text per head in ``Table.stub``; empty for ``head``.
+        average: True for the average of the rows above it.
+        section: name of the rows' section; they follow each other.
+        stub: texts printed before the cells, one per head in ``Table.stub``; empty for ``head``.
     """
 
     head: str
@@ -152,7 +152,7 @@ class Row:
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """What is printed before the cells."""
+        """The texts printed before the cells."""
         return self.stub or (self.head,)
 
 
@@ -171,12 +171,12 @@ class Table:
     Attributes:
         dataset: the dataset's label, and ``title`` as printed.
         metric: e.g. ``image_auroc``.
-        metric_protocol: how the metric was taken, e.g. ``exact``.
+        metric_protocol: of the metric, e.g. ``exact``.
         eval_size: the grid of the pixel metrics in words, e.g. ``64 px``; empty if records disagree and
             the metric does not depend on it.
         protocol: label of the protocol, ``protocol_title`` as printed.
         seeds: the number of seeds in words.
-        columns: from left to right; those of one group stand together.
+        columns: from left to right; those of one group follow each other.
         rows: from top to bottom, the average last; every row has one cell per column.
         notes: footnotes, in order.
         percent: print percentages instead of fractions.
@@ -185,7 +185,7 @@ class Table:
         layout: the layout whose rows and columns these are; empty for categories and methods.
         deviations: print deviations where there are any.
         second: mark the second of those that compete.
-        study: the study that it was made from, with its hash; empty if nobody said.
+        study: the study that it was made from, with its hash; empty if unknown.
     """
 
     dataset: str

@@ -81,7 +81,9 @@ def _differences(properties: Sequence[Mapping[str, Any]]) -> list[str]:
     differing = [name for name in names if len({each.get(name) for each in flats}) > 1]
     without_hashes = [name for name in differing if not name.endswith("sha256")]
     for chosen in (without_hashes, differing):
-        told = [", ".join(_say(name, each.get(name) or "none") for name in chosen) for each in flats]
+        told = []
+        for each in flats:
+            told.append(", ".join(_say(name, each.get(name) or "none") for name in chosen))
         if len(set(told)) == len(told):
             return told
     return [f"{words} {number}".strip() for number, words in enumerate(told, 1)]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from bench.report.tables.model import AVERAGE, INCOMPLETE, NO_SEEDS, NOT_ZERO_SHOT, Note, Table
 from bench.report.tables.naming import Identity
-from bench.report.tables.records import Grid
+from bench.report.tables.records import Grid, TableRecord
 from bench.report.tables.text import sentence
 from bench.tools.groups import group
 from bench.tools.spec import parse_spec
@@ -117,7 +118,9 @@ def _incomplete(table: Table) -> str:
         counts = [f"{cell.covered} of {cell.categories}" if cell.incomplete else "" for _, cell in numbers]
         alike = len({*counts}) == 1 and len(counts) > 1
         for (column, _), count in zip(numbers[:1] if alike else numbers, counts, strict=False):
-            names = [row.head] * (row.head != AVERAGE or alike) + [column.head, column.group] * (not alike)
+            names = [] if row.head == AVERAGE and not alike else [row.head]
+            if not alike:
+                names += [column.head, column.group]
             told.setdefault(count, []).append(" at ".join(filter(None, names)))
     if len(told) == 1:
         return next(iter(told))
@@ -128,26 +131,34 @@ def _incomplete(table: Table) -> str:
 def _lacking(table: Table) -> str:
     """The categories that averages do not cover, and why, if the table has no row that says so."""
     shown = {row.head for row in table.rows}
-    cells = (cell for row in table.rows for cell in row.cells if cell.incomplete)
-    lacking = (pair for cell in cells for pair in cell.lacking if pair[0] not in shown)
-    # the number of seeds is the same for all that learn, and others have none
-    pairs = dict.fromkeys((category, re.sub(r" \(all \d+ seeds\)", "", why)) for category, why in lacking if why)
-    reasons = group(pairs, lambda pair: pair[1])
-    return "; ".join(f"{', '.join(name for name, _ in own)} ({why})" for why, own in reasons.items())
+    categories: dict[str, dict[str, None]] = {}  # reason -> its categories, each once
+    for row in table.rows:
+        for cell in row.cells:
+            for category, why in cell.lacking if cell.incomplete else ():
+                if why and category not in shown:
+                    # The number of seeds is the same for all that learn, and others have none.
+                    reason = re.sub(r" \(all \d+ seeds\)", "", why)
+                    categories.setdefault(reason, {})[category] = None
+    return "; ".join(f"{', '.join(own)} ({reason})" for reason, own in categories.items())
 
 
 def _unpaired(grid: Grid) -> Iterator[Note]:
     """A warning if methods of one table were not given the same splits."""
     # A method that learns from nothing has no training images, so its split is another one.
-    paired = group(
-        (entry.record for entry in grid.entries), lambda r: (r.category, r.shots, r.seed, r.method.trained)
-    )
-    same = paired.values()
-    mixed = [own for own in same if len(_distinct(record.protocol.manifest for record in own)) > 1]
+    paired: dict[tuple[Any, ...], list[TableRecord]] = {}
+    for entry in grid.entries:
+        record = entry.record
+        place = record.category, record.shots, record.seed, record.method.trained
+        paired.setdefault(place, []).append(entry)
+    mixed: list[TableRecord] = []  # of all splits that differ
+    differing = 0
+    for own in paired.values():
+        if len(_distinct(entry.record.protocol.manifest for entry in own)) > 1:
+            differing += 1
+            mixed += own
     if mixed:
-        methods = {entry.record.key: entry.method for entry in grid.entries}
-        names = ", ".join(_distinct(grid.names[methods[record.key]].head for own in mixed for record in own))
-        text = f"Not the same splits: {names} differ in {len(mixed)} of {len(same)} splits"
+        names = ", ".join(_distinct(grid.names[entry.method].head for entry in mixed))
+        text = f"Not the same splits: {names} differ in {differing} of {len(paired)} splits"
         yield Note(f"{text}, so that their numbers are not paired.")
 
 

@@ -47,7 +47,7 @@ def build_layout(
     Args:
         name: a key of :data:`LAYOUTS`.
         records: as for :func:`bench.report.tables.table.build_tables`.
-        protocol: which of the records' metric protocols.
+        protocol: one of the records' metric protocols.
         style: see :class:`bench.report.tables.table.Style`.
 
     Raises:

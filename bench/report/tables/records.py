@@ -181,10 +181,11 @@ def _separate_prompts(entries: Sequence[TableRecord]) -> list[TableRecord]:
     """
     result: list[TableRecord] = []
     for method, same in group(entries, lambda e: e.method).items():
-        hashes = {
-            category: {e.record.prompts for e in own if e.record.prompts}
-            for category, own in group(same, lambda e: e.record.category).items()
-        }
+        hashes: dict[str, set[str]] = {}  # of the prompts, by category
+        for e in same:
+            found = hashes.setdefault(e.record.category, set())
+            if e.record.prompts:
+                found.add(e.record.prompts)
         changed = [category for category, found in hashes.items() if len(found) > 1]
         if not changed:
             result += same

@@ -75,7 +75,7 @@ def build_tables(
             there is any. A planned trial that has not run yet has the status ``missing``, so that its cell, seed
             or category is known to be missing.
         metrics: names as in the records, see :data:`METRICS`.
-        protocol: which of the records' metric protocols.
+        protocol: one of the records' metric protocols.
         methods: labels, or names for all variants of a method: which ones, and their order. By default
             all, in the order of the records.
         style: see :class:`Style`.
