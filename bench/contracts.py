@@ -84,13 +84,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class DatasetTraits:
-    """What the engine and the tables must know of a dataset.
+    """Properties of a dataset that the engine and the tables need.
 
     Attributes:
         title: as printed, e.g. ``MVTec AD``.
         source: paper or page that defines it.
         eval_size: side in pixels of the grid on which pixel metrics are taken.
-        needs_root: whether the user must say where the files are.
+        needs_root: the user must say where the files are.
         encoder: text-image encoder used when the user names none ("": the method's own).
         backbone: trainable backbone used when the user names none ("": the method's own).
         note: a sentence that every table made from this dataset shows.
@@ -130,7 +130,7 @@ class Dataset(Protocol):
         ...
 
     def check(self) -> list[Finding]:
-        """What is wrong or odd in the files' layout: missing, misplaced or superfluous files.
+        """Findings about the files' layout: missing, misplaced or superfluous files.
 
         Reading each image and mask is not its work: the engine does that for every dataset alike.
         """

@@ -356,7 +356,7 @@ class Aitex(FileDataset):
                 scan.findings.append(Finding("note", "Defect_images", message))
 
     def _for_training(self, cuts: Mapping[_Strip, _Cut]) -> dict[_Strip, list[bool]]:
-        """For each patch of each strip whether it is for training."""
+        """Strip -> for each of its patches, True if it is for training."""
         free = [strip for strip in cuts if strip.type == GOOD]
         chosen = {strip: [False] * len(cut.boxes) for strip, cut in cuts.items()}
         if self.config.split == "patch":
@@ -395,7 +395,7 @@ def _strip_split(strips: Iterable[_Strip]) -> set[_Strip]:
 
 
 def _patch_split(n: int) -> list[bool]:
-    """Whether each patch is for training: scikit-learn's ``train_test_split(0.25, random_state=42)``."""
+    """For each patch, True if it is for training: scikit-learn's ``train_test_split(0.25, random_state=42)``."""
     import numpy as np
 
     order = np.random.RandomState(_SPLIT_SEED).permutation(n)

@@ -313,7 +313,7 @@ class _CategoryReader:
             self._lack(folder / "test", "this folder is missing")
         new = self.samples[before:]
         if not new:
-            self.scan.error(folder, "no image in any folder where this category's images belong")
+            self.scan.error(folder, "this category has no image that can be used")
             return
         name = "/".join(sorted(self.good))
         if "train" in known and not any(sample.split == "train" for sample in new):

@@ -102,7 +102,7 @@ class MVTec(FileDataset):
         return Tree(tree.samples, (*tree.findings, *self._against_official(tree)))
 
     def _against_official(self, tree: Tree) -> list[Finding]:
-        """How the files differ from the official dataset: a subset is noted, an unknown type is an error."""
+        """Differences of the files from the official dataset: a subset is noted, an unknown type is an error."""
         findings = []
         counts: dict[str, Counter[tuple[str, str]]] = {}
         for sample in tree.samples:

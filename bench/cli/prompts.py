@@ -18,6 +18,8 @@ def command(dataset: str, data_root: Path | None) -> None:
     DATASET may have options: "folder[good=ok]". Categories of which nothing is known but the name get generic
     prompts; they are named on stderr.
     """
+    import tempfile
+
     import yaml
 
     from bench.data.prompts import default_prompts
@@ -26,13 +28,19 @@ def command(dataset: str, data_root: Path | None) -> None:
 
     spec = parse_spec(dataset)
     cls = DATASETS.load(spec.name)
+    config = build_config(cls.Config, spec, "dataset")
     if data_root is not None and not data_root.is_dir():
         raise BenchError(f"the data root {data_root} is not a folder")
-    if spec.name == "folder" and data_root is None:
-        raise BenchError("the categories of folder are those of your files; add --data-root DIR")
-    # The prompts of every other dataset are known without its files.
-    root = Path() if data_root is None and cls.traits.needs_root else data_root
-    prompts = cls(root, build_config(cls.Config, spec, "dataset")).prompts()
+    if data_root is None and cls.traits.needs_root:
+        # Most datasets know their categories without any file; one that does not finds none in an empty folder.
+        with tempfile.TemporaryDirectory() as empty:
+            try:
+                prompts = cls(Path(empty), config).prompts()
+            except BenchError:
+                message = f"the categories of {spec.name} are those of its files; add --data-root DIR"
+                raise BenchError(message) from None
+    else:
+        prompts = cls(data_root, config).prompts()
     if not prompts:
         raise BenchError(
             f"{spec.name} ships no prompts; write a file of the form that `bench prompts mvtec` prints"

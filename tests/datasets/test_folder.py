@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import unicodedata
 from pathlib import Path
 
@@ -53,8 +54,10 @@ def test_two_spellings_of_one_name(tmp_path: Path) -> None:
     assert [f.level for f in dataset.check()] == ["error"] * 7
 
 
-@pytest.mark.parametrize("suffix", [".png", ".JPG", ".jpeg", ".Bmp", ".tif", ".TIFF", ".webp"])
-@pytest.mark.parametrize("mask_name", ["{}_mask.png", "{}.png", "{}_mask.PNG", "{}.bmp"])
+@pytest.mark.parametrize("suffix", [".png", ".JPG", ".jpeg", ".Bmp", ".tif", ".TIFF", ".webp", ".ppm", ".PGM"])
+@pytest.mark.parametrize(
+    "mask_name", ["{}_mask.png", "{}.png", "{}_mask.PNG", "{}.bmp", "{}_gt.png", "{}_label.tif", "{}.pgm"]
+)
 def test_image_suffixes_and_mask_names(tmp_path: Path, suffix: str, mask_name: str) -> None:
     category(tmp_path, "part", {"bad": 2}, suffix=suffix, mask_name=mask_name)
     dataset = folder(tmp_path)
@@ -70,6 +73,34 @@ def test_two_masks_of_one_image(tmp_path: Path) -> None:
     dataset = folder(tmp_path)
     assert next(s for s in dataset.samples() if s.anomalous).masks[0].name == "000_mask.png"
     assert levels(dataset) == {"part/ground_truth/bad/000.png": "error"}
+
+
+def test_masks_that_lie_among_the_images(tmp_path: Path) -> None:
+    category(tmp_path, "part", {"bad": 1})
+    for ending in ("_mask", "_gt", "_label"):
+        mask(tmp_path / f"part/test/bad/000{ending}.png")
+    dataset = folder(tmp_path)
+    assert [s.id for s in dataset.samples() if s.anomalous] == ["part/test/bad/000"]
+    assert levels(dataset) == {f"part/test/bad/000{end}.png": "error" for end in ("_mask", "_gt", "_label")}
+
+
+def test_masks_that_are_jpegs_are_refused(tmp_path: Path) -> None:
+    category(tmp_path, "part", {"bad": 1}, mask_name="{}_mask.jpg")
+    (finding,) = folder(tmp_path).check()
+    assert (finding.level, finding.path) == ("error", "part/ground_truth/bad/000_mask.jpg")
+    assert "must be lossless" in finding.message
+
+
+def test_without_any_mask(tmp_path: Path) -> None:
+    shutil.rmtree(category(tmp_path, "part", {"bad": 2, "worse": 1}) / "ground_truth")
+    dataset = folder(tmp_path)
+    assert dataset.check() == []
+    assert [s.id for s in dataset.samples() if s.lacks_mask] == [s.id for s in dataset.samples() if s.anomalous]
+    assert not any(s.lacks_mask for s in dataset.samples() if not s.anomalous)
+    strict = Pocket(tmp_path, Pocket.Config()).check()
+    assert {f.path for f in strict if f.level == "error"} == {
+        "part/ground_truth", "part/test/bad/000.png", "part/test/bad/001.png", "part/test/worse/000.png"
+    }  # fmt: skip
 
 
 def test_masks_of_good_images_are_noted(tmp_path: Path) -> None:
@@ -117,7 +148,7 @@ def test_folders_that_are_no_categories_are_passed_over(tmp_path: Path) -> None:
     picture(tmp_path / "preview.png")
     dataset = folder(tmp_path)
     assert {s.category for s in dataset.samples()} == {"part"}
-    assert levels(dataset) == {"preview.png": "note"}
+    assert levels(dataset) == {"loop": "error", "preview.png": "note"}
 
 
 def test_a_wrong_root(tmp_path: Path) -> None:

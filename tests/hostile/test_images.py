@@ -20,7 +20,9 @@ from bench.contracts import Sample
 from bench.data.catalogue import Catalogue, check_content
 from bench.data.images import read_image, read_mask
 from bench.datasets.folder import Folder
+from bench.study.plan import open_catalogue
 from bench.tools.pictures import MAX_PIXELS
+from bench.tools.spec import parse_spec
 
 KIND = "images and masks"
 
@@ -80,6 +82,10 @@ PNG, JPEG = encoded(RGB, "PNG"), encoded(RGB, "JPEG")
         pytest.param("a.bmp", encoded(RGB, "BMP")[:60], "cannot be read", id="cut BMP"),
         pytest.param("a.tif", encoded(RGB, "TIFF")[:60], "cannot be read", id="cut TIFF"),
         pytest.param("a.webp", encoded(RGB, "WEBP")[:40], "cannot be read", id="cut WebP"),
+        pytest.param("a.ppm", encoded(RGB, "PPM")[:60], "cannot be read", id="cut PPM"),
+        pytest.param("a.ppm", b"P6 60000 60000 255\n", "too large", id="PPM that says 60000 squared"),
+        pytest.param("a.ppm", b"P6 8 99999999999999999999 255\n", "cannot be read", id="PPM of a long number"),
+        pytest.param("a.pfm", b"Pf 8 6 -1.0\n" + bytes(8 * 6 * 4), "32 bits", id="float PFM"),
         pytest.param("a.png", b"<html>not found</html>", "no PNG, JPEG", id="a web page"),
         pytest.param("a.png", b"\x00" * 1000, "no PNG, JPEG", id="zeros"),
         pytest.param(
@@ -172,6 +178,9 @@ WIDE = GREY.astype(np.uint16) * 257
         pytest.param("a.png", of(GREY), _grey, id="grey"),
         pytest.param("a.png", of(WIDE), _grey, id="16-bit PNG"),
         pytest.param("a.tif", of(WIDE, format_="TIFF"), _grey, id="16-bit TIFF"),
+        pytest.param("a.ppm", encoded(RGB, "PPM"), _same, id="PPM"),
+        pytest.param("a.pgm", of(GREY, format_="PPM"), _grey, id="PGM"),
+        pytest.param("a.pgm", b"P5 8 6 65535\n" + WIDE.astype(">u2").tobytes(), _grey, id="16-bit PGM"),
         pytest.param("a.png", encoded(RGB.convert("RGBA"), "PNG"), _same, id="RGBA"),
         pytest.param("a.png", of(PIXELS, GREY), _same, id="translucent"),
         pytest.param("a.png", of(GREY, GREY[::-1], mode="LA"), _grey, id="LA"),
@@ -246,6 +255,36 @@ def test_the_check_names_each_file_and_notes_what_is_turned(hostile: Hostile, tm
     assert "EXIF orientation is ignored" in note and "2 images" in note
     result = hostile.command("data", "check", "folder", "--data-root", tmp_path, exit_code=1)
     assert "4 errors" in result.output
+
+
+def _soft(path: Path, values: tuple[int, ...]) -> None:
+    pixels = np.zeros((8, 8), np.uint8)
+    pixels[2, : len(values)] = values
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "noted"),
+    [
+        ((255, 255), "folder", False),
+        ((1, 1), "folder", False),
+        ((3, 255), "folder", True),
+        ((120, 255, 248), "folder", True),
+        ((3, 255), "folder[mask_threshold=127]", False),
+    ],
+)
+def test_grey_masks_are_noted(
+    hostile: Hostile, tmp_path: Path, values: tuple[int, ...], options: str, noted: bool
+) -> None:
+    folder = category(tmp_path, "part", {"bad": 3})
+    for number in (1, 2):
+        _soft(folder / f"ground_truth/bad/00{number}_mask.png", values)
+    catalogue = open_catalogue(parse_spec(options), tmp_path)
+    findings = hostile.handled(lambda: check_content(catalogue))
+    assert [finding.path for finding in findings] == ["part/test/bad/001"] * noted
+    for finding in findings:
+        assert finding.level == "note"
+        assert "(2 images)" in finding.message and "folder[mask_threshold=127]" in finding.message
 
 
 def test_a_run_says_what_is_turned_once_per_content(hostile: Hostile, tmp_path: Path) -> None:
