@@ -56,6 +56,9 @@ def first_line(error: BaseException) -> str:
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name of which ``name`` is a misspelling in whatever case; None if it is like none."""
     by_lower_case = {each.lower(): each for each in known}
+    for lower_case, each in by_lower_case.items():
+        if sorted(lower_case) == sorted(name.lower()):  # letters in another order: a third of a short name differs
+            return each
     found = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=_ALIKE)
     return by_lower_case[found[0]] if found else None
 

@@ -132,7 +132,7 @@ def read(folder: Path | None = None) -> tuple[list[Reported], list[Fault]]:
             faults.append(Fault(_TABLES, number, f"metric_protocol: {error}"))
             continue
         if table.table in tables:
-            faults.append(Fault(_TABLES, number, f"the table {table.table!r} stands twice"))
+            faults.append(Fault(_TABLES, number, f"the table {table.table!r} is given twice"))
         tables[table.table] = table
     numbers: list[Reported] = []
     for file in sorted(root.iterdir(), key=lambda entry: entry.name):
@@ -202,7 +202,7 @@ def _fraction(column: str, text: str) -> tuple[float, int]:
 
 
 def _rows(file: Traversable, cls: type[Row], faults: list[Fault]) -> Iterator[tuple[int, Row]]:
-    """The sound rows of a CSV with their numbers; what is wrong with the others goes to ``faults``."""
+    """The sound rows of a CSV with their numbers; the faults of the others go to ``faults``."""
     if not file.is_file():
         faults.append(Fault(file.name, 1, "is no file"))
         return
@@ -228,10 +228,12 @@ def _rows(file: Traversable, cls: type[Row], faults: list[Fault]) -> Iterator[tu
                 message = f"{len(cells)} fields under {len(head)} columns"
                 faults.append(Fault(file.name, reader.line_num, message))
                 continue
-            # An empty cell is one that is left out.
-            stripped = {name: cell.strip() for name, cell in zip(head, cells, strict=True) if cell.strip()}
+            filled = {}  # an empty cell is one that is left out
+            for name, cell in zip(head, cells, strict=True):
+                if cell.strip():
+                    filled[name] = cell.strip()
             try:
-                row = read_as(stripped, cls, strict=False)
+                row = read_as(filled, cls, strict=False)
             except BenchError as error:
                 faults.append(Fault(file.name, reader.line_num, str(error)))
             else:
