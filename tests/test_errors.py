@@ -29,6 +29,7 @@ def test_the_name_comes_before_its_place() -> None:
             ("wincilp", "winclip"),
             ("CLIP", "clip"),
             ("dar", "dra"),
+            ("prompt", "promptad"),
             ("PromptAD", "promptad"),
         ),
         *(("bottel", "bottle"), ("bottles", "bottle"), ("Wood", "wood"), ("wodo", "wood"), ("ziper", "zipper")),

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from msgspec.structs import asdict
 
 from bench.errors import BenchError, shorten, unknown
 from bench.metrics.protocols import resolve
@@ -164,31 +166,9 @@ def _joined(row: NumberRow, tables: Mapping[str, TableRow], file: str, number: i
     if row.shots and row.protocol in ("training_free", "transductive"):
         raise BenchError(f"{row.shots} labelled anomalies under protocol {row.protocol}, which uses none")
     value, decimals = _fraction("value", row.value)
-    table = tables[row.table]
-    return Reported(
-        paper=table.paper,
-        place=table.place,
-        kind=table.kind,
-        source=table.source,
-        table=row.table,
-        method=row.method,
-        dataset=row.dataset,
-        category=row.category,
-        shots=row.shots,
-        k=row.k,
-        protocol=row.protocol,
-        trained_on=row.trained_on,
-        encoder=row.encoder,
-        metric=row.metric,
-        metric_protocol=table.metric_protocol,
-        value=value,
-        decimals=decimals,
-        deviation=_fraction("deviation", row.deviation)[0] if row.deviation else None,
-        runs=table.runs,
-        note=row.note,
-        file=file,
-        row=number,
-    )
+    facts: dict[str, Any] = {**asdict(tables[row.table]), **asdict(row), "value": value, "decimals": decimals}
+    facts["deviation"] = _fraction("deviation", row.deviation)[0] if row.deviation else None
+    return Reported(**facts, file=file, row=number)
 
 
 def _fraction(column: str, text: str) -> tuple[float, int]:
