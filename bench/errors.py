@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 # Similarity from which on a name counts as mistyped: "bottel" and "bottle" have 0.83, "foo" and "wood" 0.57.
 _ALIKE = 0.7
+_BEGINNING = 4  # letters of a name that tell which one is meant, where only one begins with them
 
 
 class BenchError(Exception):
@@ -54,9 +55,16 @@ def first_line(error: BaseException) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name of which ``name`` is a misspelling in whatever case; None if it is like none."""
+    """The known name that ``name`` misspells or begins, in whatever case; None if it is like none."""
     by_lower_case = {each.lower(): each for each in known}
-    found = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=_ALIKE)
+    name = name.lower()
+    for lower_case, each in by_lower_case.items():
+        if sorted(lower_case) == sorted(name):  # letters in another order: much of a short name differs then
+            return each
+    longer = [each for lower_case, each in by_lower_case.items() if lower_case.startswith(name)]
+    if len(longer) == 1 and len(name) >= _BEGINNING:
+        return longer[0]
+    found = difflib.get_close_matches(name, by_lower_case, n=1, cutoff=_ALIKE)
     return by_lower_case[found[0]] if found else None
 
 

@@ -28,6 +28,8 @@ def test_the_name_comes_before_its_place() -> None:
             ("clp", "clip"),
             ("wincilp", "winclip"),
             ("CLIP", "clip"),
+            ("dar", "dra"),
+            ("prompt", "promptad"),
             ("PromptAD", "promptad"),
         ),
         *(("bottel", "bottle"), ("bottles", "bottle"), ("Wood", "wood"), ("wodo", "wood"), ("ziper", "zipper")),

@@ -1,4 +1,4 @@
-"""``bench audit``: do reported numbers agree with themselves."""
+"""``bench audit``: check reported numbers against each other."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from bench.errors import unknown
     help="A folder of the form of results/reported.  [default: the one that comes with the package]",
 )
 @click.option("--paper", help="Only this paper's numbers.")
-@click.option("--columns", is_flag=True, help="List every average, not only those that do not add up.")
+@click.option("--columns", is_flag=True, help="List every average, not only those that are off.")
 @click.option("--json", "as_json", is_flag=True, help="Every finding, as JSON.")
 def command(folder: Path | None, paper: str | None, columns: bool, as_json: bool) -> None:
-    """Check numbers that papers report against each other; exit 1 if something does not add up.
+    """Check numbers that papers report against each other; exit 1 if a check fails.
 
     Printed averages are set beside the means of their rows, with rounding told from truncation; rows that
     break the schema, values out of range, repetitions and contradictions are listed. That two papers report

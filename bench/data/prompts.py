@@ -134,11 +134,11 @@ def _is_section(value: object) -> bool:
     """True for a top-level value that holds categories, and is not a category's prompts itself."""
     if not isinstance(value, dict) or not any(isinstance(entry, dict) for entry in value.values()):
         return False
-    return not any(
-        key in _FIELDS
-        or (not isinstance(entry, dict) and difflib.get_close_matches(str(key), _FIELDS, n=1, cutoff=0.8))
-        for key, entry in value.items()
-    )
+    for key, entry in value.items():
+        mistyped = not isinstance(entry, dict) and difflib.get_close_matches(str(key), _FIELDS, n=1, cutoff=0.8)
+        if key in _FIELDS or mistyped:
+            return False
+    return True
 
 
 def _section(path: Path, where: str, entries: Mapping[Any, Any], template: str) -> dict[str, Prompts]:

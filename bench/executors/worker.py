@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 import time
@@ -87,6 +88,8 @@ class Tracker:
 def captured(log: Path) -> Iterator[None]:
     """What this process prints meanwhile goes to ``log``, native code's output too; no output leaves no file."""
     log.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a character that the log's encoding lacks fails no trial
+        sys.stdout.reconfigure(errors="replace")
     with log.open("wb") as file:
         kept = [(number, os.dup(number)) for number in (1, 2)]
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def name_fault(name: str) -> str:
-    """Why a file's name cannot be printed and written down; empty if it can."""
+    """The reason why a file's name cannot be printed and stored; empty if it can."""
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:

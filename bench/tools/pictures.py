@@ -61,7 +61,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
 
 
 def orientation(image: Image.Image) -> int:
-    """How a picture is to be turned before it is looked at, by EXIF: 1, not at all, to 8."""
+    """EXIF's orientation of a picture, 1 to 8; 1 is upright."""
     # Pillow would decode all of a PNG to look behind its pixels, where hardly anything writes EXIF.
     if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
         return 1

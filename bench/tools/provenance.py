@@ -1,4 +1,4 @@
-"""Where a number came from: versions, revision, device."""
+"""Provenance of a number: versions, revision, device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text, YAML and JSON that somebody else wrote: read as data alone, within bounds, with one clear error."""
+"""Text, YAML and JSON that somebody else wrote, read as data alone and with one clear error; words of messages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_text(path: Path, what: str) -> str:
 
     Args:
         path: the file.
-        what: it is, for messages: ``prompt file``.
+        what: kind of the file, for messages: ``prompt file``.
 
     Raises:
         BenchError: there is no such file, it is no regular file, has more than :data:`MAX_BYTES`, or is not text.
@@ -46,7 +46,7 @@ def parse_yaml(text: str, name: str) -> Any:
     """The content of a YAML document: plain values, mappings and lists.
 
     Only what looks like a number is one, and only true and false are truth values: ``010``, ``1:30``, ``off`` and
-    ``2024-01-01`` are text, where YAML 1.1 has 8, 90, False and a date. A key may not stand twice.
+    ``2024-01-01`` are text, where YAML 1.1 has 8, 90, False and a date. No key is given twice.
 
     Raises:
         BenchError: it is no such document; the message begins with ``name``.
@@ -82,7 +82,7 @@ def _loader() -> type[yaml.SafeLoader]:
                 if not isinstance(key_node, yaml.ScalarNode) or key_node.value == "<<":
                     continue
                 if (key_node.tag, key_node.value) in seen:
-                    problem = f"{key_node.value!r} stands twice"
+                    problem = f"{key_node.value!r} is given twice"
                     raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
                 seen.add((key_node.tag, key_node.value))
             return super().construct_mapping(node, deep)

@@ -1,4 +1,4 @@
-"""Whether reported numbers agree with themselves: what ``bench audit`` finds.
+"""Checks of reported numbers against each other, for ``bench audit``.
 
 Everything follows from the numbers alone; claims in a paper's text are out of scope.
 
@@ -52,7 +52,7 @@ class Average:
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found.
+    """Findings of an audit.
 
     Attributes:
         numbers: the sound rows.
@@ -77,7 +77,7 @@ class Audit:
 
     @property
     def sound(self) -> bool:
-        """Whether everything adds up."""
+        """True without faults, contradictions, repetitions and averages that are off."""
         return not (self.faults or self.off or self.repeated or self.contradictions)
 
 
@@ -107,7 +107,7 @@ def setting(row: Reported) -> tuple[Any, ...]:
 
 
 def quantity(row: Reported) -> tuple[Any, ...]:
-    """What a number measures, whoever reports it."""
+    """The quantity that a number measures, whoever reports it."""
     return *setting(row), row.category, row.metric
 
 
@@ -121,7 +121,7 @@ def _unit(row: Reported) -> Decimal:
 
 
 def _differ(rows: Sequence[Reported]) -> bool:
-    """Whether two of the values are apart by a unit of the coarser one's last digit or more."""
+    """True if two of the values are apart by a unit of the coarser one's last digit or more."""
     return any(abs(_exact(a) - _exact(b)) >= max(_unit(a), _unit(b)) for a, b in itertools.combinations(rows, 2))
 
 
@@ -185,7 +185,7 @@ def _candidates(
 
 
 def title(row: Reported) -> str:
-    """What a number is, in words, without its category: ``PromptAD on mvtec, 1-shot: image_auroc``."""
+    """A number's description without its category: ``PromptAD on mvtec, 1-shot: image_auroc``."""
     parts = [f"{row.method} on {row.dataset}"]
     if row.trained_on:
         parts.append(f"trained on {row.trained_on}")

@@ -42,16 +42,16 @@ def _lines(audit: Audit, columns: bool) -> Iterator[str]:
     for each in audit.off:
         lines.append(f"{_place(each.printed)}: {_average(each)}")
         lines += [f"  the printed number equals {grouping}" for grouping in each.groupings]
-    yield from _section("averages that do not add up", lines)
+    yield from _section("averages that are not the means of their rows", lines)
     yield from _section("contradictions within one paper", map(_values, audit.contradictions))
-    yield from _section("numbers that stand twice", map(_values, audit.repeated))
+    yield from _section("numbers that are given twice", map(_values, audit.repeated))
     shown = [same for same in audit.different if same[0].average]
     rest = len(audit.different) - len(shown)
     yield from _section(
         f"reported differently by several papers (no error), and {rest} quantities of single categories",
         map(_values, shown),
     )
-    yield "everything adds up" if audit.sound else "not everything adds up"
+    yield "all checks passed" if audit.sound else "some checks failed"
 
 
 def _section(head: str, lines: Iterable[str]) -> Iterator[str]:
@@ -91,7 +91,7 @@ def _values(rows: Sequence[Reported]) -> str:
 
 
 def as_dict(audit: Audit) -> dict[str, Any]:
-    """Everything that was found, for JSON."""
+    """All findings, for JSON."""
     return {
         "numbers": len(audit.numbers),
         "sound": audit.sound,

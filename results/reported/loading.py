@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from msgspec.structs import asdict
 
 from bench.errors import BenchError, shorten, unknown
 from bench.metrics.protocols import resolve
@@ -132,7 +134,7 @@ def read(folder: Path | None = None) -> tuple[list[Reported], list[Fault]]:
             faults.append(Fault(_TABLES, number, f"metric_protocol: {error}"))
             continue
         if table.table in tables:
-            faults.append(Fault(_TABLES, number, f"the table {table.table!r} stands twice"))
+            faults.append(Fault(_TABLES, number, f"the table {table.table!r} is given twice"))
         tables[table.table] = table
     numbers: list[Reported] = []
     for file in sorted(root.iterdir(), key=lambda entry: entry.name):
@@ -164,31 +166,9 @@ def _joined(row: NumberRow, tables: Mapping[str, TableRow], file: str, number: i
     if row.shots and row.protocol in ("training_free", "transductive"):
         raise BenchError(f"{row.shots} labelled anomalies under protocol {row.protocol}, which uses none")
     value, decimals = _fraction("value", row.value)
-    table = tables[row.table]
-    return Reported(
-        paper=table.paper,
-        place=table.place,
-        kind=table.kind,
-        source=table.source,
-        table=row.table,
-        method=row.method,
-        dataset=row.dataset,
-        category=row.category,
-        shots=row.shots,
-        k=row.k,
-        protocol=row.protocol,
-        trained_on=row.trained_on,
-        encoder=row.encoder,
-        metric=row.metric,
-        metric_protocol=table.metric_protocol,
-        value=value,
-        decimals=decimals,
-        deviation=_fraction("deviation", row.deviation)[0] if row.deviation else None,
-        runs=table.runs,
-        note=row.note,
-        file=file,
-        row=number,
-    )
+    facts: dict[str, Any] = {**asdict(tables[row.table]), **asdict(row), "value": value, "decimals": decimals}
+    facts["deviation"] = _fraction("deviation", row.deviation)[0] if row.deviation else None
+    return Reported(**facts, file=file, row=number)
 
 
 def _fraction(column: str, text: str) -> tuple[float, int]:
@@ -202,7 +182,7 @@ def _fraction(column: str, text: str) -> tuple[float, int]:
 
 
 def _rows(file: Traversable, cls: type[Row], faults: list[Fault]) -> Iterator[tuple[int, Row]]:
-    """The sound rows of a CSV with their numbers; what is wrong with the others goes to ``faults``."""
+    """The sound rows of a CSV with their numbers; the faults of the others go to ``faults``."""
     if not file.is_file():
         faults.append(Fault(file.name, 1, "is no file"))
         return
@@ -228,10 +208,12 @@ def _rows(file: Traversable, cls: type[Row], faults: list[Fault]) -> Iterator[tu
                 message = f"{len(cells)} fields under {len(head)} columns"
                 faults.append(Fault(file.name, reader.line_num, message))
                 continue
-            # An empty cell is one that is left out.
-            stripped = {name: cell.strip() for name, cell in zip(head, cells, strict=True) if cell.strip()}
+            filled = {}  # an empty cell is one that is left out
+            for name, cell in zip(head, cells, strict=True):
+                if cell.strip():
+                    filled[name] = cell.strip()
             try:
-                row = read_as(stripped, cls, strict=False)
+                row = read_as(filled, cls, strict=False)
             except BenchError as error:
                 faults.append(Fault(file.name, reader.line_num, str(error)))
             else:

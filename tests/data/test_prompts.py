@@ -125,7 +125,7 @@ def test_names_and_phrases_need_quotes_only_where_they_are_numbers(tmp_path: Pat
         ("template: '{label}'\n" + BOTTLE, "template: '{label}' lacks {descriptions}"),
         ("template: 3\n" + BOTTLE, "template: expected text, found the number 3"),
         ("generic_descriptions: {}\n" + BOTTLE, "generic_descriptions"),
-        (BOTTLE + BOTTLE, "'bottle' stands twice"),
+        (BOTTLE + BOTTLE, "'bottle' is given twice"),
         ("bottle:", "bottle: expected label, normality, descriptions, abnormality; found nothing"),
         (
             "bottle: a bottle",

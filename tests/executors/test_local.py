@@ -102,6 +102,17 @@ print("after")
     assert not (tmp_path / "logs/quiet").exists()
 
 
+def test_a_method_may_print_what_the_log_cannot_encode(tmp_path: Path) -> None:
+    code = "from pathlib import Path\nfrom bench.executors.worker import captured\n"
+    code += "with captured(Path('log')):\n    print('a \\u2192 b')\n"
+    own = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=tmp_path, env=own
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "log").read_text() == "a ? b\n"
+
+
 def test_what_fails_under_capture_gives_the_output_back(tmp_path: Path, capfd: Any) -> None:
     def fail() -> None:
         with captured(tmp_path / "log"):

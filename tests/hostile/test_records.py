@@ -1,4 +1,4 @@
-"""What a store and a folder of pins hold, after somebody or something has changed it."""
+"""Stores and folders of pins after somebody or something has changed them."""
 
 from __future__ import annotations
 

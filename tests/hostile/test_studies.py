@@ -36,7 +36,7 @@ def load(tmp_path: Path, content: str | bytes) -> dict[str, object]:
         pytest.param("42", "expected name, methods", id="a number"),
         pytest.param("- clip", "expected name, methods", id="a list"),
         pytest.param("methods: [clip", "not valid YAML", id="unclosed"),
-        pytest.param("methods: clip\nmethods: dra", "stands twice", id="a field twice"),
+        pytest.param("methods: clip\nmethods: dra", "is given twice", id="a field twice"),
         pytest.param("--- {methods: clip}\n--- {methods: dra}", "not valid YAML", id="two documents"),
         pytest.param(LAUGHS + "methods: *j", "unknown field 'a'", id="billion laughs"),
         pytest.param("methods: &m [*m]", "item 1: expected text, found a list", id="a list within itself"),

@@ -120,7 +120,7 @@ def test_faulty_columns_and_files(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(HEAD + 't1,"Prompt"AD,mvtec\n')
     assert "is not CSV" in str(bench.reported.read(root)[1][0])
     root = folder(tmp_path, tables=TABLES + TABLES.splitlines()[1] + "\n")
-    assert "stands twice" in str(bench.reported.read(root)[1][0])
+    assert "is given twice" in str(bench.reported.read(root)[1][0])
     root = folder(tmp_path, tables=TABLES.replace("paper,10,,", "paper,10,grid20,"))
     faults = bench.reported.read(root)[1]
     assert "tables.csv row 2: metric_protocol: unknown metric protocol 'grid20'" in str(faults[0])

@@ -19,7 +19,7 @@ def test_only_what_looks_like_a_number_is_one() -> None:
 
 
 def test_a_key_may_stand_once() -> None:
-    with pytest.raises(BenchError, match=r"^x, line 2, column 1: not valid YAML: 'a' stands twice$"):
+    with pytest.raises(BenchError, match=r"^x, line 2, column 1: not valid YAML: 'a' is given twice$"):
         parse_yaml("a: 1\na: 2", "x")
     assert parse_yaml("a: &a {x: 1}\nb: {<<: *a, x: 2}", "x")["b"] == {"x": 2}
 
