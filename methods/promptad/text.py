@@ -15,7 +15,7 @@ from bench.errors import BenchError, NotApplicable
 if TYPE_CHECKING:
     import torch
 
-    from bench.methods.promptad import PromptADConfig
+    from bench.methods.promptad.config import PromptADConfig
 
 Ints = NDArray[np.int64]
 
