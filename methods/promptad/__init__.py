@@ -163,12 +163,16 @@ class PromptAD:
         return own, prototypes
 
     def _scores(self, image: NDArray[np.float32], maps: torch.Tensor, grid: tuple[int, int], side: int) -> Scores:
-        """What the engine takes: image scores, and from the branches' maps ``(N, V, h * w)`` their sum."""
+        """Image scores ``(N,)`` and the branches' maps ``(N, V, h * w)`` with their sum, the anomaly map."""
         import torch
 
         config = self.config
         branches = maps.unflatten(-1, grid)
-        names = ["map_abnormality"] * config.abn + ["map_normality"] * config.nor
+        names = []
+        if config.abn:
+            names.append("map_abnormality")
+        if config.nor:
+            names.append("map_normality")
         shown = torch.cat([branches.sum(1, keepdim=True), branches], 1)
         if config.gauss_sigma:
             shown = _smoothed(shown, config.gauss_sigma, side)

@@ -124,6 +124,11 @@ class PromptADConfig:
     few_shot_film: Literal["text", "visual"] = "text"
 
     def __post_init__(self) -> None:
+        """Refuse values that contradict each other.
+
+        Raises:
+            ValueError: naming the options.
+        """
         if not (self.abn or self.nor):
             raise ValueError("abn and nor cannot both be off")
         if not (self.abn and self.nor) and (self.ccl or self.cmi or self.loss_sum):
@@ -135,9 +140,12 @@ class PromptADConfig:
         if len(self.deep_weights) != 3:
             raise ValueError("deep_weights takes three numbers, one per block, such as 1+1+1")
         positive = ("D", "nhead", "ffn", "tau", "topk", "n_query", "episodes_per_step", "lr", "iters")
-        if low := [name for name in positive if getattr(self, name) <= 0]:
+        low = [name for name in positive if getattr(self, name) <= 0]
+        if low:
             raise ValueError(f"{', '.join(low)} must be above 0")
-        if low := [n for n in ("dropout", "wd", "lr_end", "grad_clip", "gauss_sigma") if getattr(self, n) < 0]:
+        not_negative = ("dropout", "wd", "lr_end", "grad_clip", "gauss_sigma")
+        low = [name for name in not_negative if getattr(self, name) < 0]
+        if low:
             raise ValueError(f"{', '.join(low)} must not be below 0")
         if self.D % self.nhead:
             raise ValueError(f"D={self.D} cannot be divided into nhead={self.nhead} heads")

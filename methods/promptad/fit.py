@@ -129,7 +129,7 @@ def _schedule(
     images: ImageSet,
     texts: Texts,
 ) -> torch.Tensor:
-    """All that the steps look up, ``(iters, 5, J, B)``.
+    """Rows that the steps look up, ``(iters, 5, J, B)``.
 
     Rows of ``images``, of all trials' images one after the other, of the texts' normality and abnormality; labels.
     """
@@ -169,9 +169,15 @@ def draw_steps(
     names = sorted(set(categories))
     if config.base == "single":
         names = [str(rng.choice(sorted(set(of[anomalous]))))]
-    pools = [(np.flatnonzero((of == c) & ~anomalous), np.flatnonzero((of == c) & anomalous)) for c in names]
-    share = np.array([_anomaly_share(len(good), len(bad), config.sampling) for good, bad in pools])
+    # of each category its normal images and its anomalies, and the share of anomalies among its queries
+    pools, shares = [], []
+    for name in names:
+        good, bad = np.flatnonzero((of == name) & ~anomalous), np.flatnonzero((of == name) & anomalous)
+        pools.append((good, bad))
+        shares.append(_anomaly_share(len(good), len(bad), config.sampling))
+    share = np.array(shares)
 
+    # first the category and the label of each place, then an image for it
     shape = (config.iters, config.episodes_per_step)
     category = np.repeat(rng.integers(len(names), size=shape), config.n_query, axis=1)
     positive = rng.random(category.shape) < share[category]
@@ -195,7 +201,7 @@ def draw_steps(
 
 
 def _anomaly_share(good: int, bad: int, sampling: str) -> float:
-    """How likely a query is an anomaly, in a category with so many of each."""
+    """The probability that a query is an anomaly, in a category with so many of each."""
     if not (good and bad):
         return float(bad > 0)
     return {"x10": 10 * bad / (10 * bad + good), "balanced": 1 / 2, "2:1": 1 / 3}[sampling]

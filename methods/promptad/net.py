@@ -314,15 +314,21 @@ class BranchDecoder(nn.Module):
                 given.append(branch.tokens(block, layer, q[view], text[view], factors))
                 phi.append(branch.prototypes(block, other[view]))
 
-            scores = [branch.scores(block, *each) for branch, *each in zip(branches, given, phi, strict=True)]
+            scores = self._scores(block, given, phi)
             if self._interacts(block):
                 given = self._mask_each_other(block, given, phi, scores)
                 if block == BLOCKS - 1:  # no block follows that could use the masked tokens but the scores
-                    scores = [
-                        branch.scores(block, *each) for branch, *each in zip(branches, given, phi, strict=True)
-                    ]
+                    scores = self._scores(block, given, phi)
             q = list(given)
             yield given, torch.stack(scores)
+
+    def _scores(self, block: int, q: Sequence[Tensor], phi: Sequence[Tensor | None]) -> list[Tensor]:
+        """The maps ``(B, N)`` of each branch."""
+        maps = []
+        for branch, tokens, prototypes in zip(self.branches, q, phi, strict=True):
+            assert isinstance(branch, Branch)
+            maps.append(branch.scores(block, tokens, prototypes))
+        return maps
 
     def _interacts(self, block: int) -> bool:
         """Say if the branches mask each other's tokens at this block; see ``cmi_where``."""
@@ -352,4 +358,6 @@ def soft_mask(s: Tensor, sigma: float, kind: str) -> Tensor:
     mask = torch.sigmoid(F.relu(s - sigma))
     if kind == "rescaled":
         return 2 * mask - 1
-    return 1 + mask if kind == "residual" else mask
+    if kind == "residual":
+        return 1 + mask
+    return mask
