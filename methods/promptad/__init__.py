@@ -25,171 +25,40 @@ paper's choices; the study of the open choices, with what it cannot tell, is in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.contracts import Context, ImageSet, Scores, TrainingSet, Traits
-from bench.methods.promptad.text import Support, Texts, resolve_layers, views
+from bench.methods.promptad.config import PromptADConfig
+from bench.methods.promptad.text import Support, Texts, resolve_layers
+
+__all__ = ["PromptAD", "PromptADConfig"]
 
 if TYPE_CHECKING:
     import torch
 
-    from bench.methods.promptad.net import Decoder
+    from bench.methods.promptad.net import BranchDecoder
+
+    # of each block the tokens of each branch and the maps; see BranchDecoder.passes
+    Pass = Iterator[tuple[list[torch.Tensor], torch.Tensor]]
 
 
-@dataclass(frozen=True)
-class PromptADConfig:
-    """Options. STATED: in the paper. INHERITED: from code that the paper names. OPEN: neither; our default.
-
-    Encoder and text:
-        encoder: text-image encoder; ViT-B/16 is STATED, OpenAI's weights INHERITED.
-        img_size: side that images are scaled to; OPEN, ``none`` = the encoder's own (224 for ViT-B/16).
-        prompt_set: ``dataset_types``: each category's sentences, whose defect words are the dataset's own types
-            (STATED, though it tells a zero-shot method what to look for); ``generic``: the five words that the
-            paper prints for screw, for every category; ``shared``: one pair of sentences for all categories.
-        prompt_pool: OPEN. ``one_sentence`` with all words; ``mean_of_types``: mean embedding of a sentence per
-            word; ``sample_type``: in training, the sentence of the image's own type (a normal image takes a type
-            of its category's labelled anomalies, lest the text tell the label), in scoring the mean.
-        text_norm: ``raw`` embeddings (INHERITED from CLIPSeg) or ``l2``-normalised ones (support images too).
-    Network:
-        clip_layers: encoder blocks (0-based) that are read: three, or one for three plainly stacked blocks.
-            Empty: 3+7+9 of 12 (INHERITED from CLIPSeg), in another encoder those at the same depth: block i of
-            n with (i + 1) / n nearest to 4/12, 8/12, 10/12, so 1+3+4 of 6.
-        D: decoder width; OPEN, CLIPSeg's. The paper only says that it is below the text's.
-        nhead, ffn, dropout, norm_first: of the transformer blocks; INHERITED, torch's defaults in CLIPSeg.
-        film_at: ``first`` block's input (INHERITED), ``every`` block's, or ``off``.
-        share_heads, share_protos: one 1x1 convolution for all blocks instead of one each; OPEN.
-    Components (STATED; off for the rows of Table 4):
-        abn, nor: the two branches.
-        ccl: cross-view scores, Eqs. 1-2. Off: s_a = intra_abn, s_n = -intra_nor.
-        cmi: mutual masks, Eqs. 3-4.
-    Scores and masks:
-        cross_sim: ``dot`` product (STATED), ``scaled`` by 1/sqrt(D), or ``cosine`` times ``tau``.
-        tau: see ``cross_sim``; OPEN.
-        cmi_where: OPEN, the least determined. ``layerwise``: at each block, masked tokens enter the next block,
-            and the last block's scores are taken again from masked tokens; ``final_only``: the latter alone;
-            ``input_next_only``: the former alone.
-        cmi_order: both masks from unmasked scores (``simultaneous``), or ``sequential``: the abnormality branch
-            first, its new scores mask the normality branch; OPEN.
-        cmi_detach: no gradient through a mask into the branch that made it; OPEN.
-        cmi_mask: ``sigmoid_relu`` (STATED, in [0.5, 1)); ``rescaled`` to [0, 1), which removes what is below
-            sigma, as the text has it; ``residual``: 1 + mask.
-        sigma: threshold of the masks; STATED.
-    Loss:
-        topk: share of patches whose mean is an image's score; STATED.
-        alpha: margin of Eq. 5; STATED.
-        ref_scores: mean 0 and deviation 1 (``constants``, STATED) or of 5000 ``sampled`` scores (DevNet's code).
-        supervision: Eq. 5 on ``image`` scores (STATED), on each patch (``pixel``: masks of the labelled
-            anomalies, max-pooled to the patch grid), or ``both``, added.
-        deep_weights: of the three blocks' losses; OPEN ("training is performed on each transformer layer").
-        loss_sum: add Eq. 5 on s_a + s_n; OPEN (the paper has the two separately).
-    Training:
-        base: the seen categories used: ``all`` (STATED, section 4.1) or a random ``single`` one (section 3.1).
-        n_query, episodes_per_step: an episode is n_query labelled images of one random seen category with its
-            two prompts (STATED but for the numbers); a step has several episodes; OPEN.
-        sampling: ``x10``: images drawn from the category's, each anomaly listed ten times (STATED); ``balanced``
-            and ``2:1``: one half, one third anomalies on average, as DevNet's and DRA's batches.
-        ensure_anomaly: put an anomaly into each step that drew none; OPEN.
-        optim: ``adamw`` with lr falling to ``lr_end`` on a cosine (INHERITED from CLIPSeg), or ``adam``, lr times
-            0.1 after each third (INHERITED from DevNet and DRA, with lr=2e-4 and wd=1e-5).
-        lr, lr_end, wd: rates of ``adamw`` (INHERITED from CLIPSeg, but wd is ours).
-        iters: steps; OPEN (CLIPSeg 20000, DevNet 1000, DRA 600).
-        grad_clip: largest gradient norm, 0 = any; from DevNet and DRA.
-    Scoring:
-        image_score: top-10 % mean of the ``map`` s_n + s_a; of the two ``branches``' maps, added; the ``max``
-            of the map; or the top-10 % mean of the map summed over ``blocks``; OPEN.
-        gauss_sigma: smoothing of the anomaly map in pixels of the scaled image; 0 = none, and maps stay at the
-            patch grid; OPEN.
-        few_shot_proto: what K normal images give in place of phi_nor (STATED: "the visual embeddings"): their
-            mean embedding (``cls``), or all K (``nearest``) or all their patch tokens (``patches``), of which
-            each patch meets the closest; OPEN.
-        few_shot_film: the normality branch is modulated by its prompt (``text``) or by the images' mean embedding
-            (``visual``); OPEN.
-    """
-
-    encoder: str = "openai/ViT-B-16"
-    img_size: int | None = None
-    prompt_set: Literal["dataset_types", "generic", "shared"] = "dataset_types"
-    prompt_pool: Literal["one_sentence", "mean_of_types", "sample_type"] = "one_sentence"
-    text_norm: Literal["raw", "l2"] = "raw"
-    clip_layers: tuple[int, ...] = ()
-    D: int = 64
-    nhead: int = 4
-    ffn: int = 2048
-    dropout: float = 0.1
-    norm_first: bool = False
-    film_at: Literal["first", "every", "off"] = "first"
-    share_heads: bool = False
-    share_protos: bool = False
-    abn: bool = True
-    nor: bool = True
-    ccl: bool = True
-    cmi: bool = True
-    cross_sim: Literal["dot", "scaled", "cosine"] = "dot"
-    tau: float = 10.0
-    cmi_where: Literal["layerwise", "final_only", "input_next_only"] = "layerwise"
-    cmi_order: Literal["simultaneous", "sequential"] = "simultaneous"
-    cmi_detach: bool = True
-    cmi_mask: Literal["sigmoid_relu", "rescaled", "residual"] = "sigmoid_relu"
-    sigma: float = 0.5
-    topk: float = 0.1
-    alpha: float = 5.0
-    ref_scores: Literal["constants", "sampled"] = "constants"
-    supervision: Literal["image", "pixel", "both"] = "image"
-    deep_weights: tuple[float, ...] = (1.0, 1.0, 1.0)
-    loss_sum: bool = False
-    base: Literal["all", "single"] = "all"
-    n_query: int = 8
-    episodes_per_step: int = 4
-    sampling: Literal["x10", "balanced", "2:1"] = "x10"
-    ensure_anomaly: bool = True
-    optim: Literal["adamw", "adam"] = "adamw"
-    lr: float = 1e-3
-    lr_end: float = 1e-4
-    wd: float = 1e-4
-    iters: int = 2000
-    grad_clip: float = 1.0
-    image_score: Literal["map", "branches", "max", "blocks"] = "map"
-    gauss_sigma: float = 0.0
-    few_shot_proto: Literal["cls", "nearest", "patches"] = "cls"
-    few_shot_film: Literal["text", "visual"] = "text"
-
-    def __post_init__(self) -> None:
-        if not (self.abn or self.nor):
-            raise ValueError("abn and nor cannot both be off")
-        if not (self.abn and self.nor) and (self.ccl or self.cmi or self.loss_sum):
-            raise ValueError("ccl, cmi and loss_sum need both branches; with one, add ccl=off,cmi=off")
-        if len(self.clip_layers) not in (0, 1, 3) or len(set(self.clip_layers)) != len(self.clip_layers):
-            raise ValueError("clip_layers takes one or three different blocks, such as 3+7+9")
-        if min(self.clip_layers, default=0) < 0:
-            raise ValueError("clip_layers counts from 0")
-        if len(self.deep_weights) != 3:
-            raise ValueError("deep_weights takes three numbers, one per block, such as 1+1+1")
-        positive = ("D", "nhead", "ffn", "tau", "topk", "n_query", "episodes_per_step", "lr", "iters")
-        if low := [name for name in positive if getattr(self, name) <= 0]:
-            raise ValueError(f"{', '.join(low)} must be above 0")
-        if low := [n for n in ("dropout", "wd", "lr_end", "grad_clip", "gauss_sigma") if getattr(self, n) < 0]:
-            raise ValueError(f"{', '.join(low)} must not be below 0")
-        if self.D % self.nhead:
-            raise ValueError(f"D={self.D} cannot be divided into nhead={self.nhead} heads")
-        if self.topk > 1 or self.dropout > 0.99:
-            raise ValueError("topk is at most 1, dropout at most 0.99")
+BATCH = 32  # images that are scored at a time
 
 
 class PromptAD:
     """The method; see the module's head and :class:`PromptADConfig`."""
 
     name: ClassVar[str] = "promptad"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     Config: ClassVar[type[Any]] = PromptADConfig
 
     def __init__(self, config: PromptADConfig) -> None:
         self.config = config
-        self._net: Decoder | None = None
+        self._decoder: BranchDecoder | None = None
 
     @classmethod
     def traits(cls, config: PromptADConfig) -> Traits:
@@ -212,43 +81,41 @@ class PromptAD:
         """As :class:`bench.contracts.FitsTogether` says; see :mod:`bench.methods.promptad.fit`."""
         from bench.methods.promptad.fit import fit
 
-        for method, net in zip(methods, fit(methods[0].config, trains, contexts), strict=True):
-            method._net = net
+        for method, decoder in zip(methods, fit(methods[0].config, trains, contexts), strict=True):
+            method._decoder = decoder
 
     # ---------------------------------------------------------------- scoring
 
     def score(self, images: ImageSet, context: Context) -> Scores:
+        """Image scores, the fused maps, and each branch's map as an extra."""
         import torch
 
         passes, grid, side = self._passes(images, context)
         image_scores, maps = [], []
         with torch.inference_mode():
-            for i in range(len(images)):
-                blocks = torch.stack([s for _, s in passes(i)])[:, :, 0]
-                image_scores.append(image_score(blocks, self.config).item())
-                maps.append(blocks[-1].cpu())
-        return self._scores(image_scores, torch.stack(maps), grid, side)
+            for batch in passes:
+                blocks = torch.stack([block_maps for _, block_maps in batch])  # (3, V, B, N)
+                image_scores.append(image_score(blocks, self.config).cpu())
+                maps.append(blocks[-1].transpose(0, 1).cpu())
+        return self._scores(torch.cat(image_scores).numpy(), torch.cat(maps), grid, side)
 
     def features(self, images: ImageSet, context: Context) -> NDArray[np.float32]:
         """``(N, V * D)``: of each branch the last block's patch tokens, whence the map is taken, averaged."""
         import torch
 
         passes, _, _ = self._passes(images, context)
+        averages = []
         with torch.inference_mode():
-            last = [list(passes(i))[-1][0] for i in range(len(images))]  # (V, 1, T, D) each
-            return torch.stack([q[:, 0, 1:].mean(1).flatten() for q in last]).cpu().numpy()
+            for batch in passes:
+                *_, (tokens, _) = batch
+                averages.append(torch.cat([q[:, 1:].mean(1) for q in tokens], 1).cpu())
+        return torch.cat(averages).numpy()
 
-    def _passes(
-        self, images: ImageSet, context: Context
-    ) -> tuple[Callable[[int], Iterator[tuple[torch.Tensor, torch.Tensor]]], tuple[int, int], int]:
-        """The network's pass over image *i*, see :meth:`Decoder.passes`; the patch grid; the images' scaled side.
-
-        One image at a time: its score then depends on nothing else, to the last bit. Batches would save little,
-        since the network is small beside the encoder.
-        """
+    def _passes(self, images: ImageSet, context: Context) -> tuple[Iterator[Pass], tuple[int, int], int]:
+        """The network's pass over each batch of images; the patch grid; the images' scaled side."""
         import torch
 
-        config, decoder = self.config, self._net
+        config, decoder = self.config, self._decoder
         if decoder is None:
             raise RuntimeError("fit PromptAD before scoring")
         device = torch.device(context.device)
@@ -260,59 +127,73 @@ class PromptAD:
         if support is not None and not config.ccl and config.few_shot_film == "text":
             context.notes.append("PromptAD without ccl has no normality prototype: the support images went unused")
 
-        def one(i: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-            row = [texts.categories.index(images.categories[i])]
-            own, other = views(texts.normality[row], texts.abnormality[row], config)
-            prototypes = other.unsqueeze(2)
-            if support is not None:
-                own, prototypes = self._with_support(own, prototypes, support)
-            tokens = [features.tokens[layer][[i]].to(device) for layer in layers]
-            return decoder.passes(tokens, own.to(device), prototypes.to(device))
+        def in_batches() -> Iterator[Pass]:
+            for start in range(0, len(images), BATCH):
+                here = slice(start, start + BATCH)
+                rows = [texts.categories.index(category) for category in images.categories[here]]
+                own, prototypes = self._prompts(texts.normality[rows], texts.abnormality[rows], support)
+                yield decoder.passes(
+                    [features.tokens[layer][here].to(device) for layer in layers],
+                    [text.to(device) for text in own],
+                    [text.to(device) for text in prototypes],
+                )
 
-        return one, features.grid, config.img_size or encoder.image_size
+        return in_batches(), features.grid, config.img_size or encoder.image_size
 
-    def _with_support(
-        self, own: torch.Tensor, prototypes: torch.Tensor, support: Support
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Prompts ``(V, 1, E)`` and prototypes ``(V, 1, M, E)``, with normal images in the normality's place."""
-        import torch
+    def _prompts(
+        self, normality: torch.Tensor, abnormality: torch.Tensor, support: Support | None
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Per branch its own prompts ``(B, E)`` and its prototypes ``(B or 1, M, E)``, of prompts ``(B, E)`` each.
 
+        Normal images of the target, if there are any, take the normality prompt's place.
+        """
         config = self.config
-        if config.nor and config.few_shot_film == "visual":
-            own = torch.cat([own[:-1], support.mean[None, None]])
-        if config.ccl:
-            # phi_abn stays the prompt; repeated, since both branches take equally many prototypes
-            phi_nor = support.bank[None, None]
-            prototypes = torch.cat([phi_nor, prototypes[1:].expand(-1, -1, len(support.bank), -1)])
+        visual, phi_nor = normality, normality.unsqueeze(1)
+        if support is not None:
+            phi_nor = support.bank.unsqueeze(0)  # the same M for all images
+            if config.few_shot_film == "visual":
+                visual = support.mean.expand_as(normality)
+        own, prototypes = [], []
+        if config.abn:
+            own.append(abnormality)
+            prototypes.append(phi_nor)
+        if config.nor:
+            own.append(visual)
+            prototypes.append(abnormality.unsqueeze(1))
         return own, prototypes
 
-    def _scores(self, image: Sequence[float], maps: torch.Tensor, grid: tuple[int, int], side: int) -> Scores:
-        """What the engine takes: image scores, and from the branches' maps ``(N, V, h * w)`` their sum."""
+    def _scores(self, image: NDArray[np.float32], maps: torch.Tensor, grid: tuple[int, int], side: int) -> Scores:
+        """Image scores ``(N,)`` and the branches' maps ``(N, V, h * w)`` with their sum, the anomaly map."""
         import torch
 
         config = self.config
         branches = maps.unflatten(-1, grid)
-        names = ["map_abnormality"] * config.abn + ["map_normality"] * config.nor
+        names = []
+        if config.abn:
+            names.append("map_abnormality")
+        if config.nor:
+            names.append("map_normality")
         shown = torch.cat([branches.sum(1, keepdim=True), branches], 1)
         if config.gauss_sigma:
             shown = _smoothed(shown, config.gauss_sigma, side)
         fused, *extra = shown.transpose(0, 1).contiguous().numpy()
-        return Scores(np.asarray(image, dtype=np.float32), fused, dict(zip(names, extra, strict=True)))
+        return Scores(image, fused, dict(zip(names, extra, strict=True)))
 
 
 # ---------------------------------------------------------------- parts without state
 
 
 def image_score(blocks: torch.Tensor, config: PromptADConfig) -> torch.Tensor:
-    """The score of one image from its maps ``(3, V, N)``; see ``image_score``."""
+    """The scores ``(B,)`` of images from their maps ``(3, V, B, N)``; see ``image_score``."""
     from bench.methods.promptad.loss import top_mean
 
     branches = blocks[-1]
     if config.image_score == "branches":
-        return top_mean(branches, config.topk).sum()
+        return top_mean(branches, config.topk).sum(0)
     if config.image_score == "max":
-        return branches.sum(0).amax()
-    return top_mean(blocks.sum((0, 1)) if config.image_score == "blocks" else branches.sum(0), config.topk)
+        return branches.sum(0).amax(-1)
+    fused = blocks.sum((0, 1)) if config.image_score == "blocks" else branches.sum(0)
+    return top_mean(fused, config.topk)
 
 
 def _smoothed(maps: torch.Tensor, sigma: float, side: int) -> torch.Tensor:

@@ -1,34 +1,37 @@
-"""How PromptAD is trained: what each step sees, and the steps, of one trial or of several as one.
+"""Training of PromptAD: the images of each step, and the steps, of one trial or of several as one.
 
-Trials of one target differ in seed and shots alone, so that they share the encoder's features of their images, of
-which there is one copy (on the device, where :func:`bench.tools.devices.resident` finds room), and train as
-further views of the same layers (:meth:`bench.methods.promptad.net.Decoder.join`). Whatever is random in
-a trial comes from generators of its own.
+Trials of one target differ in seed and shots alone. So they share the encoder's features of their images, of which
+there is one copy (on the device, where :func:`bench.tools.devices.resident` finds room). Their networks train as
+one: ``torch.vmap`` over the stacked weights. Whatever is random in a trial comes from generators of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import copy
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import optim
+from torch.func import functional_call, stack_module_state
 
 from bench.contracts import Context, ImageSet, TrainingSet
 from bench.errors import NotApplicable
-from bench.methods.promptad import net as net
+from bench.methods.promptad import net
 from bench.methods.promptad.loss import draw_reference, objective
 from bench.methods.promptad.text import Ints, Texts, resolve_layers, views
 from bench.tools.devices import resident, sent
 
 if TYPE_CHECKING:
-    from bench.methods.promptad import PromptADConfig
+    from bench.methods.promptad.config import PromptADConfig
 
 
-def fit(config: PromptADConfig, trains: Sequence[TrainingSet], contexts: Sequence[Context]) -> list[net.Decoder]:
+def fit(
+    config: PromptADConfig, trains: Sequence[TrainingSet], contexts: Sequence[Context]
+) -> list[net.BranchDecoder]:
     """The decoders trained on ``trains[i]`` under ``contexts[i]``; each as if it were trained alone.
 
     Raises:
@@ -55,37 +58,68 @@ def fit(config: PromptADConfig, trains: Sequence[TrainingSet], contexts: Sequenc
 
     # mps, for one, cannot draw all 64 bits of a number
     draws_at = device if device.type == "cuda" else torch.device("cpu")
-    noises_of = [torch.Generator(draws_at).manual_seed(context.seed) for context in contexts]
+    draws_of = [torch.Generator(draws_at).manual_seed(context.seed) for context in contexts]
     decoders = []
     for context in contexts:
-        weights_of = torch.Generator().manual_seed(context.seed)
-        decoder = net.Decoder(config, len(layers), encoder.width, encoder.embed_dim, weights_of)
+        decoder = net.BranchDecoder(config, len(layers), encoder.width, encoder.embed_dim, context.seed)
         decoders.append(decoder.to(device))
-    joined = net.Decoder.join(decoders)
-    optimiser, scheduler = _optimiser(joined, config)
-    count = joined.views + config.loss_sum
+    weights, _ = stack_module_state(decoders)  # (J, ...) each
+    optimiser, scheduler = _optimiser(list(weights.values()), config)
+    losses = joined_losses(decoders[0], config)
+    losses_per_block = config.abn + config.nor + config.loss_sum
     title = "train" if len(trains) == 1 else f"train {len(trains)} together"
     for step in contexts[0].track(range(config.iters), title):
+        # where the step's images, prompts and labels are, (J, B) each
         _, own_places, nor_rows, abn_rows, labels = schedule[step]
-        own, other = (v.flatten(0, 1) for v in views(normality[nor_rows], abnormality[abn_rows], config))
-        noise = joined.draw_noise(labels.shape[1], tokens[0].shape[1], noises_of)
-        looked_up = [sent(t[rows_at[t.device][step]], device) for t in tokens]
-        maps = joined(looked_up, own, other.unsqueeze(2), noise)
-        sampled = config.ref_scores == "sampled"
-        loss = objective(
-            maps,
-            labels.flatten().float(),
-            config,
-            regions=None if regions is None else regions[own_places.flatten()],
-            reference=draw_reference((net.BLOCKS, count), noises_of, device) if sampled else None,
-        )
+        looked_up = []
+        for layer in tokens:
+            rows = sent(layer[rows_at[layer.device][step]], device)
+            looked_up.append(rows.unflatten(0, labels.shape))
+        own, other = views(normality[nor_rows], abnormality[abn_rows], config)
+        dropout = net.draw_dropout(config, labels.shape[1], looked_up[0].shape[2], draws_of, device)
+        reference = None
+        if config.ref_scores == "sampled":
+            reference = draw_reference((net.BLOCKS, losses_per_block), draws_of, device)
+        patches = None if regions is None else regions[own_places]
+
+        # trials share nothing: the sum's gradient is each one's own
+        loss = losses(
+            weights, looked_up, own, other.unsqueeze(3), dropout, labels.float(), patches, reference
+        ).sum()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if config.grad_clip:
-            _clip(joined, config.grad_clip)
+            clip_gradients(list(weights.values()), config.grad_clip)
         optimiser.step()
         scheduler.step()
+    for row, decoder in enumerate(decoders):
+        decoder.load_state_dict({name: stacked.detach()[row] for name, stacked in weights.items()})
     return [decoder.requires_grad_(False) for decoder in decoders]
+
+
+def joined_losses(decoder: net.BranchDecoder, config: PromptADConfig) -> Callable[..., torch.Tensor]:
+    """A function from stacked weights and inputs, an axis of J trials in front of each, to the losses ``(J,)``."""
+    skeleton = copy.deepcopy(decoder).to("meta")  # of which only the shape counts
+
+    def of_one_trial(
+        weights: dict[str, torch.Tensor],
+        frozen: list[torch.Tensor],
+        own: torch.Tensor,
+        other: torch.Tensor,
+        dropout: list[net.DropoutFactors] | None,
+        labels: torch.Tensor,
+        regions: torch.Tensor | None,
+        reference: tuple[torch.Tensor, torch.Tensor] | None,
+    ) -> torch.Tensor:
+        maps = functional_call(skeleton, weights, (frozen, own, other, dropout))
+        return objective(maps, labels, config, regions, reference)
+
+    def of_all_trials(*arguments: Any) -> torch.Tensor:
+        axes = tuple(None if argument is None else 0 for argument in arguments)
+        losses: torch.Tensor = torch.vmap(of_one_trial, axes)(*arguments)
+        return losses
+
+    return of_all_trials
 
 
 def _schedule(
@@ -95,7 +129,7 @@ def _schedule(
     images: ImageSet,
     texts: Texts,
 ) -> torch.Tensor:
-    """All that the steps look up, ``(iters, 5, J, B)``.
+    """Rows that the steps look up, ``(iters, 5, J, B)``.
 
     Rows of ``images``, of all trials' images one after the other, of the texts' normality and abnormality; labels.
     """
@@ -111,9 +145,14 @@ def _schedule(
     return torch.as_tensor(np.array(trials).transpose(2, 1, 0, 3))
 
 
-def _clip(joined: net.Decoder, limit: float) -> None:
-    """Scale down each trial's gradient to a norm of ``limit``, as ``torch.nn.utils.clip_grad_norm_`` does."""
-    gradients = [p.grad.chunk(joined.trials) for p in joined.parameters() if p.grad is not None]
+def clip_gradients(weights: Sequence[torch.Tensor], limit: float) -> None:
+    """Scale down each trial's gradient to a norm of ``limit``, as ``torch.nn.utils.clip_grad_norm_`` does.
+
+    Args:
+        weights: ``(J, ...)`` each.
+        limit: the largest norm.
+    """
+    gradients = [weight.grad.unbind() for weight in weights if weight.grad is not None]
     for own in zip(*gradients, strict=True):
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(own)))
         torch._foreach_mul_(own, (limit / (norm + 1e-6)).clamp(max=1.0))
@@ -130,9 +169,15 @@ def draw_steps(
     names = sorted(set(categories))
     if config.base == "single":
         names = [str(rng.choice(sorted(set(of[anomalous]))))]
-    pools = [(np.flatnonzero((of == c) & ~anomalous), np.flatnonzero((of == c) & anomalous)) for c in names]
-    share = np.array([_anomaly_share(len(good), len(bad), config.sampling) for good, bad in pools])
+    # of each category its normal images and its anomalies, and the share of anomalies among its queries
+    pools, shares = [], []
+    for name in names:
+        good, bad = np.flatnonzero((of == name) & ~anomalous), np.flatnonzero((of == name) & anomalous)
+        pools.append((good, bad))
+        shares.append(_anomaly_share(len(good), len(bad), config.sampling))
+    share = np.array(shares)
 
+    # first the category and the label of each place, then an image for it
     shape = (config.iters, config.episodes_per_step)
     category = np.repeat(rng.integers(len(names), size=shape), config.n_query, axis=1)
     positive = rng.random(category.shape) < share[category]
@@ -156,7 +201,7 @@ def draw_steps(
 
 
 def _anomaly_share(good: int, bad: int, sampling: str) -> float:
-    """How likely a query is an anomaly, in a category with so many of each."""
+    """The probability that a query is an anomaly, in a category with so many of each."""
     if not (good and bad):
         return float(bad > 0)
     return {"x10": 10 * bad / (10 * bad + good), "balanced": 1 / 2, "2:1": 1 / 3}[sampling]
@@ -172,10 +217,10 @@ def _regions(train: TrainingSet, grid: tuple[int, int]) -> torch.Tensor:
 
 
 def _optimiser(
-    decoder: net.Decoder, config: PromptADConfig
+    weights: list[torch.Tensor], config: PromptADConfig
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     if config.optim == "adamw":
-        adamw = optim.AdamW(decoder.parameters(), lr=config.lr, weight_decay=config.wd, fused=True)
+        adamw = optim.AdamW(weights, lr=config.lr, weight_decay=config.wd, fused=True)
         return adamw, optim.lr_scheduler.CosineAnnealingLR(adamw, config.iters, eta_min=config.lr_end)
-    adam = optim.Adam(decoder.parameters(), lr=config.lr, weight_decay=config.wd, fused=True)
+    adam = optim.Adam(weights, lr=config.lr, weight_decay=config.wd, fused=True)
     return adam, optim.lr_scheduler.StepLR(adam, -(-config.iters // 3), gamma=0.1)

@@ -1,7 +1,6 @@
-"""PromptAD's loss (Eq. 5), from the anomaly maps of every block and branch.
+"""PromptAD's loss (Eq. 5) of one trial, from the anomaly maps of every block and branch.
 
-Shapes as in :mod:`bench.methods.promptad.net`: V views (of all J trials together), B images of each trial, N
-patches.
+Shapes as in :mod:`bench.methods.promptad.net`: V views, B images, N patches.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from torch import Tensor
 from bench.tools.devices import sent
 
 if TYPE_CHECKING:
-    from bench.methods.promptad import PromptADConfig
+    from bench.methods.promptad.config import PromptADConfig
 
 
 def top_mean(s: Tensor, fraction: float) -> Tensor:
@@ -36,14 +35,14 @@ def draw_reference(
 
     Args:
         shape: of one trial's losses, ``(3, L)``.
-        generators: one of each trial.
+        generators: one of each of the J trials.
         device: where the result is to lie.
 
     Returns:
-        ``(3, J, L, 1)`` each.
+        ``(J, 3, L, 1)`` each.
     """
     drawn = [torch.randn((*shape, 5000), generator=each, device=each.device) for each in generators]
-    scores = sent(torch.stack(drawn, 1), device)
+    scores = sent(torch.stack(drawn), device)
     return scores.mean(-1, keepdim=True), scores.std(-1, keepdim=True)
 
 
@@ -57,36 +56,30 @@ def objective(
     """The training loss: Eq. 5 on every block and branch, mean over images, summed (section 3.6).
 
     Args:
-        maps: ``(3, V, B, N)`` of :class:`bench.methods.promptad.net.Decoder`.
-        labels: ``(J * B,)`` float, 1 = anomalous.
+        maps: ``(3, V, B, N)`` of :class:`bench.methods.promptad.net.BranchDecoder`.
+        labels: ``(B,)`` float, 1 = anomalous.
         config: the method's options.
-        regions: ``(J * B, N)`` float, 1 = anomalous there; needed where ``supervision`` is not ``image``.
-        reference: mean and deviation of reference scores, ``(3, J, views or views + 1, 1)``; None = 0 and 1.
-
-    Returns:
-        The sum over the trials: each one's gradient is what it would be alone.
+        regions: ``(B, N)`` float, 1 = anomalous there; needed where ``supervision`` is not ``image``.
+        reference: mean and deviation of reference scores, ``(3, V or V + 1, 1)``; None = 0 and 1.
     """
-    maps = maps.unflatten(1, (len(labels) // maps.shape[2], -1))  # (3, J, views, B, N)
-    if config.loss_sum:
-        maps = torch.cat([maps, maps.sum(2, keepdim=True)], 2)
+    if config.loss_sum:  # the sum of the branches counts as one more
+        maps = torch.cat([maps, maps.sum(1, keepdim=True)], 1)
     loss = maps.new_zeros(())
     if config.supervision != "pixel":
-        pooled = top_mean(maps, config.topk)
+        pooled = top_mean(maps, config.topk)  # (3, V, B)
         if reference is not None:
             pooled = (pooled - reference[0]) / reference[1]
-        targets = labels.view(maps.shape[1], 1, -1)
-        loss = loss + _weighted(deviation_loss(pooled, targets, config.alpha).mean(-1), config)
+        loss = loss + _weighted(deviation_loss(pooled, labels, config.alpha).mean(-1), config)
     if config.supervision != "image":
         assert regions is not None
         if reference is not None:
             maps = (maps - reference[0].unsqueeze(-1)) / reference[1].unsqueeze(-1)
-        targets = regions.view(maps.shape[1], 1, *maps.shape[3:])
-        loss = loss + _weighted(deviation_loss(maps, targets, config.alpha).mean((-2, -1)), config)
+        loss = loss + _weighted(deviation_loss(maps, regions, config.alpha).mean((-2, -1)), config)
     return loss
 
 
 def _weighted(losses: Tensor, config: PromptADConfig) -> Tensor:
-    """The sum of ``(3, J, L)``, weighted by block: by numbers, since a GPU waits for tensors made of numbers."""
+    """The sum of ``(3, V)``, weighted by block: by numbers, since a GPU waits for tensors made of numbers."""
     total = losses.new_zeros(())
     for weight, block in zip(config.deep_weights, losses, strict=True):
         total = total + weight * block.sum()

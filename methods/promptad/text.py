@@ -1,4 +1,4 @@
-"""What PromptAD takes from a frozen encoder: which blocks, the prompts' embeddings, and images in their place."""
+"""PromptAD's inputs from a frozen encoder: blocks that are read, embeddings of prompts and of support images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.errors import BenchError, NotApplicable
 if TYPE_CHECKING:
     import torch
 
-    from bench.methods.promptad import PromptADConfig
+    from bench.methods.promptad.config import PromptADConfig
 
 Ints = NDArray[np.int64]
 
@@ -46,13 +46,22 @@ class Texts:
         import torch
 
         self.categories = sorted(set(images.categories))
-        if missing := [c for c in self.categories if c not in images.prompts]:
+        missing = [c for c in self.categories if c not in images.prompts]
+        if missing:
             raise NotApplicable(f"PromptAD needs prompts; there are none for {', '.join(missing)}")
         norm = config.text_norm
         pairs = [sentences(images.prompts[c], config) for c in self.categories]
         self.normality = _normalised(encoder.encode_text([normality for normality, _ in pairs]), norm)
-        types = [_normalised(encoder.encode_text(list(words.values())), norm) for _, words in pairs]
-        pooled = torch.stack([_normalised(each.mean(0), norm) for each in types])
+
+        # of each category the sentences of its types, and their mean as one row
+        types, means = [], []
+        for _, words in pairs:
+            embedded = _normalised(encoder.encode_text(list(words.values())), norm)
+            types.append(embedded)
+            means.append(_normalised(embedded.mean(0), norm))
+        pooled = torch.stack(means)
+
+        # for sample_type the single types' rows follow behind the means
         self._type_rows: dict[str, dict[str, int]] = {c: {} for c in self.categories}
         if config.prompt_pool == "sample_type":
             first = len(pooled)
@@ -63,16 +72,25 @@ class Texts:
         self.abnormality = pooled
 
     def rows(self, train: TrainingSet, steps: Ints, rng: np.random.Generator) -> tuple[Ints, Ints]:
-        """For each image of each step, its row of ``normality`` and of ``abnormality``."""
+        """For each image of each step, its row of ``normality`` and of ``abnormality``.
+
+        Args:
+            train: the images that the steps count.
+            steps: ``(iters, B)`` indices of images.
+            rng: draws types for images that have none of their own.
+        """
         category = np.array([self.categories.index(c) for c in train.images.categories])
         normality = category[steps]
         abnormality = normality.copy()
+        # the labelled anomalies' own types, -1 for all else
         own = np.full(len(train), -1)
         for i in np.flatnonzero(train.labels):
             own[i] = self._type_rows[train.images.categories[i]].get(train.types[i], -1)
         for c, name in enumerate(self.categories):
-            if not (described := list(self._type_rows[name].values())):
+            described = list(self._type_rows[name].values())
+            if not described:
                 continue
+            # others take a type that a labelled anomaly of the category has, lest the text tell the label
             labelled = sorted(set(own[(category == c) & (own >= 0)]))
             here = normality == c
             abnormality[here] = rng.choice(labelled or described, size=int(here.sum()))
@@ -94,13 +112,14 @@ def sentences(prompts: Prompts, config: PromptADConfig) -> tuple[str, Mapping[st
 
 @dataclass(frozen=True)
 class Support:
-    """What K normal images give: a bank ``(M, E)`` of prototypes and their mean embedding ``(E,)``."""
+    """Prototypes made of K normal images: a bank ``(M, E)``, and the images' mean embedding ``(E,)``."""
 
     bank: torch.Tensor
     mean: torch.Tensor
 
     @classmethod
     def of(cls, images: ImageSet, config: PromptADConfig, encoder: TextImageEncoder) -> Support:
+        """The prototypes as ``few_shot_proto`` has them."""
         last = encoder.n_blocks - 1
         wanted = (last,) if config.few_shot_proto == "patches" else ()
         features = encoder.encode_images(images, layers=wanted, image_size=config.img_size)
@@ -125,6 +144,11 @@ def views(
     """
     import torch
 
-    pairs = [(abnormality, normality)] * config.abn + [(normality, abnormality)] * config.nor
-    own, other = zip(*pairs, strict=True)
+    own, other = [], []
+    if config.abn:
+        own.append(abnormality)
+        other.append(normality)
+    if config.nor:
+        own.append(normality)
+        other.append(abnormality)
     return torch.stack(own, -3), torch.stack(other, -3)

@@ -213,9 +213,14 @@ def compiled(options: argparse.Namespace) -> dict[str, Any]:
     """As ``busy``, through ``torch.compile``."""
     import torch
 
-    from bench.methods.promptad.net import Decoder
+    from bench.methods.promptad import fit as _promptad_fit
 
-    with mock.patch.object(Decoder, "forward", torch.compile(Decoder.forward, dynamic=False)):
+    plain = _promptad_fit.joined_losses
+
+    def losses(*arguments: Any) -> Any:
+        return torch.compile(plain(*arguments), dynamic=False)
+
+    with mock.patch.object(_promptad_fit, "joined_losses", losses):
         return busy(options)
 
 

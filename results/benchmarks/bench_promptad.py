@@ -1,4 +1,4 @@
-"""What keeping features, and training trials together, save PromptAD.
+"""Time that kept features, and trials trained together, save PromptAD.
 
     python results/benchmarks/bench_promptad.py [--out FILE.json] [--iters 60] [--ffn 256] [--targets wood,mesh]
         [--encoder random/ViT-B-16] [--parts together,column,run]

@@ -26,7 +26,7 @@ from bench.methods.dra import DRA
 from bench.methods.mlep import MLEP
 from bench.methods.promptad import PromptADConfig
 from bench.methods.promptad.loss import objective
-from bench.methods.promptad.net import Decoder
+from bench.methods.promptad.net import BranchDecoder
 from bench.methods.regad import RegAD
 
 NORMALS, TEST = 3629 * 14 // 15, 1725 // 15  # MVTec AD: the seen categories' training normals, the target's tests
@@ -126,7 +126,7 @@ def _promptad() -> tuple[float, float, float]:
     # with gradients, lest attention be one operation that is not counted
     pixels = torch.zeros(1, 3, side, side, device="meta", requires_grad=True)
     encoding = _count(lambda: visual(pixels))
-    decoder = Decoder(config, 3, encoder.width, encoder.embed_dim, torch.Generator()).to("meta")
+    decoder = BranchDecoder(config, 3, encoder.width, encoder.embed_dim, seed=0).to("meta")
 
     def maps(batch: int) -> torch.Tensor:
         tokens = torch.zeros(batch, len(visual.positional_embedding), encoder.width, device="meta")

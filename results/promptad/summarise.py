@@ -23,7 +23,7 @@ Values = dict[Place, dict[str, float]]
 
 
 def options(spec: str) -> frozenset[tuple[str, str]]:
-    """What makes a variant, whatever the order it was written in; the encoder is the dataset's."""
+    """The options of a variant, whatever the order they were written in; the encoder is the dataset's."""
     return frozenset((key, value) for key, value in parse_spec(spec).options.items() if key != "encoder")
 
 

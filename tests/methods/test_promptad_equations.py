@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from parity import Parity
 from torch import Tensor, nn
+from torch.func import stack_module_state
 
-from bench.methods.promptad import PromptADConfig
-from bench.methods.promptad import net as net
+from bench.methods.promptad import PromptADConfig, net
+from bench.methods.promptad.fit import clip_gradients, joined_losses
 from bench.methods.promptad.loss import deviation_loss, draw_reference, objective, top_mean
 
 W, E, B, N = 12, 10, 3, 9
@@ -24,12 +25,15 @@ SMALL = PromptADConfig(D=8, nhead=2, ffn=16, dropout=0.0)
 Array = NDArray[np.float64]
 
 
-def make(config: PromptADConfig, seed: int = 0) -> net.Decoder:
+def make(config: PromptADConfig, seed: int = 0) -> net.BranchDecoder:
     inputs = 1 if len(config.clip_layers) == 1 else 3
-    decoder = net.Decoder(config, inputs, W, E, torch.Generator().manual_seed(seed)).double()
-    for norm in [m for m in decoder.modules() if isinstance(m, net.Norm)]:  # so that a swap of norms would show
-        norm.weight.data.uniform_(0.5, 1.5)
-        norm.bias.data.uniform_(-0.5, 0.5)
+    decoder = net.BranchDecoder(config, inputs, W, E, seed).double()
+    generator = torch.Generator().manual_seed(seed)
+    for norm in [
+        m for m in decoder.modules() if isinstance(m, nn.LayerNorm)
+    ]:  # so that a swap of norms would show
+        norm.weight.data.uniform_(0.5, 1.5, generator=generator)
+        norm.bias.data.uniform_(-0.5, 0.5, generator=generator)
     return decoder
 
 
@@ -40,9 +44,15 @@ def make_inputs(views: int = 2, m: int = 1, seed: int = 1) -> tuple[list[Tensor]
     return tokens, torch.randn(views, B, E, **draw), torch.randn(views, B, m, E, **draw)
 
 
-def run(config: PromptADConfig, **kwargs: Any) -> tuple[net.Decoder, Tensor, Array]:
+def draw_dropout(config: PromptADConfig, batch: int = B, tokens: int = 1 + N) -> list[net.DropoutFactors]:
+    """The factors of one trial, without the axis of trials."""
+    drawn = net.draw_dropout(config, batch, tokens, [torch.Generator().manual_seed(3)], CPU)
+    assert drawn is not None
+    return [net.DropoutFactors(*(each[0] for each in block)) for block in drawn]
+
+
+def run(config: PromptADConfig, **kwargs: Any) -> tuple[net.BranchDecoder, Tensor, Array]:
     """The network's maps and those of :func:`reference`."""
-    torch.manual_seed(7)  # for the norms
     decoder = make(config)
     inputs = make_inputs(config.abn + config.nor, **kwargs)
     maps = decoder(*inputs)
@@ -52,33 +62,34 @@ def run(config: PromptADConfig, **kwargs: Any) -> tuple[net.Decoder, Tensor, Arr
 # ---------------------------------------------------------------- the paper in NumPy, branch by branch
 
 
-def affine(layer: Any, view: int, x: Array) -> Array:
-    return np.asarray(x @ layer.weight[view].detach().numpy() + layer.bias[view].detach().numpy())
+def affine(layer: Any, x: Array) -> Array:
+    return np.asarray(x @ layer.weight.detach().numpy().T + layer.bias.detach().numpy())
 
 
-def normed(norm: Any, view: int, x: Array) -> Array:
+def normed(norm: Any, x: Array) -> Array:
     scaled = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
-    return np.asarray(scaled * norm.weight[view].detach().numpy() + norm.bias[view].detach().numpy())
+    return np.asarray(scaled * norm.weight.detach().numpy() + norm.bias.detach().numpy())
 
 
-def attention(block: Any, view: int, x: Array, heads: int) -> Array:
-    q, k, v = np.split(affine(block.qkv, view, x), 3, axis=-1)
+def attention(layer: Any, x: Array, heads: int) -> Array:
+    products = x @ layer.in_proj_weight.detach().numpy().T + layer.in_proj_bias.detach().numpy()
+    q, k, v = np.split(products, 3, axis=-1)
     out = []
     for part in np.split(np.arange(q.shape[-1]), heads):
         weights = np.exp(q[..., part] @ k[..., part].swapaxes(-1, -2) / np.sqrt(len(part)))
         out.append(weights / weights.sum(-1, keepdims=True) @ v[..., part])
-    return affine(block.mix, view, np.concatenate(out, -1))
+    return affine(layer.out_proj, np.concatenate(out, -1))
 
 
-def transformer(block: Any, view: int, x: Array, config: PromptADConfig) -> Array:
+def transformer(block: Any, x: Array, config: PromptADConfig) -> Array:
     def feed(y: Array) -> Array:
-        return affine(block.down, view, np.maximum(affine(block.up, view, y), 0))
+        return affine(block.linear2, np.maximum(affine(block.linear1, y), 0))
 
     if config.norm_first:
-        x = x + attention(block, view, normed(block.norm1, view, x), config.nhead)
-        return x + feed(normed(block.norm2, view, x))
-    x = normed(block.norm1, view, x + attention(block, view, x, config.nhead))
-    return normed(block.norm2, view, x + feed(x))
+        x = x + attention(block.self_attn, normed(block.norm1, x), config.nhead)
+        return x + feed(normed(block.norm2, x))
+    x = normed(block.norm1, x + attention(block.self_attn, x, config.nhead))
+    return normed(block.norm2, x + feed(x))
 
 
 def soft(s: Array, config: PromptADConfig) -> Array:
@@ -88,11 +99,11 @@ def soft(s: Array, config: PromptADConfig) -> Array:
 
 def score(decoder: Any, config: PromptADConfig, l: int, view: int, q: Array, other: Array) -> Array:  # noqa: E741
     """Eq. 1 for the abnormality branch, Eq. 2 for the normality branch."""
-    patches = q[:, 1:]
-    intra = affine(decoder.head[0 if config.share_heads else l], view, patches)[..., 0]
+    branch, patches = decoder.branches[view], q[:, 1:]
+    intra = affine(branch.head[0 if config.share_heads else l], patches)[..., 0]
     cross = np.zeros_like(intra)
     if config.ccl:
-        phi = affine(decoder.proto[0 if config.share_protos else l], view, other)  # (B, M, D)
+        phi = affine(branch.proto[0 if config.share_protos else l], other)  # (B, M, D)
         products = np.einsum("bnd,bmd->bnm", patches, phi)
         if config.cross_sim == "scaled":
             products /= np.sqrt(config.D)
@@ -113,13 +124,13 @@ def reference(decoder: Any, config: PromptADConfig, tokens: list[Tensor], text: 
     views, maps, q = range(len(t)), [], [np.zeros(()) for _ in t]
     for l in range(3):  # noqa: E741
         for v in views:
-            z = q[v]
-            if l == 0 or len(decoder.reduce) == 3:
-                z = z + affine(decoder.reduce[l], v, tokens[l].numpy())
+            branch, z = decoder.branches[v], q[v]
+            if l == 0 or len(branch.reduce) == 3:
+                z = z + affine(branch.reduce[l], tokens[l].numpy())
             if config.film_at == "every" or (config.film_at == "first" and l == 0):
-                film = decoder.film[l]
-                z = affine(film.gamma, v, t[v])[:, None] * z + affine(film.beta, v, t[v])[:, None]
-            q[v] = transformer(decoder.blocks[l], v, z, config)
+                film = branch.film[l]
+                z = affine(film.gamma, t[v])[:, None] * z + affine(film.beta, t[v])[:, None]
+            q[v] = transformer(branch.blocks[l], z, config)
         s = [score(decoder, config, l, v, q[v], o[v]) for v in views]
         applies = {"layerwise": True, "final_only": l == 2, "input_next_only": l < 2}[config.cmi_where]
         if config.cmi and applies:
@@ -138,25 +149,19 @@ def reference(decoder: Any, config: PromptADConfig, tokens: list[Tensor], text: 
 def test_the_block_is_torchs_transformer_encoder_layer(parity: Parity) -> None:
     for norm_first in (False, True):
         config = replace(SMALL, norm_first=norm_first)
-        block = make(config).blocks[1]
-        x = torch.randn(2, B, 1 + N, config.D, dtype=torch.float64)
-        ours = block(x, None)
-        for view in (0, 1):
-            layer = nn.TransformerEncoderLayer(
-                config.D, config.nhead, config.ffn, 0.1, batch_first=True, norm_first=norm_first
-            )
-            layer = layer.double().eval()
-            for theirs, mine in (
-                (layer.self_attn.out_proj, block.mix),
-                (layer.linear1, block.up),
-                (layer.linear2, block.down),
-            ):
-                theirs.weight.data, theirs.bias.data = mine.weight[view].T, mine.bias[view]
-            layer.self_attn.in_proj_weight.data = block.qkv.weight[view].T
-            layer.self_attn.in_proj_bias.data = block.qkv.bias[view]
-            for theirs, mine in ((layer.norm1, block.norm1), (layer.norm2, block.norm2)):
-                theirs.weight.data, theirs.bias.data = mine.weight[view].flatten(), mine.bias[view].flatten()
-            parity.equal("PromptAD: transformer block", "torch's own", ours[view], layer(x[view]), 1e-12)
+        block = make(config).branches[0].blocks[1]
+        layer = nn.TransformerEncoderLayer(
+            config.D, config.nhead, config.ffn, 0.1, batch_first=True, norm_first=norm_first
+        )
+        layer = layer.double().eval()
+        layer.load_state_dict(block.state_dict())
+        x = torch.randn(B, 1 + N, config.D, dtype=torch.float64)
+        parity.equal("PromptAD: transformer block", "torch's own", block(x), layer(x), 1e-12)
+        ones = draw_dropout(replace(config, dropout=0.01))[0]
+        factors = net.DropoutFactors(*(torch.ones_like(each[0]) for each in ones))
+        parity.equal(
+            "PromptAD: transformer block with dropout factors", "torch's own", block(x, factors), layer(x), 1e-12
+        )
 
 
 VARIANTS: list[dict[str, Any]] = [
@@ -203,14 +208,19 @@ def test_eqs_1_and_2_on_numbers() -> None:
     """One patch, D = 2, weights by hand: s_a = h.q + b - phi.q and s_n = phi.q - (h.q + b)."""
     config = replace(SMALL, D=2, nhead=1, cmi=False)
     decoder = make(config)
-    head, proto = decoder.head[0], decoder.proto[0]
-    head.weight.data = torch.tensor([[[1.0], [2.0]], [[3.0], [-1.0]]]).double()
-    head.bias.data = torch.tensor([[0.5], [0.25]]).double()
-    proto.weight.data.zero_()
-    proto.bias.data = torch.tensor([[2.0, 1.0], [-1.0, 4.0]]).double()  # phi_nor, phi_abn
-    q = torch.tensor([[[[9.0, 9.0], [1.0, 3.0]]], [[[9.0, 9.0], [2.0, 5.0]]]]).double()  # CLS, then the patch
-    phi = decoder._prototypes(0, torch.zeros(2, 1, 1, E).double())
-    s_a, s_n = decoder._scores(0, q, phi).flatten().tolist()
+    for branch, weight, bias, phi in zip(
+        decoder.branches, ([1.0, 2.0], [3.0, -1.0]), (0.5, 0.25), ([2.0, 1.0], [-1.0, 4.0]), strict=True
+    ):
+        branch.head[0].weight.data = torch.tensor([weight]).double()
+        branch.head[0].bias.data = torch.tensor([bias]).double()
+        branch.proto[0].weight.data.zero_()
+        branch.proto[0].bias.data = torch.tensor(phi).double()  # phi_nor, then phi_abn
+    tokens = torch.tensor([[[9.0, 9.0], [1.0, 3.0]], [[9.0, 9.0], [2.0, 5.0]]]).double()  # CLS, then the patch
+    text = torch.zeros(1, 1, E).double()
+    s_a, s_n = (
+        branch.scores(0, q[None], branch.prototypes(0, text)).item()
+        for branch, q in zip(decoder.branches, tokens, strict=True)
+    )
     assert s_a == (1 * 1 + 2 * 3 + 0.5) - (2 * 1 + 1 * 3)
     assert s_n == (-1 * 2 + 4 * 5) - (3 * 2 - 1 * 5 + 0.25)
 
@@ -264,7 +274,7 @@ def test_objective_equals_numpy(supervision: Any, loss_sum: bool, parity: Parity
                     r = regions[b].numpy()
                     per = (1 - r) * np.maximum(0, 5 + dev) + r * np.maximum(0, 5 - dev)
                     expected += weight * per.mean() / B
-    reference = (mean[:, None], std[:, None])  # of one trial
+    reference = (mean, std)
     got = objective(maps, labels, config, regions=regions, reference=reference)
     parity.equal("PromptAD: objective, Eq. 5", "NumPy", got, expected, 1e-12)
     plain = objective(maps, labels, config, regions=regions)
@@ -274,8 +284,8 @@ def test_objective_equals_numpy(supervision: Any, loss_sum: bool, parity: Parity
 
 def test_sampled_reference_scores() -> None:
     mean, std = draw_reference((3, 2), [torch.Generator().manual_seed(seed) for seed in (0, 1)], CPU)
-    assert mean.shape == std.shape == (3, 2, 2, 1)
-    assert torch.equal(mean[:, 1:], draw_reference((3, 2), [torch.Generator().manual_seed(1)], CPU)[0])
+    assert mean.shape == std.shape == (2, 3, 2, 1)
+    assert torch.equal(mean[1:], draw_reference((3, 2), [torch.Generator().manual_seed(1)], CPU)[0])
     assert mean.abs().max() < 0.1
     assert (std - 1).abs().max() < 0.1
 
@@ -288,11 +298,11 @@ def test_without_components_the_scores_are_the_intra_view_ones(parity: Parity) -
     config = replace(SMALL, ccl=False, cmi=False)
     decoder, maps, _ = run(config)
     tokens, text, other = make_inputs()
-    assert not len(decoder.proto)
-    reduced = decoder.reduce[0].shared(tokens[0].flatten(0, 1)).view(2, B, 1 + N, config.D)
-    z = decoder.film[0](reduced, text)
-    q = decoder.blocks[0](z, None)
-    intra = decoder.head[0](q.flatten(1, 2)).view(2, B, 1 + N)[:, :, 1:]
+    intra = []
+    for branch, own in zip(decoder.branches, text, strict=True):
+        assert not len(branch.proto)
+        q = branch.blocks[0](branch.film[0](branch.reduce[0](tokens[0]), own))
+        intra.append(branch.head[0](q)[:, 1:, 0])
     expected = torch.stack([intra[0], -intra[1]])
     parity.equal("PromptAD: maps without CCL and CMI", "the intra-view scores", maps[0], expected, 1e-12)
     # nothing of one branch reaches the other, nor does the other view's text
@@ -321,8 +331,10 @@ def test_gradient_through_the_mask(detach: bool, order: Any, parity: Parity) -> 
     decoder = make(config)
     maps = decoder(*make_inputs())
     maps[:, 0].sum().backward()  # a loss on the abnormality branch alone
-    into_abn = max(float(p.grad[0].abs().max()) for p in decoder.parameters() if p.grad is not None)
-    into_nor = max(float(p.grad[1].abs().max()) for p in decoder.parameters() if p.grad is not None)
+    into_abn, into_nor = (
+        max((float(p.grad.abs().max()) for p in branch.parameters() if p.grad is not None), default=0.0)
+        for branch in decoder.branches
+    )
     assert into_abn > 0
     if detach:
         parity.reached("PromptAD: gradient through a detached mask", "zero", into_nor, 0)
@@ -334,22 +346,20 @@ def test_gradient_through_the_mask(detach: bool, order: Any, parity: Parity) -> 
 
 
 def test_dropout_by_hand() -> None:
-    """The masks do what dropout does, in value and gradient, though one of them is hidden from autograd."""
+    """The factors do what torch's dropout does with the same draws, in value and gradient."""
     config = replace(SMALL, dropout=0.25)
-    block = make(config).blocks[0]
-    noise = make(config).draw_noise(B, 1 + N, [torch.Generator().manual_seed(3)])
-    assert noise is not None
-    x = torch.randn(2, B, 1 + N, config.D, dtype=torch.float64, requires_grad=True)
-    first = noise[0]
-    keep = first.hidden.double() / 0.75
+    block = make(config).branches[0].blocks[0]
+    first = net.DropoutFactors(*(each[0] for each in draw_dropout(config)[0]))
+    x = torch.randn(B, 1 + N, config.D, dtype=torch.float64, requires_grad=True)
 
     def plain(x: Tensor) -> Tensor:
-        q, k, v = block.qkv(x.flatten(1, 2)).view(2 * B, 1 + N, 3, 2, 4).permute(2, 0, 3, 1, 4)
+        layer = block.self_attn
+        q, k, v = (x @ layer.in_proj_weight.T + layer.in_proj_bias).view(B, 1 + N, 3, 2, 4).permute(2, 0, 3, 1, 4)
         weights = (q @ k.transpose(-1, -2) / 2).softmax(-1) * first.attention
-        mixed = block.mix((weights @ v).transpose(1, 2).reshape(2, -1, config.D)).view_as(x)
+        mixed = layer.out_proj((weights @ v).transpose(1, 2).reshape(B, 1 + N, config.D))
         x = block.norm1(x + mixed * first.mixed)
-        hidden = (block.up(x.flatten(1, 2)) * keep).relu()
-        return block.norm2(x + block.down(hidden).view_as(x) * first.output)
+        hidden = block.linear1(x).relu() * first.hidden / 0.75
+        return block.norm2(x + block.linear2(hidden) * first.output)
 
     inputs = [x, *block.parameters()]
     target = torch.randn_like(x)
@@ -360,25 +370,49 @@ def test_dropout_by_hand() -> None:
         torch.testing.assert_close(a, b)
 
 
+def test_each_branch_and_block_has_factors_of_its_own() -> None:
+    config = replace(SMALL, dropout=0.25)
+    decoder, inputs, factors = make(config), make_inputs(), draw_dropout(config)
+    expected = decoder(*inputs, factors)
+    for block in range(3):
+        for view in range(2):
+            changed = [net.DropoutFactors(*(each.clone() for each in one)) for one in factors]
+            changed[block].output[view].zero_()
+            maps = decoder(*inputs, changed)
+            assert not torch.equal(maps[block, view], expected[block, view])
+            assert torch.equal(maps[block, 1 - view], expected[block, 1 - view]) or block == 2
+            assert torch.equal(maps[:block], expected[:block])
+
+
 def test_feed_forward_in_pieces_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(SMALL, dropout=0.25)
-    decoder = make(config)
-    noise = decoder.draw_noise(B, 1 + N, [torch.Generator().manual_seed(3)])
-    whole = decoder(*make_inputs(), noise)
+    decoder, factors = make(config), draw_dropout(config)
+    whole = decoder(*make_inputs(), factors), decoder(*make_inputs())
     monkeypatch.setattr(net, "HIDDEN_PIECE", 100)
-    torch.testing.assert_close(decoder(*make_inputs(), noise), whole)
+    torch.testing.assert_close(decoder(*make_inputs(), factors), whole[0])
+    torch.testing.assert_close(decoder(*make_inputs()), whole[1])
 
 
 def test_dropout_rate_and_scale() -> None:
-    decoder = make(replace(SMALL, dropout=0.1))
-    noise = decoder.draw_noise(40, 50, [torch.Generator().manual_seed(0)])
-    assert noise is not None
-    assert len(noise) == 3
-    assert abs(1 - float(noise[0].hidden.float().mean()) - 26 / 256) < 0.01
-    assert abs(float(noise[1].attention.mean()) - 1) < 0.01  # what is kept makes up for what is dropped
-    assert set(noise[2].mixed.unique().tolist()) == {0.0, np.float32(256 / 230)}
-    assert not torch.equal(noise[0].hidden, noise[1].hidden)
-    assert make(SMALL).draw_noise(4, 5, [torch.Generator()]) is None
+    factors = draw_dropout(replace(SMALL, dropout=0.1), 40, 50)
+    assert len(factors) == 3
+    assert abs((factors[0].hidden == 0).float().mean() - 26 / 256) < 0.01
+    assert abs(float(factors[1].attention.mean()) - 1) < 0.01  # what is kept makes up for what is dropped
+    assert set(factors[2].mixed.unique().tolist()) == {0.0, np.float32(256 / 230)}
+    assert not torch.equal(factors[0].hidden, factors[1].hidden)
+    assert not torch.equal(factors[0].hidden[0], factors[0].hidden[1])
+    assert net.draw_dropout(SMALL, 4, 5, [torch.Generator()], CPU) is None
+
+
+def test_initial_weights_are_torchs_own_and_draw_nothing_globally() -> None:
+    before = torch.random.get_rng_state()
+    decoder = net.BranchDecoder(SMALL, 3, W, E, 5)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    same, other = (net.BranchDecoder(SMALL, 3, W, E, seed) for seed in (5, 6))
+    weight = decoder.branches[0].reduce[0].weight
+    assert torch.equal(weight, same.branches[0].reduce[0].weight)
+    assert not torch.equal(weight, other.branches[0].reduce[0].weight)
+    assert not torch.equal(weight, decoder.branches[1].reduce[0].weight)
 
 
 # ---------------------------------------------------------------- several trials at once
@@ -400,40 +434,54 @@ def test_joined_trials_have_the_gradients_of_each_alone(changes: dict[str, Any],
     config = replace(SMALL, dropout=0.25, **changes)
     views = config.abn + config.nor
     decoders = [make(config, seed) for seed in range(3)]
-    inputs = [make_inputs(views, seed=5 + seed) for seed in range(3)]
     labels = [torch.tensor(y) for y in ([0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [1.0, 1.0, 0.0])]
-    regions = [torch.rand(B, N, generator=torch.Generator().manual_seed(i)).round() for i in range(3)]
+    inputs = []
+    for seed in range(3):
+        tokens, own, other = make_inputs(views, seed=5 + seed)
+        regions = torch.rand(B, N, generator=torch.Generator().manual_seed(seed)).round()
+        inputs.append((tokens, own, other, labels[seed], regions))
 
-    def gradients(decoder: net.Decoder, chosen: range) -> list[Tensor]:
+    def random_parts(chosen: range) -> tuple[Any, Any]:
         generators = [torch.Generator().manual_seed(i) for i in chosen]
-        noise = decoder.draw_noise(B, 1 + N, generators)
-        tokens, text, other = zip(*(inputs[i] for i in chosen), strict=True)
-        frozen = [torch.cat(layer) for layer in zip(*tokens, strict=True)]
-        maps = decoder(frozen, torch.cat(text), torch.cat(other), noise)
-        loss = objective(
-            maps,
-            torch.cat([labels[i] for i in chosen]),
-            config,
-            torch.cat([regions[i] for i in chosen]),
-            draw_reference((3, views + config.loss_sum), generators, CPU),
-        )
-        return list(torch.autograd.grad(loss, list(decoder.parameters())))
+        dropout = net.draw_dropout(config, B, 1 + N, generators, CPU)
+        return dropout, draw_reference((3, views + config.loss_sum), generators, CPU)
 
-    alone = [gradients(decoder, range(i, i + 1)) for i, decoder in enumerate(decoders)]
-    joined = net.Decoder.join(decoders)
+    # each alone: the plain module, with neither stacked weights nor vmap
+    alone = []
+    for row, (decoder, (tokens, own, other, y, regions)) in enumerate(zip(decoders, inputs, strict=True)):
+        dropout, (mean, std) = random_parts(range(row, row + 1))
+        factors = [net.DropoutFactors(*(each[0] for each in block)) for block in dropout]
+        loss = objective(decoder(tokens, own, other, factors), y, config, regions, (mean[0], std[0]))
+        alone.append(torch.autograd.grad(loss, list(decoder.parameters())))
+
+    weights, _ = stack_module_state(decoders)
+    tokens, own, other, y, regions = zip(*inputs, strict=True)
+    frozen = [torch.stack(layer) for layer in zip(*tokens, strict=True)]
+    dropout, reference = random_parts(range(3))
+    stacked = [torch.stack(each) for each in (own, other, y, regions)]
+    losses = joined_losses(decoders[0], config)
+    loss = losses(weights, frozen, *stacked[:2], dropout, *stacked[2:], reference).sum()
     farthest = 0.0
-    for together, *apart in zip(gradients(joined, range(3)), *alone, strict=True):
-        torch.testing.assert_close(together, torch.cat(apart), rtol=1e-10, atol=1e-12)
-        farthest = max(farthest, float((together - torch.cat(apart)).abs().max()))
+    for together, *apart in zip(torch.autograd.grad(loss, list(weights.values())), *alone, strict=True):
+        torch.testing.assert_close(together, torch.stack(apart), rtol=1e-10, atol=1e-12)
+        farthest = max(farthest, float((together - torch.stack(apart)).abs().max()))
     parity.reached("PromptAD: gradients of joined trials", "each alone", farthest, 1e-10)
 
 
-def test_joined_trials_share_their_weights() -> None:
-    decoders = [make(SMALL, seed) for seed in range(3)]
-    joined = net.Decoder.join(decoders)
-    with torch.no_grad():
-        for parameter in joined.parameters():
-            parameter += 1
-    for number, decoder in enumerate(decoders):
-        for whole, part in zip(joined.parameters(), decoder.parameters(), strict=True):
-            torch.testing.assert_close(whole.chunk(3)[number], part)
+def test_each_trials_gradient_is_clipped_by_its_own_norm() -> None:
+    generator = torch.Generator().manual_seed(0)
+    gradients = [torch.randn(2, 3, generator=generator), torch.randn(2, 4, 5, generator=generator)]
+    gradients[0][1] /= 1000  # the second trial's is below the limit and stays
+    gradients[1][1] /= 1000
+    weights = [nn.Parameter(torch.zeros_like(gradient)) for gradient in gradients]
+    for weight, gradient in zip(weights, gradients, strict=True):
+        weight.grad = gradient.clone()
+    clip_gradients(weights, 1.0)
+    for row in range(2):
+        alone = [nn.Parameter(torch.zeros_like(gradient[row])) for gradient in gradients]
+        for weight, gradient in zip(alone, gradients, strict=True):
+            weight.grad = gradient[row].clone()
+        nn.utils.clip_grad_norm_(alone, 1.0)
+        for weight, expected in zip(weights, alone, strict=True):
+            assert weight.grad is not None
+            torch.testing.assert_close(weight.grad[row], expected.grad)
