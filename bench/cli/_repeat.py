@@ -43,7 +43,7 @@ def keep_features(
 
     from bench.cli._progress import ProgressListener
     from bench.executors.local import LocalConfig, LocalExecutor
-    from bench.report.tables.text import count
+    from bench.tools.text import count
 
     lacking = [record for record in records if not store.features_path(record.key).exists()]
     tasks = [task_of(record, store, data, device) for record in lacking]

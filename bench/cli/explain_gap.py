@@ -73,7 +73,7 @@ def command(
         raise BenchError("--maps and --masks go together")
     if maps is not None and study_name is not None:
         raise BenchError("give --study, or --maps and --masks, not both")
-    from bench.report.tables.text import count
+    from bench.tools.text import count
 
     chosen = read_protocols(protocols, eval_size)
     if maps is not None and masks is not None:
@@ -100,10 +100,10 @@ def _explain_study(
     aupimo: bool,
     as_json: bool,
 ) -> None:
-    from bench.report.tables.text import count
     from bench.store.scores import StoredScores
     from bench.store.store import Store
     from bench.tools.spec import split_specs
+    from bench.tools.text import count
 
     kept = Store(store)
     records = _records(kept, study_name, method, category)

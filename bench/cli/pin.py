@@ -29,7 +29,7 @@ def command(study_name: str | None, pins: Path, dry_run: bool, store: Path) -> N
     The file has every seed's own values and all that they were measured with; it is made to be committed.
     """
     from bench.report.check.pins import Pins, difference, measured, read, write
-    from bench.report.tables.text import count
+    from bench.tools.text import count
 
     results = Store(store)
     study = chosen_study(results, study_name)

@@ -92,7 +92,7 @@ def _print(outcomes: Counter[Rescored]) -> None:
     Raises:
         click.exceptions.Exit: some could not be measured.
     """
-    from bench.report.tables.text import count
+    from bench.tools.text import count
 
     by_kind: Counter[str] = Counter()
     for outcome, number in outcomes.items():

@@ -163,6 +163,6 @@ def one_line(reason: object) -> str:
     return shorten(" ".join(str(reason).split()), 200)
 
 
-def count(number: int, noun: str) -> str:
-    """A number of things: ``1 trial``, ``2 trials``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def count(number: int, noun: str, plural: str = "") -> str:
+    """A number of things: ``1 trial``, ``2 trials``, ``2 categories``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + 's'}"

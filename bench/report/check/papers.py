@@ -35,11 +35,11 @@ from bench.report.check.verdicts import Result, Verdict, turned
 from bench.report.statistics.equivalence import equivalence
 from bench.report.tables.model import METRICS, Cell
 from bench.report.tables.table import build_tables
-from bench.report.tables.text import count
 from bench.reported import AVERAGE, Reported
 from bench.reported.audit import averages
 from bench.store.record import AnyRecord, Record, as_records
 from bench.store.store import Store
+from bench.tools.text import count
 
 MARGIN = 0.015
 

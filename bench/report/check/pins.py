@@ -16,11 +16,10 @@ from typing import Any, NamedTuple
 
 from bench.errors import BenchError
 from bench.report.tables.naming import flat
-from bench.report.tables.text import count
 from bench.store.record import AnyRecord, MetricBlock, Record, as_records
 from bench.tools.files import write_atomically
 from bench.tools.groups import group
-from bench.tools.text import as_numbers, as_whole, parse_json
+from bench.tools.text import as_numbers, as_whole, count, parse_json
 
 FORMAT = 1
 DECIMALS = 6

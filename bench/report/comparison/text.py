@@ -9,6 +9,7 @@ from bench.report.comparison.compare import Comparison, Standing
 from bench.report.statistics.common import ALPHA, LEVEL
 from bench.report.tables import text
 from bench.report.tables.model import NO_SEEDS
+from bench.tools.text import count
 
 _FEW = 30  # up to so many categories only large and steady differences are found
 _WIDTH = 100  # of sentences; tables are as wide as their names
@@ -62,7 +63,7 @@ def _pairs(comparison: Comparison) -> Iterator[str]:
     if comparison.pairs is None:
         return
     number = len(comparison.pairs)
-    yield f"In pairs: signed-rank test, two-sided, Holm over {text.count(number, 'pair')}"
+    yield f"In pairs: signed-rank test, two-sided, Holm over {count(number, 'pair')}"
     rows = [["", "difference", "better", "worse", "p", "p (Holm)", ""]]
     for pair in comparison.pairs:
         heads = [comparison.methods[i].head for i in (pair.first, pair.second)]

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from bench.report.tables import text
 from bench.report.tables.model import CHECK, Cell, Column, Table
+from bench.tools.text import count
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -91,7 +92,7 @@ def _float(table: Table, label: str) -> str:
         packages = f"amssymb,{packages}"
     lines = [
         f"% zsad-bench {_version()}{study}",
-        f"% {text.count(len(table.keys), 'record')}, SHA-256 of their keys {table.digest}",
+        f"% {count(len(table.keys), 'record')}, SHA-256 of their keys {table.digest}",
         f"% needs \\usepackage{{{packages}}}, siunitx 3 or later",
         f"\\begin{{{environment}}}[tbp]",
         "\\centering",

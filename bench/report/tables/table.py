@@ -17,9 +17,9 @@ from bench.report.tables.model import AVERAGE, METRICS, NOT_ZERO_SHOT, Best, Cel
 from bench.report.tables.naming import Identity, unique_names
 from bench.report.tables.notes import footnotes
 from bench.report.tables.records import Grid, TableRecord, check_names, choose, read
-from bench.report.tables.text import count
 from bench.store.record import AnyRecord
 from bench.tools.groups import group
+from bench.tools.text import count
 
 __all__ = ["METRICS", "Cell", "Style", "Table", "build_tables"]
 

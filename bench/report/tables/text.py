@@ -28,11 +28,6 @@ def _digits(value: float, table: Table) -> str:
     return f"{100 * value:.1f}" if table.percent else f"{value:.3f}"
 
 
-def count(number: int, noun: str, plural: str = "") -> str:
-    """A number of things: ``1 trial``, ``2 trials``, ``2 categories``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + 's'}"
-
-
 def clean(text: str) -> str:
     """Names come from folders: without line breaks and control characters."""
     return printable(text, instead=" ")
