@@ -268,12 +268,18 @@ def read_tree(
                 scan.note(folder, f"not a category of {title}; ignored (the dataset 'folder' reads any name)")
     else:
         categories = [folder for folder in folders if is_category(folder)]
+        for folder in folders:
+            if folder not in categories:
+                scan.note(folder, "not a category, which has train or test in it; ignored")
     if not any(is_category(folder) for folder in categories):
-        escaped = [finding.path for finding in scan.findings if finding.level == "error"]
         names = f"folders named after its categories ({', '.join(official)})" if official else "category folders"
         problem = wrong_root(title, root, f"{names}, each with train/good, test and ground_truth", parts)
-        reason = f" Not usable: {'; '.join(str(f.path) + ': ' + f.message for f in scan.findings[:3])}."
-        raise BenchError(f"{problem}{reason}" if escaped else str(problem))
+        # A category may be there and out of reach: a broken link, a folder that cannot be read.
+        unusable = [finding for finding in scan.findings if finding.level == "error"]
+        if not unusable:
+            raise problem
+        said = "; ".join(f"{finding.path}: {finding.message}" for finding in unusable[:3])
+        raise BenchError(f"{problem} Not usable: {said}.")
     for folder in categories:
         if "," in folder.name:
             scan.note(folder, "a comma in its name: --categories cannot name it, nor a trial's command repeat it")

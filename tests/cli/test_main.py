@@ -83,7 +83,7 @@ def test_every_faulty_file_is_named_before_anything_runs(toy_root: Path, store: 
     (toy_root / "bolt/test/good/001.png").write_bytes(b"not an image")
     Image.new("L", (5, 5), 255).save(toy_root / "cloth/ground_truth/dent/002_mask.png")
     Image.new("L", (32, 32), 0).save(toy_root / "cloth/ground_truth/dent/003_mask.png")
-    (toy_root / "plate/ground_truth/stain/000_mask.png").unlink()
+    (toy_root / "plate/ground_truth/stain/000_mask.png").rename(toy_root / "plate/ground_truth/stain/999_mask.png")
     message = refused(
         "run", "--methods", "clip", "--dataset", "folder", "--data-root", str(toy_root),
         "--encoder", "pocket/clip", *store,

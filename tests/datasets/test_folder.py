@@ -148,7 +148,7 @@ def test_folders_that_are_no_categories_are_passed_over(tmp_path: Path) -> None:
     picture(tmp_path / "preview.png")
     dataset = folder(tmp_path)
     assert {s.category for s in dataset.samples()} == {"part"}
-    assert levels(dataset) == {"loop": "error", "preview.png": "note"}
+    assert levels(dataset) == {"docs": "note", "loop": "error", "preview.png": "note"}
 
 
 def test_a_wrong_root(tmp_path: Path) -> None:

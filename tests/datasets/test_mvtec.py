@@ -203,6 +203,10 @@ def test_a_root_that_is_only_a_link_out(tmp_path: Path) -> None:
     root.mkdir()
     (root / "wood").symlink_to(tmp_path / "real" / "wood")
     assert len(mvtec(root).samples()) == 7
+    (root / "wood").unlink()
+    (root / "wood").symlink_to(tmp_path / "gone" / "wood")
+    with pytest.raises(BenchError, match="Not usable: wood: a link to something that does not exist"):
+        mvtec(root).samples()
 
 
 def test_circular_links_end(root: Path) -> None:
