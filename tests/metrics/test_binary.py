@@ -58,7 +58,9 @@ def test_agrees_with_sklearn_on_continuous_scores(size: int) -> None:
 def test_hand_computed() -> None:
     # Ranked: 0.8 anomalous, 0.4 normal, 0.35 anomalous, 0.1 normal.
     found = binary_metrics([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
-    assert found == pytest.approx({"auroc": 3 / 4, "ap": (1 + 2 / 3) / 2, "f1max": 4 / 5, "fpr95": 1 / 2}, abs=1e-15)
+    assert found == pytest.approx(
+        {"auroc": 3 / 4, "ap": (1 + 2 / 3) / 2, "f1max": 4 / 5, "fpr95": 1 / 2}, abs=1e-15
+    )
 
 
 @given(cases)

@@ -13,7 +13,7 @@ import pytest
 from bench.metrics import METRICS_VERSION, blocks, evaluate, registry
 from bench.metrics.protocols import PROTOCOLS
 
-ADDED = '''
+ADDED = """
 from bench.metrics.registry import Metric
 
 
@@ -25,7 +25,7 @@ METRICS = (
     Metric("pixel_fpr50", "pixel", "pixel FPR@50TPR", "pixel FPR50", fpr50, 7, higher_is_better=False,
            protocols=("exact",)),
 )
-'''
+"""
 USED = """
 import sys
 from bench.metrics import definitions
