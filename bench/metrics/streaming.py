@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from zipfile import BadZipFile
 
@@ -29,13 +29,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bench.metrics.guards import Counts, Extent
-from bench.metrics.packing import LOW_WORD, as_integers, unpack
+from bench.metrics.packing import LOW_WORD, as_integers
 from bench.metrics.pixels import gather
 
 # Bins beyond which leading bits are shared.
 BINS = 1 << 20
 # Pixels that are brought to the evaluation grid and sorted at a time.
-_CHUNK = 1 << 22
+_CHUNK = 1 << 24
 NAMES = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
 
 
@@ -80,49 +80,72 @@ class Histogram:
         return cls(0, none, none, np.empty((2, 0), dtype=np.int64), np.empty(0))
 
     @classmethod
-    def of(cls, scores: NDArray[np.float32], weights: NDArray[np.float64] | None) -> Histogram:
-        """A bin for each distinct score of normal pixels, or of anomalous ones if there are weights."""
-        distinct, counts = np.unique(as_integers(scores), return_counts=True)
-        both = np.zeros((2, len(distinct)), dtype=np.int64)
-        both[int(weights is not None)] = counts
-        sums: NDArray[np.float64] = np.zeros(len(distinct))
-        if weights is not None:
-            places = np.searchsorted(distinct, as_integers(scores))
-            sums = np.bincount(places, weights, len(distinct)).astype(np.float64)
-        return cls(0, distinct, distinct, both, sums)
+    def of(cls, ordered: NDArray[np.uint32], weights: NDArray[np.float64] | None, shift: int) -> Histogram:
+        """The bins of ascending scores of normal pixels, or of anomalous ones if there are weights.
+
+        At most ``BINS`` bins, of ``shift`` trailing bits or more.
+        """
+        if not len(ordered):
+            return cls.empty()
+        shift = _fitting(ordered, shift, BINS)
+        starts = _starts(ordered >> np.uint32(shift))
+        ends = np.append(starts[1:], len(ordered))
+        counts = np.zeros((2, len(starts)), dtype=np.int64)
+        counts[int(weights is not None)] = ends - starts
+        sums = np.zeros(len(starts)) if weights is None else np.add.reduceat(weights, starts)
+        return cls(shift, ordered[starts], ordered[ends - 1], counts, sums)
 
     def plus(self, other: Histogram) -> Histogram:
         """Both together, on the coarser bins of the two."""
-        return _joined([self, other], max(self.shift, other.shift))
+        shift = max(self.shift, other.shift)
+        if not (len(self.least) and len(other.least)):
+            return (self if len(self.least) else other)._coarser(shift)
+        least = np.concatenate([self.least, other.least])
+        # A stable sort merges the two, which are in order, in linear time.
+        order = np.argsort(least, kind="stable")
+        together = Histogram(
+            shift,
+            least[order],
+            np.concatenate([self.most, other.most])[order],
+            np.concatenate([self.counts, other.counts], axis=1)[:, order],
+            np.concatenate([self.weights, other.weights])[order],
+        )
+        return together._coarser(shift)
 
     def limited(self, bins: int) -> Histogram:
         """The same with at most so many bins: as few trailing bits as possible are given up."""
-        result = self
-        while len(result.least) > bins:
-            result = _joined([result], result.shift + 1)
-        return result
+        shift = _fitting(self.least, self.shift, bins)
+        return self if shift == self.shift else self._coarser(shift)
+
+    def _coarser(self, shift: int) -> Histogram:
+        """The same with ``shift`` trailing bits; neighbours that share a bin become one."""
+        starts = _starts(self.least >> np.uint32(shift))
+        if len(starts) == len(self.least):
+            return replace(self, shift=shift)
+        return Histogram(
+            shift,
+            self.least[starts],
+            np.maximum.reduceat(self.most, starts),
+            np.add.reduceat(self.counts, starts, axis=1),
+            np.add.reduceat(self.weights, starts),
+        )
 
 
-def _joined(parts: Sequence[Histogram], shift: int) -> Histogram:
-    """One histogram of several, with bins of ``shift`` trailing bits."""
-    least = np.concatenate([part.least for part in parts])
-    if not len(least):
-        return Histogram(shift, least, least, np.empty((2, 0), dtype=np.int64), np.empty(0))
-    # A stable sort merges the parts, which are in order, in linear time.
-    order = np.argsort(least, kind="stable")
-    least = least[order]
-    bins = least >> np.uint32(shift)
-    starts = np.concatenate([[0], np.flatnonzero(bins[1:] != bins[:-1]) + 1])
-    most = np.concatenate([part.most for part in parts])[order]
-    counts = np.concatenate([part.counts for part in parts], axis=1)[:, order]
-    weights = np.concatenate([part.weights for part in parts])[order]
-    return Histogram(
-        shift,
-        least[starts],
-        np.maximum.reduceat(most, starts),
-        np.add.reduceat(counts, starts, axis=1),
-        np.add.reduceat(weights, starts),
-    )
+def _fitting(ordered: NDArray[np.uint32], shift: int, bins: int) -> int:
+    """The fewest trailing bits, ``shift`` or more, without which ascending scores need at most so many bins."""
+    while len(ordered) > bins:
+        ordered = ordered[_starts(ordered >> np.uint32(shift))]
+        if len(ordered) <= bins:
+            break
+        shift += 1
+    return shift
+
+
+def _starts(ordered: NDArray[np.uint32]) -> NDArray[np.intp]:
+    """The places at which another value begins in an ascending array."""
+    if not len(ordered):
+        return np.empty(0, dtype=np.intp)
+    return np.concatenate([[0], np.flatnonzero(ordered[1:] != ordered[:-1]) + 1])
 
 
 class PixelAccumulator:
@@ -174,10 +197,14 @@ class PixelAccumulator:
         if not np.all(finite):
             bad = first + int(np.argmin(finite))
             raise ValueError(f"map {bad} holds scores that are not finite in float32")
-        scores, runs = unpack(pixels.positive), (pixels.positive & LOW_WORD).astype(np.intp)
+        negative, positive = as_integers(pixels.negative), pixels.positive
+        negative.sort()
+        positive.sort()
         # A pixel's weight is one over its region's size; the number of regions is known only at the end.
-        weights = pixels.weights[runs] * pixels.regions
-        added = Histogram.of(pixels.negative, None).plus(Histogram.of(scores, weights))
+        weights = pixels.weights[(positive & LOW_WORD).astype(np.intp)] * pixels.regions
+        shift = self._histogram.shift
+        added = Histogram.of(negative, None, shift)
+        added = added.plus(Histogram.of((positive >> np.uint64(32)).astype(np.uint32), weights, shift))
         self._histogram = self._histogram.plus(added).limited(BINS)
         self._rounded |= pixels.rounded
         self.extent = self.extent.plus(pixels.extent)

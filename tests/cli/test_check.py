@@ -56,10 +56,10 @@ def test_pin_then_check(call: Call, store: Store, tmp_path: Path) -> None:
     result = call("check")
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
-        "pinned: clip: 21 reproduced",
-        "pinned: promptad: 49 reproduced",
+        "pinned: clip: 24 reproduced",
+        "pinned: promptad: 56 reproduced",
         "note: no paper reports such numbers on pocket",
-        "passed: 70 reproduced",
+        "passed: 80 reproduced",
     ]
 
 
@@ -133,15 +133,17 @@ def test_junit_and_markdown_and_json(call: Call, store: Store, tmp_path: Path) -
     content = json.loads(result.stdout)
     assert content["exit_code"] == 1
     failed = [each for each in content["results"] if each["fails"]]
-    assert {each["verdict"] for each in failed} == {"worse"}
-    assert len(failed) == 6 * 7 + 7
+    # Less of a false positive rate is better.
+    assert {each["verdict"] for each in failed if each["metric"] != "image_fpr95"} == {"worse"}
+    assert {each["verdict"] for each in failed if each["metric"] == "image_fpr95"} == {"better"}
+    assert len(failed) == 6 * 8 + 8
     assert failed[0]["expected"] == 0.6 and failed[0]["measured"] == 0.4
 
     root = ElementTree.parse(tmp_path / "check.xml").getroot()
     suites = {suite.get("name"): suite for suite in root}
     assert suites.keys() == {"pinned: clip", "pinned: promptad"}
-    assert (suites["pinned: clip"].get("tests"), suites["pinned: clip"].get("failures")) == ("21", "0")
-    assert (suites["pinned: promptad"].get("tests"), suites["pinned: promptad"].get("failures")) == ("49", "49")
+    assert (suites["pinned: clip"].get("tests"), suites["pinned: clip"].get("failures")) == ("24", "0")
+    assert (suites["pinned: promptad"].get("tests"), suites["pinned: promptad"].get("failures")) == ("56", "56")
     case = suites["pinned: promptad"][0]
     assert case.get("name") == "promptad, pocket, bolt, 1-shot, seed 0: aupro"
     assert "worse: expected 0.6, measured 0.4" in (case[0].get("message") or "")
@@ -149,8 +151,8 @@ def test_junit_and_markdown_and_json(call: Call, store: Store, tmp_path: Path) -
     assert len(set(names)) == len(names)
 
     text = summary.read_text()
-    assert text.startswith("# before\n### bench check: mine\n\nfailed: 21 reproduced, 49 worse\n")
-    assert "| pinned | `promptad` | 49 worse |" in text
+    assert text.startswith("# before\n### bench check: mine\n\nfailed: 24 reproduced, 7 better, 49 worse\n")
+    assert "| pinned | `promptad` | 7 better, 49 worse |" in text
     assert (
         "| **worse** | pinned: promptad, pocket, bolt, 1-shot, seed 0: aupro | 0.6000 | 0.4000 | -0.2000 |" in text
     )

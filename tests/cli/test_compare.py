@@ -113,6 +113,23 @@ def test_json_has_the_numbers_of_the_statistics(run: Run) -> None:
     assert run(study(), "--json").stdout == run(study(), "--json").stdout
 
 
+def test_of_a_false_positive_rate_less_is_better(run: Run) -> None:
+    (more,) = json.loads(run(study(), "--json").stdout)["comparisons"]
+    (less,) = json.loads(run(study(), "--metric", "image_fpr95", "--json").stdout)["comparisons"]
+    # The study has the same numbers for every metric.
+    ranks = [{each["method"]: each["rank"] for each in found["methods"]} for found in (more, less)]
+    assert {method: 4 - rank for method, rank in ranks[0].items()} == pytest.approx(ranks[1])
+    assert [each["method"] for each in less["methods"]] == sorted(ranks[1], key=lambda method: ranks[1][method])
+    means = {each["method"]: each["mean"] for each in less["methods"]}
+    for pair in less["pairs"]:
+        first, second = pair["methods"]
+        assert pair["difference"] == pytest.approx(means[first] - means[second])
+        (same,) = [each for each in more["pairs"] if set(each["methods"]) == {first, second}]
+        counts = (same["better"], same["worse"])
+        assert (pair["better"], pair["worse"]) == (counts if same["methods"] == [second, first] else counts[::-1])
+        assert pair["p"] == pytest.approx(same["p"])
+
+
 def test_two_methods_are_a_pair_but_no_friedman(run: Run) -> None:
     result = run(study(), "--methods", "promptad,clip")
     assert "Holm over 1 pair\n" in result.stdout

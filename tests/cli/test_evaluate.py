@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -257,7 +258,148 @@ def test_streaming_without_anomalous_pixels(tmp_path: Path, images: tuple[Maps, 
     assert content["bounds"] == {}
 
 
+# ------------------------------------------------------------ which images count
+
+
+def test_an_anomaly_without_a_mask_is_never_normal(
+    tmp_path: Path, images: tuple[Maps, Masks], dataset: Path
+) -> None:
+    maps, masks = images
+    out = _write(tmp_path / "out", maps)
+    (dataset / "ground_truth/crack/001_mask.png").unlink()
+    for listed in (True, False):
+        if not listed:  # the folders of the maps tell the same
+            (dataset / "test").rename(tmp_path / "elsewhere")
+        content = printed("--maps", out, "--masks", dataset, "--protocol", "exact,ader50")
+        assert content["anomalous"] == 4
+        assert "1 anomalous image without a mask: crack/001; so no pixel metrics" in content["notes"]
+        found = content["protocols"]["exact"]
+        wanted = expected(maps, masks)
+        for name, value in found["metrics"].items():
+            assert value == (wanted[name] if name.startswith("image") else None)
+        assert found["reasons"]["aupro"] == "1 anomalous image without a mask: crack/001"
+        assert set(content["protocols"]["ader50"]["metrics"].values()) == {None}  # its image scores are the maps'
+    streamed = printed("--maps", out, "--masks", dataset, "--stream")
+    assert streamed["protocols"]["exact"] == found
+
+
+def test_the_listing_of_the_dataset_decides(tmp_path: Path, images: tuple[Maps, Masks], dataset: Path) -> None:
+    out = _write(tmp_path / "out", images[0])
+    (out / "good/000.npy").unlink()
+    message = refused("evaluate", "--maps", out, "--masks", dataset)
+    assert "no map for 1 of its 6 images: good/000" in message
+    _write(tmp_path / "out", images[0])
+    _write(tmp_path / "out", images[0][:2], ["crack/000_heat", "extra/000"])
+    assert "no image for 2 maps: crack/000_heat, extra/000" in refused(
+        "evaluate", "--maps", out, "--masks", dataset
+    )
+
+
+def test_categories_are_evaluated_alone(tmp_path: Path, images: tuple[Maps, Masks], dataset: Path) -> None:
+    """The same images twice, at other scores: pooled they would give other numbers."""
+    maps, masks = images
+    root = tmp_path / "data"
+    root.mkdir()
+    dataset.rename(root / "bottle")
+    shutil.copytree(root / "bottle", root / "screw")
+    both = {"bottle": maps, "screw": 10 - 3 * maps}
+    for layout in ("listed", "masks alone", "flat"):
+        names = NAMES if layout != "flat" else [name.replace("/", "_") for name in NAMES]
+        for category, own in both.items():
+            _write(tmp_path / "out" / layout / category, own, names)
+            if layout == "masks alone":
+                shutil.rmtree(root / category / "test")
+        truth = root
+        if layout == "flat":
+            truth = tmp_path / "flat"
+            for category in both:
+                _write(truth / category, masks, names)
+        words = ("--maps", tmp_path / "out" / layout, "--masks", truth)
+        content = printed(*words)
+        assert content["categories"].keys() == both.keys()
+        for category, own in both.items():
+            alone = content["categories"][category]
+            assert (alone["images"], alone["anomalous"]) == (6, 4)
+            assert alone["protocols"]["exact"]["metrics"] == expected(own, masks)
+        pair = [expected(own, masks) for own in both.values()]
+        mean = {name: ((pair[0][name] or 0) + (pair[1][name] or 0)) / 2 for name in pair[0]}
+        assert content["mean"]["exact"] == pytest.approx(mean)
+        lines = call("evaluate", *words, "--stream").stdout.splitlines()
+        assert [line.split()[0] for line in lines[1:5]] == ["exact", "bottle", "screw", "mean"]
+        assert lines[5].startswith("bottle: pixel_auroc is within")
+        assert "2 categories" in refused("explain-gap", *words)
+
+
+def test_scores_alone_give_image_metrics(tmp_path: Path, images: tuple[Maps, Masks]) -> None:
+    maps, masks = images
+    table = tmp_path / "scores.csv"
+    rows = [f"{name},{own.max()},{int(mask.any())}" for name, own, mask in zip(NAMES, maps, masks, strict=True)]
+    table.write_text("\n".join(["name,score,label", *rows]))
+    out = _write(tmp_path / "out", maps)
+    for words in (("--scores", table), ("--scores", table, "--maps", out)):
+        found = printed(*words)["protocols"]["exact"]
+        wanted = expected(maps, masks)
+        for name, value in found["metrics"].items():
+            assert value == (pytest.approx(wanted[name]) if name.startswith("image") else None)
+    assert found["reasons"]["aupro"] == "no masks were given"
+    table.write_text("\n".join(["name,score", *(row.rpartition(",")[0] for row in rows)]))
+    assert "column label" in refused("evaluate", "--scores", table)
+    assert "--masks goes with --maps" in refused("evaluate", "--scores", table, "--masks", out)
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "16-bit png", "float"])
+def test_grey_masks_are_cut_in_the_middle(kind: str, tmp_path: Path, images: tuple[Maps, Masks]) -> None:
+    maps, masks = images
+    out, truth = _write(tmp_path / "out", maps), tmp_path / "masks"
+    noise = np.random.default_rng(0).integers(0, 8, masks.shape)
+    grey = np.where(masks, 255 - noise, noise).astype(np.uint8)
+    for name, array in zip(NAMES, grey, strict=True):
+        path = truth / f"{name}.{kind[-3:]}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if kind == "float":
+            np.save(path.with_suffix(".npy"), array / 255)
+        elif kind == "16-bit png":
+            Image.fromarray(array.astype(np.uint16) * 257).save(path)
+        else:
+            Image.fromarray(array).save(path, quality=95)
+    content = printed("--maps", out, "--masks", truth)
+    assert content["protocols"]["exact"]["metrics"] == expected(maps, masks)
+    assert "grey values; those above" in content["notes"][0]
+
+
+def test_class_numbers_in_masks_are_no_grey_values(tmp_path: Path, images: tuple[Maps, Masks]) -> None:
+    maps, masks = images
+    for top in (1, 7, 255):  # classes 1, 2, ...; or 255, 254, ...
+        classes = np.arange(6)[:, None, None] + (1 if top < 255 else 249)
+        np.save(tmp_path / "maps.npy", maps)
+        np.save(tmp_path / "masks.npy", np.where(masks, np.minimum(classes, top), 0).astype(np.uint8))
+        content = printed("--maps", tmp_path / "maps.npy", "--masks", tmp_path / "masks.npy")
+        assert content["protocols"]["exact"]["metrics"] == expected(maps, masks)
+        assert not any("grey" in note for note in content["notes"])
+
+
 # ------------------------------------------------------------ one file
+
+
+@pytest.mark.parametrize("shape", [(6, 1, SIDE, SIDE), (6, SIDE, SIDE, 1)])
+def test_a_channel_of_one(shape: tuple[int, ...], tmp_path: Path, images: tuple[Maps, Masks]) -> None:
+    maps, masks = images
+    np.save(tmp_path / "maps.npy", maps.reshape(shape))
+    np.savez(tmp_path / "masks.npz", **{f"{i:06d}": mask[None] for i, mask in enumerate(masks)})
+    content = printed("--maps", tmp_path / "maps.npy", "--masks", tmp_path / "masks.npz")
+    assert content["protocols"]["exact"]["metrics"] == expected(maps, masks)
+
+
+def test_bfloat16_in_safetensors(tmp_path: Path, images: tuple[Maps, Masks]) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    maps, masks = images
+    narrow = torch.from_numpy(maps).bfloat16()
+    save_file({"maps": narrow[:, None]}, tmp_path / "maps.safetensors")
+    np.save(tmp_path / "masks.npy", masks)
+    content = printed("--maps", tmp_path / "maps.safetensors", "--masks", tmp_path / "masks.npy")
+    assert content["protocols"]["exact"]["metrics"] == expected(narrow.float().numpy(), masks)
 
 
 def test_one_npz_with_an_array_for_each_image(tmp_path: Path, images: tuple[Maps, Masks], dataset: Path) -> None:
@@ -426,6 +568,105 @@ def test_from_python(images: tuple[Maps, Masks]) -> None:
     )
     assert given == wanted.metrics
     assert all(isinstance(value, float) for value in given.values())
+
+
+def test_own_arrays_are_measured_as_they_are() -> None:
+    """Forty maps of 128 x 128: the numbers are scikit-learn's, and no monotone function moves them."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    rng = np.random.default_rng(0)
+    masks = np.zeros((40, 128, 128), dtype=bool)
+    masks[:20, 30:60, 40:90] = True
+    maps = rng.normal(size=masks.shape) + 1.5 * masks
+    wanted = {
+        "pixel_auroc": roc_auc_score(masks.ravel(), maps.ravel()),
+        "pixel_ap": average_precision_score(masks.ravel(), maps.ravel()),
+    }
+    for moved in (maps, np.exp(maps), 1 / (1 + np.exp(-maps)), maps + 1e6, maps.astype(np.float32)):
+        found = bench.evaluate(moved, masks)
+        assert {name: found[name] for name in wanted} == pytest.approx(wanted, abs=1e-6)
+        if moved.dtype == np.float64:
+            assert {name: found[name] for name in wanted} == pytest.approx(wanted, abs=1e-12)
+    assert bench.evaluate(maps, masks, eval_size=256)["pixel_auroc"] != pytest.approx(
+        wanted["pixel_auroc"], abs=1e-3
+    )
+    # Maps of another size are brought to the masks'; published protocols keep the grid that is part of them.
+    low = maps[:, ::4, ::4]
+    assert bench.evaluate(low, masks) == bench.evaluate(low, masks, eval_size=128)
+    assert bench.evaluate(low, masks, protocol="grid200") == bench.evaluate(
+        low, masks, protocol="grid200", eval_size=518
+    )
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e8])
+def test_double_precision_is_ranked_as_it_is(offset: float, images: tuple[Maps, Masks]) -> None:
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    maps, masks = images
+    wide = maps.astype(np.float64) + offset  # float32 would leave eight numbers apart at 1e8
+    found = bench.evaluate(wide, masks)
+    assert found["pixel_auroc"] == pytest.approx(roc_auc_score(masks.ravel(), wide.ravel()), abs=1e-12)
+    assert found["pixel_ap"] == pytest.approx(average_precision_score(masks.ravel(), wide.ravel()), abs=1e-12)
+    # A wide map behind narrow ones, and integers that float32 rounds.
+    mixed = [*maps[:3], *(maps[3:].astype(np.float64))]
+    assert bench.evaluate(mixed, masks) == bench.evaluate(maps, masks)
+    whole = np.round(maps * 1000).astype(np.int64) + 2**40
+    assert bench.evaluate(whole, masks) == bench.evaluate(np.round(maps * 1000), masks)
+
+
+@pytest.mark.filterwarnings("ignore:one class only")
+def test_double_precision_of_zero_and_on_a_grid() -> None:
+    scores = np.array([[[0.0, -0.0, 1e-300, 2e-300, -1e-300, 1.0]]])
+    mask = np.array([[[True, False, False, True, False, True]]])
+    found = evaluate(labels=[1], image_scores=None, maps=scores, masks=mask)
+    assert found.metrics["pixel_auroc"] == pytest.approx((1.5 + 3 + 3) / 9)
+    # Interpolated in double precision: the constant part changes nothing.
+    rng = np.random.default_rng(0)
+    masks, low = rng.random((3, 20, 20)) < 0.3, rng.integers(0, 50, (3, 7, 5)) / 64
+    assert bench.evaluate(low + 2.0**20, masks) == pytest.approx(bench.evaluate(low, masks), abs=1e-3)
+
+
+def test_what_programs_give(images: tuple[Maps, Masks]) -> None:
+    import torch
+
+    maps, masks = images
+    wanted = bench.evaluate(maps, masks)
+    tensor = torch.from_numpy(maps)
+    labels, scores = torch.from_numpy(masks.any((1, 2))), tensor.amax((1, 2))
+    narrow = tensor.bfloat16()
+    for own, truth, more in (
+        (maps[:, None], masks[:, None], {}),
+        (maps[..., None], masks, {}),
+        ([each[None, None] for each in maps], list(masks), {}),
+        (tensor.requires_grad_(), torch.from_numpy(masks), {}),
+        (list(tensor[:, None]), masks, {"labels": labels, "image_scores": list(scores)}),
+        (tensor, masks, {"image_scores": scores[:, None].requires_grad_()}),
+        (maps, [mask if mask.any() else None for mask in masks], {}),
+    ):
+        assert bench.evaluate(own, truth, **more) == wanted
+    assert bench.evaluate(narrow, masks) == bench.evaluate(narrow.float().numpy(), masks)
+    with pytest.raises(ValueError, match="map 0 must be two-dimensional"):
+        bench.evaluate(np.stack([maps, maps, maps], 1), masks)
+    with pytest.raises(ValueError, match="map 0 must hold real numbers"):
+        bench.evaluate(np.full(maps.shape, "a"), masks)
+
+
+def test_masks_that_are_none(images: tuple[Maps, Masks]) -> None:
+    maps, masks = images
+    # Empty masks have the size of the others, or of the map where these differ.
+    low = maps[:, ::2, ::2]
+    given = [mask if mask.any() else None for mask in masks]
+    assert bench.evaluate(low, given) == bench.evaluate(low, masks)
+    given[0] = masks[0][:30]
+    assert bench.evaluate(low, given) == bench.evaluate(
+        low, [given[0], *masks[1:2], *masks[2:4, :16, :16], *masks[4:]]
+    )
+    # An anomalous image whose mask is not known leaves pixel metrics undefined.
+    found = bench.evaluate(maps, given, labels=[1, 1, 0, 1, 1, 1])
+    assert not any(name.startswith("pixel") or name == "aupro" for name in found)
+    assert "image_auroc" in found
+    with pytest.raises(ValueError, match="numbers must agree"):
+        evaluate(labels=[1, 0], image_scores=None, maps=maps, masks=[None] * 6)
 
 
 def test_from_python_with_sizes_that_differ() -> None:

@@ -16,21 +16,13 @@ from bench.metrics import Evaluation, evaluate, resize_bilinear
 from bench.metrics.measurement import evaluate_under
 from bench.metrics.prepare import Kept, image_score, prepare, resize_mask
 from bench.metrics.protocols import PROTOCOLS, MetricProtocol, describe, resolve
+from bench.metrics.registry import IMAGE_METRICS, PIXEL_METRICS
 
 Maps = NDArray[np.float32]
 Masks = NDArray[np.bool_]
 SQUARE = np.ones((3, 3))
 NUMBER, SIDE = 10, 40
-NAMES = [
-    "image_auroc",
-    "image_ap",
-    "image_f1max",
-    "image_fpr95",
-    "pixel_auroc",
-    "pixel_ap",
-    "pixel_f1max",
-    "aupro",
-]
+NAMES = [*IMAGE_METRICS, *PIXEL_METRICS]
 
 
 def category(seed: int = 0, strength: float = 0.5) -> tuple[Maps, Masks]:

@@ -98,7 +98,7 @@ ADVERSARIES: dict[str, Callable[[Maps], Any]] = {
 def test_bound_holds(name: str, parts: int) -> None:
     maps, masks = blobs()
     maps = np.asarray(ADVERSARIES[name](maps), dtype=np.float32)
-    # Scores that spread over their range, or have few values, are told apart by a few thousand bins. Where they
+    # Scores that spread over their range, or have few values, are told apart by some thousand bins. Where they
     # crowd, or a tie of many shares its bin with a few others, the bounds are wide.
     narrow = "hundred-thousandth", "narrower", "wider", "powers", "late"
     wide = 1.0 if any(word in name for word in narrow) else 5e-3

@@ -64,6 +64,21 @@ def test_what_is_up_to_date_stays_as_it_is(store: Store, tmp_path: Path) -> None
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_a_metric_that_was_added_later_is_measured_and_moves_no_other(store: Store, tmp_path: Path) -> None:
+    new = by_key(store)
+    for record in by_key(store).values():
+        del record["metrics"]["exact"]["values"]["image_fpr95"]
+        store.write(record, None)
+    table = call(tmp_path, "table", "--metrics", "image_fpr95,image_auroc").stdout
+    assert "no value: not measured; bench rescore adds it" in flat(table)
+    assert re.search(r"\d\.\d\d\d", table)  # of the metric that is there
+    result = call(tmp_path, "rescore")
+    assert result.stdout == "6 trials: 6 measured, 0 up to date, 0 without scores, 0 not measured\n"
+    for key, record in by_key(store).items():
+        assert record["metrics"] == new[key]["metrics"]
+    assert call(tmp_path, "rescore").stdout.startswith("6 trials: 0 measured, 6 up to date")
+
+
 def test_another_version_is_noticed_mended_and_trains_nothing(
     store: Store, toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

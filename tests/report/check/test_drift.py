@@ -57,7 +57,7 @@ def test_a_wrong_top_k_fails_the_check(pins: list[str], tmp_path: Path, monkeypa
     result = check(*pins, *run(tmp_path / "b", STUDY))
     assert result.exit_code == 1, result.output
     lines = result.stdout.splitlines()
-    assert lines[0] == "pinned: clip[encoder=pocket/clip]: 21 reproduced"  # the other method is what it was
+    assert lines[0] == "pinned: clip[encoder=pocket/clip]: 24 reproduced"  # the other method is what it was
     failed = [line for line in lines if line.startswith("  ") and "promptad" in line]
     assert failed
     assert lines[-1].startswith("failed: ")

@@ -38,6 +38,20 @@ def best(made: Table, row: str = "weave", group: str = "1-shot") -> set[str]:
     return {column.method for column, cell in pairs if cell.best and column.group == group}
 
 
+def test_of_a_false_positive_rate_the_smallest_is_best() -> None:
+    found = records({"a": [0.30, 0.31, 0.32], "b": [0.9, 0.91, 0.92], "c": [0.31, 0.30, 0.33]})
+    for each in found:
+        values = each["metrics"]["exact"]["values"]
+        values["image_fpr95"] = values["image_auroc"]
+    for rule in ("maximum", "tested"):
+        made = table(found, metrics=["image_fpr95"], best=rule)
+        assert best(made) == ({"a"} if rule == "maximum" else {"a", "c"})
+        ranks = {column.method: cell.rank for column, cell in zip(made.columns, made.rows[0].cells, strict=True)}
+        assert ranks == {"a": 1, "c": 2, "b": 3}
+        assert best(table(found, best=rule)) == {"b"}
+    assert "the smallest number" in table(found, metrics=["image_fpr95"], best="tested").best_note
+
+
 def wide(values: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
     """Method -> one value per category, two seeds that spread a little around it."""
     return [
