@@ -22,8 +22,8 @@ from bench.tools.text import as_numbers, as_whole
 RecordStatus = Literal["ok", "failed", "skipped", "missing"]
 _STATUSES = ("ok", "failed", "skipped", "missing")
 
-# The parts of a record are named tuples: a table of ten thousand records makes fifty thousand of them, and a frozen
-# dataclass takes twice as long to make.
+# The parts of a record are named tuples: a table of ten thousand records makes fifty thousand of them, and a
+# frozen dataclass takes twice as long to make.
 
 
 class RecordedMethod(NamedTuple):
