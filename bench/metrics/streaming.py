@@ -36,6 +36,7 @@ from bench.metrics.pixels import gather
 BINS = 1 << 20
 # Pixels that are brought to the evaluation grid and sorted at a time.
 _CHUNK = 1 << 24
+_COLUMNS = ("least", "most", "counts", "weights")
 NAMES = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
 
 
@@ -44,10 +45,8 @@ class Streamed:
     """Metrics, and how far off each may be.
 
     Attributes:
-        values: ``pixel_auroc``, ``pixel_ap``, ``pixel_f1max``, ``aupro``: fractions in [0, 1], None where
-            there is no anomalous or no normal pixel.
-        bounds: the exact value differs from ``values`` by at most this (and the rounding of sums, below 1e-10);
-            None likewise.
+        values: of each of ``NAMES`` a fraction in [0, 1]; None where there is no anomalous or no normal pixel.
+        bounds: the exact value differs by at most this (and the rounding of sums, below 1e-10); None likewise.
         counts: of the pixels; those at the top are those that surely are, for the guards.
     """
 
@@ -81,10 +80,7 @@ class Histogram:
 
     @classmethod
     def of(cls, ordered: NDArray[np.uint32], weights: NDArray[np.float64] | None, shift: int) -> Histogram:
-        """The bins of ascending scores of normal pixels, or of anomalous ones if there are weights.
-
-        At most ``BINS`` bins, of ``shift`` trailing bits or more.
-        """
+        """At most ``BINS`` bins of ascending scores, of normal pixels or of anomalous ones, which have weights."""
         if not len(ordered):
             return cls.empty()
         shift = _fitting(ordered, shift, BINS)
@@ -96,48 +92,34 @@ class Histogram:
         return cls(shift, ordered[starts], ordered[ends - 1], counts, sums)
 
     def plus(self, other: Histogram) -> Histogram:
-        """Both together, on the coarser bins of the two."""
+        """Both together in at most ``BINS`` bins, as coarse as those of the two or coarser."""
         shift = max(self.shift, other.shift)
         if not (len(self.least) and len(other.least)):
             return (self if len(self.least) else other)._coarser(shift)
         least = np.concatenate([self.least, other.least])
         # A stable sort merges the two, which are in order, in linear time.
         order = np.argsort(least, kind="stable")
-        together = Histogram(
-            shift,
-            least[order],
-            np.concatenate([self.most, other.most])[order],
-            np.concatenate([self.counts, other.counts], axis=1)[:, order],
-            np.concatenate([self.weights, other.weights])[order],
-        )
-        return together._coarser(shift)
-
-    def limited(self, bins: int) -> Histogram:
-        """The same with at most so many bins: as few trailing bits as possible are given up."""
-        shift = _fitting(self.least, self.shift, bins)
-        return self if shift == self.shift else self._coarser(shift)
+        most = np.concatenate([self.most, other.most])[order]
+        counts = np.concatenate([self.counts, other.counts], axis=1)[:, order]
+        weights = np.concatenate([self.weights, other.weights])[order]
+        together = Histogram(shift, least[order], most, counts, weights)
+        return together._coarser(_fitting(together.least, shift, BINS))
 
     def _coarser(self, shift: int) -> Histogram:
         """The same with ``shift`` trailing bits; neighbours that share a bin become one."""
         starts = _starts(self.least >> np.uint32(shift))
         if len(starts) == len(self.least):
             return replace(self, shift=shift)
-        return Histogram(
-            shift,
-            self.least[starts],
-            np.maximum.reduceat(self.most, starts),
-            np.add.reduceat(self.counts, starts, axis=1),
-            np.add.reduceat(self.weights, starts),
-        )
+        counts, weights = np.add.reduceat(self.counts, starts, axis=1), np.add.reduceat(self.weights, starts)
+        return Histogram(shift, self.least[starts], np.maximum.reduceat(self.most, starts), counts, weights)
 
 
 def _fitting(ordered: NDArray[np.uint32], shift: int, bins: int) -> int:
     """The fewest trailing bits, ``shift`` or more, without which ascending scores need at most so many bins."""
+    ordered = ordered[_starts(ordered >> np.uint32(shift))]
     while len(ordered) > bins:
-        ordered = ordered[_starts(ordered >> np.uint32(shift))]
-        if len(ordered) <= bins:
-            break
         shift += 1
+        ordered = ordered[_starts(ordered >> np.uint32(shift))]
     return shift
 
 
@@ -155,8 +137,7 @@ class PixelAccumulator:
         extent: how far the scores of the maps that were added reach, and how many maps those are.
 
     Args:
-        eval_size: as in ``pixel_metrics``: side of the evaluation grid, ``(H, W)``, or None for each mask's
-            own size.
+        eval_size: side of the evaluation grid, ``(H, W)``, or None for each mask's own size.
     """
 
     def __init__(self, eval_size: int | tuple[int, int] | None = None) -> None:
@@ -175,8 +156,8 @@ class PixelAccumulator:
             masks: as in ``pixel_metrics``.
 
         Raises:
-            ValueError: shapes or numbers that do not fit, a score that is not finite in float32. Some of the
-                images before the faulty one are then in: ``extent`` says how many.
+            ValueError: shapes or numbers that do not fit, a score that is not finite in float32. Images before
+                the faulty one may then be in: ``extent`` says how many.
         """
         if len(maps) != len(masks):
             raise ValueError(f"{len(maps)} maps and {len(masks)} masks: there must be as many")
@@ -195,17 +176,15 @@ class PixelAccumulator:
             ends = np.stack([pixels.lowest, pixels.highest, pixels.highest - pixels.lowest])
             finite = np.isfinite(ends.astype(np.float32)).all(axis=0)
         if not np.all(finite):
-            bad = first + int(np.argmin(finite))
-            raise ValueError(f"map {bad} holds scores that are not finite in float32")
+            raise ValueError(f"map {first + int(np.argmin(finite))} holds scores that are not finite in float32")
         negative, positive = as_integers(pixels.negative), pixels.positive
         negative.sort()
         positive.sort()
         # A pixel's weight is one over its region's size; the number of regions is known only at the end.
         weights = pixels.weights[(positive & LOW_WORD).astype(np.intp)] * pixels.regions
         shift = self._histogram.shift
-        added = Histogram.of(negative, None, shift)
-        added = added.plus(Histogram.of((positive >> np.uint64(32)).astype(np.uint32), weights, shift))
-        self._histogram = self._histogram.plus(added).limited(BINS)
+        anomalous = Histogram.of((positive >> np.uint64(32)).astype(np.uint32), weights, shift)
+        self._histogram = self._histogram.plus(Histogram.of(negative, None, shift).plus(anomalous))
         self._rounded |= pixels.rounded
         self.extent = self.extent.plus(pixels.extent)
 
@@ -219,7 +198,7 @@ class PixelAccumulator:
             raise ValueError(f"evaluation grids differ: {self.eval_size} and {other.eval_size}")
         if other is self:
             raise ValueError("an accumulator cannot be merged with itself")
-        self._histogram = self._histogram.plus(other._histogram).limited(BINS)
+        self._histogram = self._histogram.plus(other._histogram)
         self._rounded |= other._rounded
         self.extent = self.extent.plus(other.extent)
 
@@ -237,8 +216,7 @@ class PixelAccumulator:
         bins = _Bins.of(self._histogram, ties_known=not self._rounded)
         counts = bins.counts()
         if not (counts.positives and counts.negatives):
-            nothing: dict[str, float | None] = dict.fromkeys(NAMES)
-            return Streamed(nothing, {**nothing}, counts)
+            return Streamed(dict.fromkeys(NAMES), dict.fromkeys(NAMES), counts)
         found = dict(zip(NAMES, (bins.auroc(), bins.ap(), bins.f1max(), bins.aupro(fpr_limit)), strict=True))
         return Streamed(
             {name: min((low + high) / 2, 1.0) for name, (low, high) in found.items()},
@@ -255,10 +233,7 @@ class PixelAccumulator:
             eval_size=np.array([] if self.eval_size is None else self.eval_size, dtype=np.int64),
             extent=np.array([extent.maps, extent.flat, extent.lowest, extent.highest]),
             state=np.array([histogram.shift, self._rounded]),
-            least=histogram.least,
-            most=histogram.most,
-            counts=histogram.counts,
-            weights=histogram.weights,
+            **{name: getattr(histogram, name) for name in _COLUMNS},
         )
         return stream.getvalue()
 
@@ -278,8 +253,8 @@ class PixelAccumulator:
             maps, flat, lowest, highest = arrays["extent"]
             result.extent = Extent(int(maps), int(flat), float(lowest), float(highest))
             shift, rounded = arrays["state"]
-            columns = (arrays[name] for name in ("least", "most", "counts", "weights"))
-            result._histogram, result._rounded = Histogram(int(shift), *columns), bool(rounded)
+            result._histogram = Histogram(int(shift), *(arrays[name] for name in _COLUMNS))
+            result._rounded = bool(rounded)
         except (KeyError, TypeError, ValueError, IndexError, OSError, EOFError, BadZipFile) as error:
             raise ValueError(f"these bytes are no accumulator: {error}") from None
         return result
@@ -290,8 +265,7 @@ class _Bins:
     """The bins of a histogram from the highest to the lowest, counts as float64, which is exact below 2**53.
 
     Attributes:
-        positive, negative: anomalous and normal pixels in each bin.
-        positive_above, negative_above: those in higher bins.
+        positive, negative: anomalous and normal pixels in each bin; ``_above``: in higher bins.
         weight: weights of the anomalous pixels in each bin.
         tied: whether a bin holds one score alone.
     """
@@ -313,10 +287,9 @@ class _Bins:
 
     def counts(self) -> Counts:
         """The numbers of pixels, and of those that surely tie at the largest score."""
-        at_top = (0, 0)
-        if len(self.tied) and self.tied[0]:
-            at_top = int(self.positive[0]), int(self.negative[0])
-        return Counts(int(self.positive.sum()), int(self.negative.sum()), *at_top)
+        at_top = 1 if len(self.tied) and self.tied[0] else 0
+        parts = self.positive, self.negative, self.positive[:at_top], self.negative[:at_top]
+        return Counts(*(int(part.sum()) for part in parts))
 
     def auroc(self) -> tuple[float, float]:
         """Share of pairs in the right order: within a bin none to all of them, or half of them if it is a tie."""
@@ -342,15 +315,13 @@ class _Bins:
         false, false_down = self.negative_above[there], self.negative_above[there] + self.negative[there]
         tie = count * (above + count) / (above + count + false_down)
         most = count * (above + count) / (above + count + false)
-        # The sum over j of (above + j) / (above + j + false). Each term is 1 - false / (above + j + false), and
-        # the sum of 1 / (n + j) is a difference of digammas.
+        # Each term, (above + j) / (above + j + false), is 1 less false / (above + j + false), and the sum of
+        # 1 / (n + j) is a difference of digammas.
         begin = above + false_down + 1
         least = count - false_down * (digamma(begin + count) - digamma(begin))
         positives = self.positive.sum()
-        return (
-            float(np.sum(np.where(tied, tie, least)) / positives),
-            float(np.sum(np.where(tied, tie, most)) / positives),
-        )
+        low, high = (np.sum(np.where(tied, tie, end)) / positives for end in (least, most))
+        return float(low), float(high)
 
     def f1max(self) -> tuple[float, float]:
         """Best of 2 TP / (TP + FP + positives): at the lower ends of bins, or above the normal pixels in them."""
