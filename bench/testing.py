@@ -244,7 +244,8 @@ def check_dataset(spec: str | Spec, root: Path | None = None) -> None:
     Raises:
         AssertionError: a promise is broken.
     """
-    from bench.study.plan import check_data, open_catalogue
+    from bench.data.catalogue import open_catalogue
+    from bench.study.plan import check_data
 
     parsed = parse_spec(spec) if isinstance(spec, str) else spec
     cls = DATASETS.load(parsed.name)

@@ -15,7 +15,7 @@ from bench.store.store import Store
 
 if TYPE_CHECKING:
     from bench.report.figures.trials import Trial
-    from bench.study.study import Task
+    from bench.study.task import Task
 
 
 def keep_features(trials: Iterable[Trial], store: Store, device: str | None, workers: int | None) -> None:

@@ -19,7 +19,8 @@ def data_check(dataset: str, data_root: Path | None) -> None:
     """Name every broken, missing, misplaced or mismatched file of DATASET; exit 1 if there is one."""
     from collections import Counter
 
-    from bench.study.plan import check_data, open_catalogue
+    from bench.data.catalogue import open_catalogue
+    from bench.study.plan import check_data
     from bench.tools.spec import parse_spec
 
     catalogue = open_catalogue(parse_spec(dataset), data_root)

@@ -6,6 +6,7 @@ import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,8 @@ from bench.contracts import Dataset, Finding, ImageSet, Prompts, Sample, Trainin
 from bench.data.images import read_image, read_mask, turned
 from bench.errors import BenchError
 from bench.tools.hashes import HashBook, hash_json
-from bench.tools.spec import label
+from bench.tools.registry import DATASETS
+from bench.tools.spec import Spec, build_config, label
 
 _TURNED = "its EXIF orientation is ignored: masks belong to the pixels as they are stored"
 
@@ -124,6 +126,24 @@ class Catalogue:
         """Ground-truth masks; for metrics alone."""
         with ThreadPoolExecutor(max_workers=4) as pool:
             return list(pool.map(lambda id_: read_mask(self.samples[id_]), ids))
+
+
+def open_catalogue(spec: Spec, root: Path | None, hashes: HashBook | None = None) -> Catalogue:
+    """The catalogue of a dataset spec at ``root``.
+
+    Raises:
+        BenchError: unknown dataset or option, or a dataset that needs a root and got none.
+    """
+    cls = DATASETS.load(spec.name)
+    config = build_config(cls.Config, spec, "dataset")
+    if root is None and cls.traits.needs_root:
+        raise BenchError(
+            f"{spec.name} needs the folder that holds its files: add --data-root DIR "
+            f"(or try --dataset pocket, which ships with the package)"
+        )
+    if root is not None and not root.is_dir():
+        raise BenchError(f"the data root {root} is not a folder")
+    return Catalogue(cls(root, config), hashes)
 
 
 def check_content(catalogue: Catalogue) -> list[Finding]:

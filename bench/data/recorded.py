@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.data.catalogue import Catalogue
+from bench.data.catalogue import Catalogue, open_catalogue
 from bench.errors import BenchError
 from bench.store.store import Store
-from bench.study.plan import open_catalogue
 from bench.tools.hashes import HashBook
 from bench.tools.spec import parse_spec
 

@@ -20,10 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from bench.data.catalogue import open_catalogue
 from bench.encoders.feature_store import default_root
 from bench.errors import BenchError
-from bench.study.plan import open_catalogue
-from bench.study.study import Task
+from bench.study.task import Task
 from bench.tools.hashes import HashBook, hash_file
 from bench.tools.spec import parse_spec
 
@@ -93,6 +93,7 @@ class Depot:
             source_root=task.source
             and self._dataset(task.source, str(task.source_root), source["fingerprint"] if source else ""),
             weights={**task.weights, **weights},
+            files={sha256: str(self._weights(path, sha256)) for sha256, path in task.files.items()},
             hashes=str(self.hashes),
         )
 

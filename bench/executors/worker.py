@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.study.study import Batch
+from bench.study.task import Batch
 from bench.trial.trial import Outcome, run_together
 
 PAUSE = 0.2  # seconds between two pieces of news from one trial

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.catalogue import Catalogue
+from bench.data.catalogue import Catalogue, open_catalogue
 from bench.data.images import read_mask
 from bench.data.recorded import command_words
 from bench.errors import BenchError
@@ -20,7 +20,6 @@ from bench.metrics.evaluation import measure
 from bench.metrics.prepare import Kept
 from bench.metrics.protocols import MetricProtocol
 from bench.store.store import Store
-from bench.study.plan import open_catalogue
 from bench.tools.hashes import HashBook
 from bench.tools.spec import parse_spec
 

@@ -14,10 +14,9 @@ from scipy import stats
 from trial_records import record
 
 from bench.cli.main import main
-from bench.data.catalogue import Catalogue
+from bench.data.catalogue import Catalogue, open_catalogue
 from bench.report.statistics import compare_pairs, friedman, image_interval, summarise
 from bench.store.store import Store
-from bench.study.plan import open_catalogue
 from bench.tools.spec import parse_spec
 
 CATEGORIES = tuple(f"c{i}" for i in range(9))

@@ -501,7 +501,7 @@ def test_gap_of_files(tmp_path: Path, images: tuple[Maps, Masks], dataset: Path)
 @pytest.fixture
 def study(toy_root: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     """A store with a study of one method on two categories, two seeds each; and its metrics by category."""
-    from bench.study.plan import open_catalogue
+    from bench.data.catalogue import open_catalogue
     from bench.tools.spec import parse_spec
 
     catalogue = open_catalogue(parse_spec("folder"), toy_root)

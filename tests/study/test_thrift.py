@@ -12,13 +12,14 @@ import pytest
 from click.testing import CliRunner
 from trial_records import record
 
-import bench.study.plan
+import bench.study.expansion
 import bench.tools.spec
 from bench.cli.main import main
 from bench.cli.table import uncollected
+from bench.data.catalogue import open_catalogue
 from bench.report.tables.records import read
 from bench.store.store import Store
-from bench.study.plan import open_catalogue, prepare
+from bench.study.plan import prepare
 from bench.study.study import Study
 from bench.tools.spec import Spec, build_config, parse_spec
 
@@ -51,7 +52,7 @@ def test_methods_share_their_splits(toy_root: Path, tmp_path: Path, monkeypatch:
         return {task.key for task in prepare(study, Store(tmp_path)).tasks}
 
     alone = set().union(*(keys((method,)) for method in methods))
-    splits = counted(monkeypatch, bench.study.plan, "split")
+    splits = counted(monkeypatch, bench.study.expansion, "split")
     assert keys(methods) == alone
     # 3 categories: at 2 shots and 2 seeds, of normals alone at 2 seeds, and of nothing
     assert splits.total() == len(splits) == 3 * (2 * 2 + 2 + 1)

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from trial_records import record
 
 from bench.cli.main import main
-from bench.data.catalogue import Catalogue
+from bench.data.catalogue import Catalogue, open_catalogue
 from bench.store.store import Store
-from bench.study.plan import open_catalogue
 from bench.tools.spec import parse_spec
 
 NOTE = "pocket is a rendered smoke-and-regression set; its numbers say nothing about MVTec AD."

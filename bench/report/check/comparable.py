@@ -14,6 +14,7 @@ from bench.data.splits import ProtocolConfig
 from bench.metrics.protocols import resolve
 from bench.reported import Reported
 from bench.store.store import Store
+from bench.tools.registry import PROTOCOLS
 from bench.tools.spec import parse_spec
 
 # Rows of PromptAD's Table 4 -> the options that build them.
@@ -109,6 +110,7 @@ def part(trial: Mapping[str, Any], store: Store) -> str:
     if len(manifest["test"]) != test:
         return f"part of the dataset: {len(manifest['test'])} of {test} test images of {trial['category']}"
     train = sum(count for category, (count, _, _) in OFFICIAL.items() if category != trial["category"])
-    if trial["shots"] is not None and trial["protocol"]["name"] == "loo" and len(manifest["normal"]) != train:
+    other = PROTOCOLS.load(trial["protocol"]["name"]).traits.needs_source
+    if trial["shots"] is not None and not other and len(manifest["normal"]) != train:
         return f"part of the dataset: {len(manifest['normal'])} of {train} normal training images"
     return ""

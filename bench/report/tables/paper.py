@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
+from bench.data.splits import is_zero_shot
 from bench.errors import BenchError, unknown
 from bench.report.tables.best import by_column, by_row
 from bench.report.tables.cells import Measure
@@ -183,7 +184,7 @@ def _components(label: str) -> tuple[str, ...]:
 
 
 def _zero_shot(entry: Entry) -> bool:
-    return parse_spec(entry.protocol.label).name in ("loo", "transfer") and not _few_shot(entry)
+    return is_zero_shot(entry.trial["protocol"]) and not _few_shot(entry)
 
 
 def _few_shot(entry: Entry) -> bool:
