@@ -1,4 +1,4 @@
-"""What the engine and its plugins promise each other: data, methods, encoders.
+"""The contracts between the engine and its plugins: datasets, methods, protocols, encoders.
 
 A plugin needs nothing but this module (and :mod:`bench.errors`). Importing it is cheap: no torch.
 
@@ -409,6 +409,128 @@ class HasFeatures(Protocol):
         Of features that lie on a grid it is the mean over the grid, so that methods can be set side by side. They
         are as repeatable as scores, see :meth:`Method.score`.
         """
+        ...
+
+
+# ---------------------------------------------------------------- protocols
+
+
+class SampleIndex(Protocol):
+    """The samples of one dataset, as a protocol sees them: ids, categories, parts and labels, no pixels.
+
+    Attributes:
+        label: the dataset with its options, e.g. ``aitex[classes=one]``.
+    """
+
+    label: str
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """All categories, sorted."""
+        ...
+
+    @property
+    def samples(self) -> Mapping[str, Sample]:
+        """All samples by id."""
+        ...
+
+    def select(self, category: str, split: str, *, anomalous: bool | None = None) -> tuple[Sample, ...]:
+        """The samples of one category and part (``train`` or ``test``), all or the normal or anomalous ones."""
+        ...
+
+
+@dataclass(frozen=True)
+class SplitRequest:
+    """One trial to be split.
+
+    Attributes:
+        target: the dataset tested on.
+        source: the dataset learned from; ``target`` itself for a protocol that needs no other.
+        category: the target category.
+        shots: labelled anomalies per seen category; None for a method that learns from none.
+        seed: seeds the draws.
+    """
+
+    target: SampleIndex
+    source: SampleIndex
+    category: str
+    shots: int | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The labelled anomalies of one seen category: their types, ids, and a note if they fall short."""
+
+    types: tuple[str, ...]
+    ids: tuple[str, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class LearnedImages:
+    """The images that a trial learns from, by sample id of the source.
+
+    Attributes:
+        normal: normal images.
+        anomalous: seen category -> its labelled anomalies; empty where the request has no shots.
+    """
+
+    normal: tuple[str, ...]
+    anomalous: Mapping[str, Draw]
+
+
+@dataclass(frozen=True)
+class ProtocolTraits:
+    """Facts about a protocol, for the engine and for readers.
+
+    Attributes:
+        title: in words, e.g. ``leave one category out``.
+        source: paper section that defines it.
+        learns: the images that trained methods learn from, in words.
+        tests: the images that are scored, in words.
+        needs_source: whether it learns from another dataset than the one tested on (``--train-dataset``).
+        zero_shot: False for a protocol that gives every method images of the target category. One with few-shot
+            options (``loo[k=4]``) is zero-shot without them.
+    """
+
+    title: str
+    source: str
+    learns: str
+    tests: str
+    needs_source: bool = False
+    zero_shot: bool = True
+
+
+@runtime_checkable
+class SplitProtocol(Protocol):
+    """A protocol plugin: a class built as ``cls(config)`` with ``config`` an instance of ``cls.Config``.
+
+    It decides which images a trial learns from, which it is given beside them, and which it is tested on. Tables
+    write it as its name with the options that are not the defaults, ``loo[k=4]``. The engine refuses a split in
+    which training knows a test image, or, under a zero-shot protocol, any image of the target category.
+    :mod:`bench.data.splits` has the draws that ours share.
+    """
+
+    name: ClassVar[str]
+    traits: ClassVar[ProtocolTraits]
+    Config: ClassVar[type[Any]]
+    config: Any
+
+    def learned(self, request: SplitRequest) -> LearnedImages:
+        """The training images. Asked only for a method that is trained.
+
+        Raises:
+            BenchError: there is nothing to learn from.
+        """
+        ...
+
+    def support(self, request: SplitRequest) -> tuple[str, ...]:
+        """Normal images of the target category for few-shot and one-class methods, ids of the target; or none."""
+        ...
+
+    def tested(self, request: SplitRequest, support: tuple[str, ...]) -> tuple[str, ...]:
+        """The images to score, ids of the target, none of them in ``support``."""
         ...
 
 

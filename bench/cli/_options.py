@@ -49,8 +49,8 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
         [
             click.option("--dataset", "--datasets", "datasets", help="Dataset, or several with commas."),
             click.option("--data-root", "roots", multiple=True, help="Its folder: DIR, or DATASET=DIR."),
-            click.option("--protocol", help="loo, transfer or oneclass, with options: loo[k=4]."),
-            click.option("--train-dataset", help="With --protocol transfer: the dataset to learn from."),
+            click.option("--protocol", help="Protocol (bench list protocols) with options: loo[k=4]."),
+            click.option("--train-dataset", help="The dataset to learn from, under protocols that need one."),
             click.option("--train-root", type=click.Path(path_type=Path), help="Its folder."),
         ]
     ):

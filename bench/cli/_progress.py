@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from bench.study.study import Task
+from bench.study.task import Task
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -17,7 +17,8 @@ from bench.tools.spec import Spec
 
 if TYPE_CHECKING:
     from bench.store.scores import RecordedData
-    from bench.study.study import Study, Task
+    from bench.study.study import Study
+    from bench.study.task import Task
 
 
 def keep_features(

@@ -1,19 +1,107 @@
-"""``bench list``."""
+"""``bench list``; imports the plugins, which import no torch until they are used."""
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterator
+
 import click
+
+from bench.contracts import MethodSource
+from bench.errors import BenchError
+from bench.tools.registry import DATASETS, ENCODERS, EXECUTORS, METHODS, PROTOCOLS
+
+_WIDTH = 98
+
+
+_SECTIONS = ("methods", "datasets", "protocols", "encoders", "executors", "studies")
 
 
 @click.command("list")
-@click.argument(
-    "what",
-    type=click.Choice(["methods", "datasets", "encoders", "executors", "studies"]),
-    required=False,
-)
+@click.argument("what", type=click.Choice(_SECTIONS), required=False)
 def command(what: str | None) -> None:
-    """List what can be named: methods, datasets, encoders, executors, studies."""
-    from bench.cli import _listing as listing
+    """List names to choose from: methods, datasets, protocols, encoders, executors, studies."""
+    for each in [what] if what else _SECTIONS:
+        click.echo("\n".join(section(each)))
 
-    for section in [what] if what else ["methods", "datasets", "encoders", "executors", "studies"]:
-        click.echo("\n".join(listing.section(section)))
+
+def section(what: str) -> list[str]:
+    """The lines of one section, its heading first."""
+    own = {"methods": _methods, "datasets": _datasets, "protocols": _protocols, "studies": _studies}
+    lines = own[what]() if what in own else _plain(what)
+    return [what, *lines, ""]
+
+
+def _methods() -> Iterator[str]:
+    for name in METHODS.names():
+        try:
+            plugin = METHODS.plugin(name)
+            if isinstance(plugin, MethodSource):
+                yield f"  {name}/MODEL: {plugin.description}"
+                yield from _wrapped(", ".join(plugin.models()))
+                continue
+            traits = plugin.traits(plugin.Config())
+        except BenchError as error:
+            yield f"  {name}: {error}"
+            continue
+        kinds = [
+            "trained" if traits.trained else "not trained",
+            *(word for word, holds in _KINDS if holds(traits)),
+        ]
+        yield f"  {name:14}{traits.title}: {', '.join(kinds)}"
+        yield from _wrapped(traits.source)
+        if traits.adapted:
+            yield from _wrapped(f"adapted: {traits.adapted}")
+
+
+_KINDS = (
+    ("text prompts", lambda traits: traits.text),
+    ("own backbone", lambda traits: traits.backbone),
+    ("needs K normals", lambda traits: traits.support),
+    ("maps", lambda traits: traits.maps),
+    ("NOT zero-shot", lambda traits: not traits.zero_shot),
+)
+
+
+def _datasets() -> Iterator[str]:
+    for name in DATASETS.names():
+        try:
+            traits = DATASETS.load(name).traits
+        except BenchError as error:
+            yield f"  {name}: {error}"
+            continue
+        root = "needs --data-root" if traits.needs_root else "ships with the package"
+        yield f"  {name:14}{traits.title}: {root}"
+        yield from _wrapped(traits.source)
+
+
+def _protocols() -> Iterator[str]:
+    for name in PROTOCOLS.names():
+        try:
+            traits = PROTOCOLS.load(name).traits
+        except BenchError as error:
+            yield f"  {name}: {error}"
+            continue
+        kinds = ["zero-shot" if traits.zero_shot else "NOT zero-shot"]
+        if traits.needs_source:
+            kinds.append("needs --train-dataset")
+        yield f"  {name:14}{traits.title}: {', '.join(kinds)}"
+        yield from _wrapped(f"learns from {traits.learns}; tested on {traits.tests}")
+        yield from _wrapped(traits.source)
+
+
+def _studies() -> Iterator[str]:
+    from bench.study.files import shipped_studies
+
+    for name, line in shipped_studies().items():
+        yield f"  {name:14}{line}"
+
+
+def _plain(what: str) -> Iterator[str]:
+    registry = {"encoders": ENCODERS, "executors": EXECUTORS}[what]
+    for name in registry.names():
+        yield f"  {name:14}{registry.origin(name)}"
+
+
+def _wrapped(text: str) -> Iterator[str]:
+    yield from textwrap.wrap(text, _WIDTH, initial_indent=" " * 16, subsequent_indent=" " * 16)

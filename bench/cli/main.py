@@ -26,7 +26,7 @@ COMMANDS = {
     "figure": "Draw a figure of a study that was run.",
     "rescore": "Measure stored scores again: other metrics, no training.",
     "compare": "Compare a study's methods: intervals, ranks, tests.",
-    "list": "List methods, datasets, encoders, executors, studies.",
+    "list": "List methods, datasets, protocols, encoders, executors, studies.",
     "split": "Print the split of one trial.",
     "data": "Check a dataset's files.",
     "prompts": "Print a dataset's prompts as a file to edit.",

@@ -11,7 +11,7 @@ import click
 
 from bench.cli._options import METRICS, best_option, data_options, read_metrics, read_roots, store_option
 from bench.cli.table import PLAIN, print_tables
-from bench.errors import BenchError
+from bench.errors import BenchError, unknown
 from bench.store.store import FORMAT, Store
 from bench.tools.devices import PRECISIONS
 from bench.tools.text import count
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from bench.executors import Executor
     from bench.report.tables.model import Best
     from bench.study.plan import Plan
-    from bench.study.study import Study, Task
+    from bench.study.study import Study
+    from bench.study.task import Task
 
 
 @click.command("run")
@@ -87,6 +88,7 @@ def command(
     console = Console(stderr=True, highlight=False)
     chosen_metrics = read_metrics(metrics)
     study = study_of(study_name, methods, options)
+    _check_layout(study.layout)
     results = Store(store)
     executor = _executor(executor_name, ray_address, time_limit, workers, results)
     if study.device != "auto":
@@ -150,6 +152,13 @@ def study_of(study_name: str | None, methods: str | None, options: dict[str, Any
     # The name of a study stands for exactly its trials: one that was changed gets a name of its own later.
     changed = bool(methods or given.keys() - {"device", "precision", "weights", "roots"})
     return Study(name="" if changed else own_name, **fields)
+
+
+def _check_layout(name: str) -> None:
+    from bench.report.tables.paper import LAYOUTS
+
+    if name and name not in LAYOUTS:
+        raise unknown("layout", name, LAYOUTS)
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:
@@ -257,7 +266,7 @@ def _execute(
 
 def _remember(plan: Plan, todo: tuple[Task, ...], store: Store) -> None:
     """Keep what the study consists of, for ``bench table``; also the trials that are still missing."""
-    from bench.trial.trial import describe
+    from bench.trial.recording import describe
 
     content = {
         "name": plan.study.name,

@@ -35,20 +35,21 @@ def command(
 ) -> None:
     """Print the split of one trial: what it learns from and what it is tested on."""
     from bench.data.catalogue import open_catalogue
-    from bench.data.splits import ProtocolConfig, check_leakage
+    from bench.data.splits import check_leakage, check_source, load_protocol
     from bench.data.splits import split as make_split
-    from bench.tools.spec import build_config, parse_spec
+    from bench.study.study import DEFAULT_PROTOCOL, DEFAULT_WITH_SOURCE
+    from bench.tools.spec import parse_spec
 
     spec = parse_spec(datasets or "pocket")
     target = open_catalogue(spec, read_roots(roots, (spec,)).get(spec.name))
     source = open_catalogue(parse_spec(train_dataset), train_root) if train_dataset else target
-    rules = parse_spec(protocol or ("transfer" if train_dataset else "loo"))
-    if (rules.name == "transfer") != bool(train_dataset) or (train_root and not train_dataset):
+    default = DEFAULT_WITH_SOURCE if train_dataset else DEFAULT_PROTOCOL
+    rules = load_protocol(parse_spec(protocol) if protocol else default)
+    if rules.traits.needs_source != bool(train_dataset) or (train_root and not train_dataset):
         raise BenchError("--protocol transfer, --train-dataset and --train-root go together")
-    config = build_config(ProtocolConfig, rules, "protocol")
-    manifest = make_split(
-        rules.name, config, target=target, source=source, category=category, shots=shots, seed=seed
-    )
+    if train_dataset:
+        check_source(rules.name, source, target, [category])
+    manifest = make_split(rules, target=target, source=source, category=category, shots=shots, seed=seed)
     check_leakage(manifest, target=target, source=source)
     if as_json:
         import json

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from bench.data.images import marked, read_grey_masks, read_image, read_mask, tu
 from bench.errors import BenchError, printable
 from bench.tools.hashes import HashBook, hash_json
 from bench.tools.registry import DATASETS
-from bench.tools.spec import Spec, build_config, label
+from bench.tools.spec import Spec, build_config, config_from_dict, label
 
 _TURNED = "its EXIF orientation is ignored: masks belong to the pixels as they are stored"
 _SAID = 4  # findings that the message for a dataset without images repeats
@@ -176,40 +177,51 @@ def open_catalogue(spec: Spec, root: Path | None, hashes: HashBook | None = None
         BenchError: unknown dataset or option, or a dataset that needs a root and got none.
     """
     cls = DATASETS.load(spec.name)
-    config = build_config(cls.Config, spec, "dataset")
-    if root is None and cls.traits.needs_root:
-        raise BenchError(
-            f"{spec.name} needs the folder that holds its files: add --data-root DIR "
-            f"(or try --dataset pocket, which ships with the package)"
-        )
-    if root is not None and not root.is_dir():
-        raise BenchError(f"the data root {root} is not a folder")
-    return Catalogue(cls(root, config), hashes)
+    return _open(cls, build_config(cls.Config, spec, "dataset"), root, hashes)
 
 
 def open_as_recorded(
-    spec: Spec, root: Path | None, fingerprint: str | None, hashes: HashBook | None = None
+    name: str,
+    config: Mapping[str, Any],
+    root: Path | None,
+    fingerprint: str | None,
+    hashes: HashBook | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> Catalogue:
     """The catalogue of the data that a trial was planned with.
 
     Args:
-        spec: of the dataset.
+        name: of the dataset.
+        config: its options as JSON values, as a task or a record has them; one that is left out has its default.
         root: its folder; None for a dataset that needs none.
         fingerprint: of the content that the trial was planned with, see :attr:`Catalogue.fingerprint`.
         hashes: remembers file hashes between runs.
+        files: SHA-256 of a file among the options -> its path on this machine.
 
     Raises:
         BenchError: the folder is not there, or it holds other data.
     """
     if root is not None and not root.is_dir():
-        raise BenchError(f"the data root {root} is not a folder; say where it is now: --data-root {spec.name}=DIR")
-    catalogue = open_catalogue(spec, root, hashes)
+        raise BenchError(f"the data root {root} is not a folder; say where it is now: --data-root {name}=DIR")
+    cls = DATASETS.load(name)
+    catalogue = _open(cls, config_from_dict(cls.Config, config, files), root, hashes)
     if catalogue.fingerprint != fingerprint:
         raise BenchError(
             f"{catalogue.label} at {catalogue.dataset.root} is not the data that the trial was planned with; "
             "give the folder that holds them with --data-root, or run the study again"
         )
     return catalogue
+
+
+def _open(cls: Any, config: Any, root: Path | None, hashes: HashBook | None) -> Catalogue:
+    if root is None and cls.traits.needs_root:
+        raise BenchError(
+            f"{cls.name} needs the folder that holds its files: add --data-root DIR "
+            f"(or try --dataset pocket, which ships with the package)"
+        )
+    if root is not None and not root.is_dir():
+        raise BenchError(f"the data root {root} is not a folder")
+    return Catalogue(cls(root, config), hashes)
 
 
 def check_content(catalogue: Catalogue) -> list[Finding]:

@@ -1,14 +1,9 @@
-"""Protocols: which images a trial learns from and which it is tested on, as a manifest.
+"""Splits: the images that one trial learns from and is tested on, as a manifest; and the draws of protocols.
 
-The rules are those of PromptAD (section 4.1) with the choices it leaves open as options:
-
-* leave one category out (``loo``): learn from every other category of the same dataset;
-* transfer (``transfer``): learn from all categories of another dataset;
-* one class (``oneclass``): the ordinary unsupervised setting, with which the field began and which is not
-  zero-shot: all training normals of the target category are support images, and there is nothing else.
-
-Draws are seeded per trial and seen category, never by the target, so that all targets and methods share
-them; the ten labelled anomalies of a seed contain its one.
+A protocol is a plugin (:class:`bench.contracts.SplitProtocol`); ours are in :mod:`bench.data.protocols`. The rules
+are those of PromptAD (section 4.1) with the choices it leaves open as options. Draws are seeded per trial and seen
+category, never by the target, so that all targets and methods share them; the ten labelled anomalies of a seed
+contain its one.
 """
 
 from __future__ import annotations
@@ -17,29 +12,31 @@ import dataclasses
 import functools
 import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from bench.contracts import Sample
+from bench.contracts import Draw, LearnedImages, Sample, SampleIndex, SplitProtocol, SplitRequest
 from bench.data.catalogue import Catalogue
 from bench.errors import BenchError, unknown
 from bench.tools.hashes import hash_json
+from bench.tools.registry import PROTOCOLS
+from bench.tools.spec import Spec, build_config, config_dict
 
 PAIRED_SHOTS = 10  # draws of up to ten anomalies are prefixes of one draw of ten
 
 
 @dataclass(frozen=True)
 class ProtocolConfig:
-    """Options of a protocol.
+    """Options of protocols that learn from seen categories.
 
     Attributes:
         seen: learn from ``all`` other categories (section 4.1), or from a ``single`` one (section 3.1).
         types: draw the labelled anomalies of a category from ``one`` randomly chosen type (PromptAD) or
             from ``all`` its types (the general setting of DRA).
-        short: what happens to types with fewer images than are drawn: ``drop`` chooses among the others,
+        short: the treatment of types with fewer images than are drawn: ``drop`` chooses among the others,
             ``pad`` takes all of the type and fills up from other types.
         k: normal images of the target category given for few-shot methods; 0 is zero-shot.
         k_source: take them from the target's training part (RegAD, test set whole) or from its test part,
@@ -57,24 +54,12 @@ class ProtocolConfig:
             raise ValueError("k must not be negative")
 
 
-PROTOCOLS = ("loo", "transfer", "oneclass")
-
-
-@dataclass(frozen=True)
-class Draw:
-    """The labelled anomalies of one seen category: their types, ids, and a note if they fall short."""
-
-    types: tuple[str, ...]
-    ids: tuple[str, ...]
-    note: str = ""
-
-
 @dataclass(frozen=True)
 class Manifest:
     """One split: everything a trial sees, by sample id.
 
     Attributes:
-        protocol: its name, one of :data:`PROTOCOLS`.
+        protocol: name of the protocol.
         options: the protocol's options.
         source: dataset learned from; ``target``: dataset tested on.
         category: the target category.
@@ -117,9 +102,31 @@ class Manifest:
         return self.normal + tuple(id_ for draw in self.anomalous.values() for id_ in draw.ids)
 
 
+def load_protocol(spec: Spec) -> SplitProtocol:
+    """The protocol that a user typed.
+
+    Raises:
+        BenchError: unknown protocol or option.
+    """
+    cls = PROTOCOLS.load(spec.name)
+    protocol: SplitProtocol = cls(build_config(cls.Config, spec, "protocol"))
+    return protocol
+
+
+def is_zero_shot(name: str, recorded: bool | None = None) -> bool:
+    """Tell if a protocol is zero-shot.
+
+    Args:
+        name: of the protocol, without options.
+        recorded: the answer in a trial's record; None for records of earlier versions, which do not give it.
+    """
+    if recorded is not None:
+        return recorded
+    return name in PROTOCOLS.names() and bool(PROTOCOLS.load(name).traits.zero_shot)
+
+
 def split(
-    protocol: str,
-    config: ProtocolConfig,
+    protocol: SplitProtocol,
     *,
     target: Catalogue,
     source: Catalogue,
@@ -131,85 +138,71 @@ def split(
     """The split of one trial.
 
     Args:
-        protocol: one of :data:`PROTOCOLS`.
-        config: its options.
+        protocol: with its options.
         target: the dataset tested on.
-        source: the dataset learned from; the same object but for ``transfer``.
+        source: the dataset learned from; the same object unless the protocol needs a source.
         category: the target category.
         shots: labelled anomalies per seen category, or None for a method that learns from none.
         seed: seed of the draws; may be None only if nothing is drawn.
         normals: give the seen categories' normal images even so, for a method that learns from those alone.
 
     Raises:
-        BenchError: unknown protocol or category, options that the protocol does not have, or nothing to learn
-            from.
+        BenchError: unknown category, or nothing to learn from.
     """
-    if protocol not in PROTOCOLS:
-        raise unknown("protocol", protocol, PROTOCOLS)
     if category not in target.categories:
         raise unknown("category", category, target.categories, f"of {target.label}")
-    if protocol == "oneclass" and config != ProtocolConfig():
-        raise BenchError("oneclass has no options: it gives every training normal of the target and nothing else")
-    notes: list[str] = []
-    learned = normals or shots is not None
-    seen = _seen(protocol, config, target, source, category, seed) if learned else ()
-    normal = [s.id for c in seen for s in source.select(c, "train", anomalous=False)]
-    draws = {} if shots is None else {c: draw(source, c, shots, seed or 0, config) for c in seen}
-    notes += [d.note for d in draws.values() if d.note]
-    test = [s.id for s in target.select(category, "test")]
-    support = _support(protocol, config, target, category, seed or 0)
-    if config.k_source == "test_good":
-        test = [id_ for id_ in test if id_ not in support]
+    request = SplitRequest(target, source, category, shots, seed or 0)
+    learned = LearnedImages((), {})
+    if normals or shots is not None:
+        learned = protocol.learned(request)
+    support = tuple(protocol.support(request))
     return Manifest(
-        protocol,
-        dataclasses.asdict(config),
-        source.label,
-        target.label,
-        category,
-        shots,
-        seed,
-        tuple(normal),
-        draws,
-        support,
-        tuple(test),
-        tuple(notes),
+        protocol=protocol.name,
+        options=config_dict(protocol.config),
+        source=source.label,
+        target=target.label,
+        category=category,
+        shots=shots,
+        seed=seed,
+        normal=tuple(learned.normal),
+        anomalous=dict(learned.anomalous),
+        support=support,
+        test=tuple(protocol.tested(request, support)),
+        notes=tuple(draw.note for draw in learned.anomalous.values() if draw.note),
     )
 
 
-def _seen(
-    protocol: str,
-    config: ProtocolConfig,
-    target: Catalogue,
-    source: Catalogue,
-    category: str,
-    seed: int | None,
-) -> tuple[str, ...]:
-    if protocol == "oneclass":
-        return ()
-    seen = tuple(c for c in source.categories if protocol == "transfer" or c != category)
-    if not seen:
-        raise BenchError(
-            f"{target.label} has no category but {category!r}, so there is nothing to learn from; "
-            "leave-one-category-out needs two or more"
-        )
+# ---------------------------------------------------------------- draws that protocols share
+
+
+def drawn_training(request: SplitRequest, seen: Sequence[str], config: ProtocolConfig) -> LearnedImages:
+    """All training normals of the seen categories of the source, and labelled anomalies of each.
+
+    Args:
+        request: the trial.
+        seen: categories of the source; of several, ``config.seen`` may choose a single one.
+        config: how anomalies are drawn.
+    """
     if config.seen == "single":
-        return (str(_generator(seed or 0, category, "single").choice(np.array(seen))),)
-    return seen
+        generator = _generator(request.seed, request.category, "single")
+        seen = (str(generator.choice(np.array(seen))),)
+    normal = [s.id for category in seen for s in request.source.select(category, "train", anomalous=False)]
+    if request.shots is None:
+        return LearnedImages(tuple(normal), {})
+    anomalous = {
+        category: draw(request.source, category, request.shots, request.seed, config) for category in seen
+    }
+    return LearnedImages(tuple(normal), anomalous)
 
 
-def _generator(seed: int, *names: str) -> np.random.RandomState:
-    """A generator that depends on the seed and names alone; RandomState's streams never change."""
-    return np.random.RandomState(zlib.crc32("/".join((str(seed), *names)).encode()))
-
-
-def draw(catalogue: Catalogue, category: str, shots: int, seed: int, config: ProtocolConfig) -> Draw:
+def draw(index: SampleIndex, category: str, shots: int, seed: int, config: ProtocolConfig) -> Draw:
     """The ``shots`` labelled anomalies of a seen category for one seed.
 
     A type is chosen uniformly among those with enough images. Where none has, the type with the most is
     taken whole (among equals a random one), and the draw says so.
     """
     by_type: defaultdict[str, list[Sample]] = defaultdict(list)
-    for sample in catalogue.select(category, "test", anomalous=True):
+    for sample in index.select(category, "test", anomalous=True):
         by_type[sample.type].append(sample)
     if not by_type:
         return Draw((), (), f"{category}: no anomalous image, so none is labelled")
@@ -236,42 +229,104 @@ def draw(catalogue: Catalogue, category: str, shots: int, seed: int, config: Pro
     return Draw(tuple(sorted({s.type for s in chosen})), tuple(s.id for s in chosen), note)
 
 
+def drawn_normals(request: SplitRequest, config: ProtocolConfig) -> tuple[str, ...]:
+    """``config.k`` normal images of the target category, from the part that ``config.k_source`` names.
+
+    Raises:
+        BenchError: the part has fewer.
+    """
+    if not config.k:
+        return ()
+    part = "train" if config.k_source == "train_good" else "test"
+    normals = request.target.select(request.category, part, anomalous=False)
+    if len(normals) < config.k:
+        raise BenchError(
+            f"{request.category}: {config.k} normal images are asked for, but {part} has {len(normals)}"
+        )
+    order = _generator(request.seed, request.category, "support").permutation(len(normals))
+    return tuple(normals[i].id for i in order[: config.k])  # K = 2 is the beginning of K = 4
+
+
+def whole_test_part(request: SplitRequest, support: Iterable[str] = ()) -> tuple[str, ...]:
+    """The test part of the target category without the ``support`` images."""
+    given = set(support)
+    return tuple(s.id for s in request.target.select(request.category, "test") if s.id not in given)
+
+
+def _generator(seed: int, *names: str) -> np.random.RandomState:
+    """A generator that depends on the seed and names alone; RandomState's streams never change."""
+    return np.random.RandomState(zlib.crc32("/".join((str(seed), *names)).encode()))
+
+
 def _take(generator: np.random.RandomState, samples: Sequence[Sample], number: int) -> list[Sample]:
     order = generator.permutation(len(samples))[: max(number, 0)]
     return [samples[i] for i in order]
 
 
-def _support(
-    protocol: str, config: ProtocolConfig, target: Catalogue, category: str, seed: int
-) -> tuple[str, ...]:
-    if protocol == "oneclass":
-        return tuple(s.id for s in target.select(category, "train", anomalous=False))
-    if not config.k:
-        return ()
-    part = "train" if config.k_source == "train_good" else "test"
-    normals = target.select(category, part, anomalous=False)
-    if len(normals) < config.k:
-        raise BenchError(f"{category}: {config.k} normal images are asked for, but {part} has {len(normals)}")
-    order = _generator(seed, category, "support").permutation(len(normals))
-    return tuple(normals[i].id for i in order[: config.k])  # K = 2 is the beginning of K = 4
+# ---------------------------------------------------------------- leakage
+
+
+def check_source(protocol: str, source: Catalogue, target: Catalogue, categories: Iterable[str]) -> None:
+    """Refuse a source that holds images of the target categories: training would know the target.
+
+    Args:
+        protocol: its name, for the message.
+        source: the dataset to learn from.
+        target: the dataset to be tested on.
+        categories: those that will be tested.
+
+    Raises:
+        BenchError: an image of the source, of whichever part, has the content of one of a target category; the
+            message names the categories and one pair.
+    """
+    known = {key: id_ for id_, key in source.keys.items()}
+    shared: dict[str, str] = {}
+    tested = set(categories)
+    for sample in target.samples.values():
+        twin = known.get(target.keys[sample.id])
+        if twin is not None and sample.category in tested:
+            shared.setdefault(sample.category, f"{sample.id} is {twin} there")
+    if shared:
+        category, pair = next(iter(shared.items()))
+        others = f" (and of {len(shared) - 1} more categories)" if len(shared) > 1 else ""
+        raise BenchError(
+            f"leakage: {protocol} would learn from images of the category that it tests on: images of {category} "
+            f"in {target.label}{others} are in {source.label}, too ({pair}); learn from another dataset, or leave "
+            "the category out with --categories"
+        )
 
 
 def check_leakage(manifest: Manifest, *, target: Catalogue, source: Catalogue) -> None:
-    """Refuse a split in which training knows a test image.
+    """Refuse a split in which training knows what it must not.
+
+    No test image may be known to training or support images; and no other image of the target category to
+    training, under a zero-shot protocol. An image is known if it stands there itself, as a byte-identical copy, or
+    as another part of the same photograph.
 
     Raises:
-        BenchError: a test image itself, a tile of the same photograph, or a byte-identical copy stands among
-            the training or support images; the message names one pair.
+        BenchError: one is known; the message names a pair.
     """
-    training = [(source, id_) for id_ in manifest.train] + [(target, id_) for id_ in manifest.support]
+    trained = [(source, id_) for id_ in manifest.train]
+    given = [(target, id_) for id_ in manifest.support]
+    _refuse_known("the test image", manifest.test, target, [*trained, *given])
+    if PROTOCOLS.load(manifest.protocol).traits.zero_shot:
+        tested = set(manifest.test)
+        rest = [s.id for s in target.samples.values() if s.category == manifest.category and s.id not in tested]
+        _refuse_known("the target category's image", rest, target, trained)
+
+
+def _refuse_known(
+    word: str, ids: Iterable[str], target: Catalogue, training: Sequence[tuple[Catalogue, str]]
+) -> None:
+    """Raise if one of the target's images ``ids`` is known to the images of ``training``."""
     content = {catalogue.keys[id_]: id_ for catalogue, id_ in training}
-    group = {
+    photographs: Mapping[tuple[str, str], str] = {
         (catalogue.label, catalogue.samples[id_].group): id_
         for catalogue, id_ in training
         if catalogue.samples[id_].group
     }
-    for id_ in manifest.test:
-        twin = content.get(target.keys[id_]) or group.get((target.label, target.samples[id_].group))
+    for id_ in ids:
+        twin = content.get(target.keys[id_]) or photographs.get((target.label, target.samples[id_].group))
         if twin is not None:
             what = "it is the same image" if twin == id_ else f"{twin} is a copy or a part of the same photograph"
-            raise BenchError(f"leakage: the test image {id_} is known to training: {what}")
+            raise BenchError(f"leakage: {word} {id_} is known to training: {what}")

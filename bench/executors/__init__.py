@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from bench.store.record import Record
-from bench.study.study import Batch, Task
+from bench.study.task import Batch, Task
 from bench.trial.trial import Outcome
 
 # (task, what it is doing, steps done, steps in all); called in the driver, often

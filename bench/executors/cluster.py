@@ -25,7 +25,7 @@ from bench.executors import Report, check_time_limit, log_path, share_log
 from bench.executors.pool import Shift, Worker
 from bench.executors.shipping import Depot, Files
 from bench.executors.worker import Done, News, Station, memory
-from bench.study.study import Batch, Task
+from bench.study.task import Batch, Task
 from bench.trial.trial import Outcome, failed
 
 OBJECT_STORE = 256 * 2**20  # bytes, of a cluster started here: results pass through it, and little else
@@ -256,7 +256,10 @@ def _absolute(task: Task) -> Task:
         for name, known in task.weights.items()
     }
     source_root = task.source_root and os.path.abspath(task.source_root)
-    return dataclasses.replace(task, root=os.path.abspath(task.root), source_root=source_root, weights=weights)
+    files = {sha256: os.path.abspath(path) for sha256, path in task.files.items()}
+    return dataclasses.replace(
+        task, root=os.path.abspath(task.root), source_root=source_root, weights=weights, files=files
+    )
 
 
 # ------------------------------------------------------------ actors

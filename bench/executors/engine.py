@@ -13,10 +13,9 @@ from bench.executors import Executor
 from bench.store.record import Record
 from bench.store.store import Store
 from bench.study.plan import Plan
-from bench.study.study import Batch, Task
+from bench.study.task import Batch, Task
 from bench.tools.hashes import hash_json
 from bench.tools.registry import METHODS
-from bench.tools.spec import parse_spec
 
 _WAIT = 1.0  # seconds between looks at trials that another process has claimed
 
@@ -130,7 +129,7 @@ def _pieces(group: list[Task], size: int) -> list[Batch]:
 
 def _kin(task: Task) -> str:
     """The same for trials that differ in shots and seed alone and can be fitted as one; else the task's key."""
-    if not hasattr(METHODS.load(parse_spec(task.method).name), "fit_together"):
+    if not hasattr(METHODS.load(task.identity["method"]["name"]), "fit_together"):
         return task.key
     protocol = {name: value for name, value in task.identity["protocol"].items() if name != "manifest"}
     return hash_json({**task.identity, "protocol": protocol, "shots": None, "seed": None})

@@ -20,7 +20,7 @@ from bench.errors import BenchError
 from bench.executors import Report, check_time_limit, log_path, share_log
 from bench.executors.pool import Shift, Worker
 from bench.executors.worker import Done, News, Station, Tracker, memory
-from bench.study.study import Batch, Task
+from bench.study.task import Batch, Task
 from bench.trial.trial import Outcome, run_together
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from bench.errors import BenchError, first_line
 from bench.executors import Report
 from bench.executors.worker import Done, News
-from bench.study.study import Batch, Task
+from bench.study.task import Batch, Task
 from bench.trial.trial import Outcome, failed
 
 _POLL = 0.2  # seconds between looks at the workers

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -23,9 +24,8 @@ from typing import Protocol
 from bench.data.catalogue import open_as_recorded
 from bench.encoders.feature_store import default_root
 from bench.errors import BenchError
-from bench.study.study import Task
-from bench.tools.hashes import HashBook, hash_file
-from bench.tools.spec import parse_spec
+from bench.study.task import Task
+from bench.tools.hashes import HashBook, canonical_json, hash_file
 
 CHUNK = 32 * 2**20  # bytes of files that travel at once
 
@@ -89,17 +89,20 @@ class Depot:
         }
         return dataclasses.replace(
             task,
-            root=self._dataset(task.dataset, task.root, task.identity["dataset"]["fingerprint"]),
-            source_root=task.source
-            and self._dataset(task.source, str(task.source_root), source["fingerprint"] if source else ""),
+            root=self._dataset(canonical_json(task.identity["dataset"]), task.root),
+            source_root=source and self._dataset(canonical_json(source), str(task.source_root)),
             weights={**task.weights, **weights},
+            files={sha256: str(self._weights(path, sha256)) for sha256, path in task.files.items()},
             hashes=str(self.hashes),
         )
 
-    def _find_dataset(self, dataset: str, root: str, fingerprint: str) -> str:
+    def _find_dataset(self, identity: str, root: str) -> str:
+        wanted = json.loads(identity)
+        name, config, fingerprint = wanted["name"], wanted["config"], wanted["fingerprint"]
+
         def planned(folder: Path) -> bool:
             try:
-                open_as_recorded(parse_spec(dataset), folder, fingerprint, HashBook(self.hashes))
+                open_as_recorded(name, config, folder, fingerprint, HashBook(self.hashes))
             except (BenchError, OSError):  # not here, or not all of it
                 return False
             return True

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.store.record import Record
-from bench.study.study import Batch
+from bench.study.task import Batch
 from bench.trial.trial import Outcome, run_together
 
 PAUSE = 0.2  # seconds between two pieces of news from one trial

@@ -96,6 +96,7 @@ class RecordedProtocol(NamedTuple):
         config: all options.
         source: the dataset that is learned from, where it is not the target's.
         manifest: hash of the split; None if it was not recorded.
+        zero_shot: no image of the target is learned from; None if it was not recorded.
     """
 
     name: str
@@ -104,6 +105,7 @@ class RecordedProtocol(NamedTuple):
     config: Mapping[str, Any]
     source: RecordedDataset | None
     manifest: str | None
+    zero_shot: bool | None = None
 
 
 class RecordedEncoder(NamedTuple):
@@ -360,6 +362,7 @@ def _protocol(protocol: Mapping[str, Any]) -> RecordedProtocol:
         config=protocol.get("config") or {},
         source=source,
         manifest=_text(protocol.get("manifest")),
+        zero_shot=protocol.get("zero_shot"),
     )
 
 

@@ -20,7 +20,6 @@ from bench.metrics.protocols import MetricProtocol
 from bench.store.record import Record
 from bench.store.store import Store
 from bench.tools.hashes import HashBook
-from bench.tools.spec import parse_spec
 
 
 class RecordedData:
@@ -34,7 +33,7 @@ class RecordedData:
     def __init__(self, store: Store, roots: Mapping[str, Path]) -> None:
         self.roots = roots
         self._hashes = HashBook(store.root / "hashes.json")
-        self._open = functools.lru_cache(maxsize=4)(self._opened)
+        self._opened: dict[tuple[str, Path | None, str | None], Catalogue] = {}
 
     def of(self, record: Record) -> Catalogue:
         """The dataset that a trial was tested on.
@@ -42,14 +41,15 @@ class RecordedData:
         Raises:
             BenchError: its folder is not there, or holds other data.
         """
-        return self._open(record.dataset.label, self.root(record), record.dataset.fingerprint)
+        data, root = record.dataset, self.root(record)
+        key = data.label, root, data.fingerprint
+        if key not in self._opened:
+            self._opened[key] = open_as_recorded(data.name, data.config, root, data.fingerprint, self._hashes)
+        return self._opened[key]
 
     def root(self, record: Record) -> Path | None:
         """The folder of the dataset that a trial was tested on; None if it needs none."""
         return self.roots.get(record.dataset.name, record.inputs.target)
-
-    def _opened(self, label: str, root: Path | None, fingerprint: str | None) -> Catalogue:
-        return open_as_recorded(parse_spec(label), root, fingerprint, self._hashes)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.store.record import AnyRecord, Record, as_records
-from bench.study.study import Task
+from bench.study.task import Task
 
 # What a duration depends on, the most important first: name and label (options) of the method, dataset, protocol,
 # shots. Trials are alike in as many of these, from the first on, as there are finished trials for.

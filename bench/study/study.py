@@ -1,4 +1,4 @@
-"""Studies: which methods, datasets, protocol, shots and seeds; and the trials they expand into."""
+"""Studies: the methods, datasets, protocols, shots and seeds that a user asks for."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench.errors import BenchError, nearest, shorten, unknown
 from bench.tools.devices import Precision
 from bench.tools.spec import Spec
 
+DEFAULT_PROTOCOL = Spec("loo")
+DEFAULT_WITH_SOURCE = Spec("transfer")  # where a dataset to learn from is named and no protocol
 PAPER_SEEDS = 10
 MAX_SEEDS = 10_000  # repetitions of one study
 MAX_SEED = 2**32 - 1  # of NumPy's generators
@@ -21,15 +22,14 @@ _NOT_IN_NAMES = set('/\\:*?"<>|')  # what no file name may have, or Windows take
 
 @dataclass(frozen=True)
 class Study:
-    """What a user asks for, before anything is looked up.
+    """A user's request, before anything is looked up.
 
     Attributes:
         name: under which ``bench table`` finds it again.
         methods: method specs.
         datasets: dataset specs.
-        protocols: protocol specs, ``loo``, ``transfer`` or ``oneclass``, with options; every trial is run under
-            each.
-        source: dataset spec to learn from under ``transfer``.
+        protocols: protocol specs; every trial is run under each.
+        source: dataset spec to learn from, under protocols that learn from another dataset.
         shots: labelled anomalies per seen category.
         seeds: seeds, each a repetition.
         categories: target categories; empty for all.
@@ -40,14 +40,14 @@ class Study:
         prompts: a prompt file that replaces the datasets' own.
         device: torch device, or ``auto``.
         precision: of float32 matrix products, one of :data:`bench.tools.devices.PRECISIONS`.
-        layout: the rows and columns that its tables have, see :mod:`bench.report.tables.paper`; empty for the
-            categories and methods.
+        layout: name of a layout of its tables; empty for plain tables of categories and methods. It is checked by
+            whoever makes tables.
     """
 
     name: str
     methods: tuple[Spec, ...]
     datasets: tuple[Spec, ...]
-    protocols: tuple[Spec, ...] = (Spec("loo"),)
+    protocols: tuple[Spec, ...] = (DEFAULT_PROTOCOL,)
     source: Spec | None = None
     shots: tuple[int, ...] = (1, 10)
     seeds: tuple[int, ...] = (0,)
@@ -77,12 +77,6 @@ class Study:
         if len(set(self.seeds)) < len(self.seeds) or len(set(self.shots)) < len(self.shots):
             raise BenchError("a seed or a number of shots stands twice")
         check_study_name(self.name)
-
-    @property
-    def protocol(self) -> Spec:
-        """The protocol, of a study that has one alone."""
-        (only,) = self.protocols
-        return only
 
 
 def check_study_name(name: str) -> None:
@@ -143,48 +137,3 @@ def set_options(methods: Sequence[Spec], settings: Sequence[str]) -> tuple[Spec,
             if name in ("", spec.name) and option in known[spec.name]:
                 changed[place] = Spec(spec.name, {**spec.options, option: value})
     return tuple(changed)
-
-
-@dataclass(frozen=True)
-class Task:
-    """One trial, as plain values that travel to any process.
-
-    ``identity`` is what makes the trial what it is; its hash is the trial's key. Everything else says how to
-    carry it out here; with ``features`` the method's features come with the scores
-    (:class:`bench.contracts.HasFeatures`). ``source_prompts`` are those of the dataset learned from, where it is
-    not the target's.
-    """
-
-    key: str
-    identity: Mapping[str, Any]
-    method: str
-    dataset: str
-    root: str
-    source: str | None
-    source_root: str | None
-    protocol: str
-    category: str
-    shots: int | None
-    seed: int | None
-    prompts: Mapping[str, Any]
-    weights: Mapping[str, Any]
-    device: str
-    hashes: str
-    command: str
-    features: bool = False
-    precision: Precision = "highest"
-    source_prompts: Mapping[str, Any] | None = None
-
-    @property
-    def title(self) -> str:
-        """A short name for progress lines and messages."""
-        parts = [self.method, self.category]
-        if self.shots is not None:
-            parts.append(f"{self.shots}-shot")
-        if self.seed is not None:
-            parts.append(f"seed {self.seed}")
-        return " · ".join(parts)
-
-
-Batch = tuple[Task, ...]
-"""Trials that one process carries out together (see :func:`bench.trial.trial.run_together`); mostly it is one."""

@@ -1,8 +1,8 @@
-"""Plugins by name: lazy, and deaf to each other's faults.
+"""Plugins by name, each loaded when it is asked for.
 
-A plugin is an entry point of one of the groups ``bench.methods``, ``bench.datasets``, ``bench.encoders`` or
-``bench.executors``, ours and third parties' alike. Listing names imports nothing; loading one imports that
-one. A plugin that cannot be imported is reported where it is asked for and breaks nothing else.
+A plugin is an entry point of one of the groups ``bench.methods``, ``bench.datasets``, ``bench.protocols``,
+``bench.encoders`` or ``bench.executors``, ours and third parties' alike. Listing names imports nothing; loading
+one imports that one. A plugin that cannot be imported is reported where it is asked for and breaks nothing else.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Registry:
 
     Args:
         group: the entry-point group.
-        kind: what one of them is called in messages.
+        kind: the word for one of them in messages.
     """
 
     def __init__(self, group: str, kind: str) -> None:
@@ -87,7 +87,7 @@ class MethodRegistry(Registry):
         return plugin.method(model)
 
     def plugin(self, name: str) -> Any:
-        """What is registered under ``name``: a method, or a source of methods, built."""
+        """The plugin registered under ``name``: a method, or a source of methods, built."""
         plugin = super().load(name)
         many = isinstance(plugin, MethodSource)
         return plugin() if many else plugin
@@ -95,5 +95,6 @@ class MethodRegistry(Registry):
 
 METHODS = MethodRegistry("bench.methods", "method")
 DATASETS = Registry("bench.datasets", "dataset")
+PROTOCOLS = Registry("bench.protocols", "protocol")
 ENCODERS = Registry("bench.encoders", "encoder")
 EXECUTORS = Registry("bench.executors", "executor")

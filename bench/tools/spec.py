@@ -1,7 +1,10 @@
 """Names with options: ``promptad[cmi=off,clip_layers=3+7+9]`` to a frozen config dataclass and back.
 
 The same form serves methods, datasets and protocols. A tuple is written with ``+`` between its items,
-since commas separate options and names.
+since commas separate options and names. An option that is a file has the type ``Path`` or ``Path | None``.
+
+A spec is for people: what they type and what tables show. Between processes a config travels as its
+:func:`config_dict`.
 """
 
 from __future__ import annotations
@@ -9,13 +12,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError, shorten, unknown
+from bench.tools.hashes import hash_file
 
 _TRUE, _FALSE = {"on", "true", "yes", "1"}, {"off", "false", "no", "0"}
 
@@ -104,12 +110,111 @@ def _hints(cls: type[Any]) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
-def config_dict(config: Any) -> dict[str, Any]:
-    """All fields of a config as plain JSON values (tuples become lists)."""
-    return {
-        f.name: list(v) if isinstance(v := getattr(config, f.name), tuple) else v
-        for f in dataclasses.fields(config)
-    }
+def config_dict(config: Any, digest: Callable[[Path], str] = hash_file) -> dict[str, Any]:
+    """All fields of a config as plain JSON values.
+
+    Tuples become lists. A file becomes ``{"path": ..., "sha256": ...}``, so that a hash of these values depends on
+    its content.
+
+    Args:
+        config: an instance of a config dataclass.
+        digest: gives the SHA-256 of a file.
+
+    Raises:
+        BenchError: an option names a file that is not there or cannot be read.
+    """
+    return {f.name: _to_plain(getattr(config, f.name), f.name, digest) for f in dataclasses.fields(config)}
+
+
+def _to_plain(value: Any, option: str, digest: Callable[[Path], str]) -> Any:
+    if isinstance(value, tuple):
+        return [_to_plain(item, option, digest) for item in value]
+    if not isinstance(value, Path):
+        return value
+    if not os.path.isfile(value):  # of a name that no system takes, Path.is_file raises an error
+        raise BenchError(f"the option {option}={shorten(str(value))} names no file; give the path of one")
+    try:
+        return {"path": str(value), "sha256": digest(value)}
+    except OSError as error:
+        raise BenchError(f"the option {option}: {value} cannot be read: {error.strerror}") from None
+
+
+def config_from_dict(cls: type[Any], plain: Mapping[str, Any], files: Mapping[str, str] | None = None) -> Any:
+    """The config whose :func:`config_dict` is ``plain``.
+
+    Args:
+        cls: the config dataclass.
+        plain: JSON values by field; a field that is left out has its default.
+        files: SHA-256 of a file -> its path on this machine; by default the path in ``plain``.
+
+    Raises:
+        BenchError: ``cls`` has no such field, or refuses a value.
+    """
+    hints = _hints(cls)  # type: ignore[arg-type]  # as above
+    names = [f.name for f in dataclasses.fields(cls)]
+    for key in plain:
+        if key not in names:
+            raise unknown("option", key, names)
+    try:
+        return cls(**{key: _from_plain(value, hints[key], files or {}) for key, value in plain.items()})
+    except ValueError as error:
+        raise BenchError(str(error)) from None
+
+
+def _from_plain(value: Any, hint: Any, files: Mapping[str, str]) -> Any:
+    if isinstance(value, list) and _accepts(hint, tuple):
+        return tuple(_from_plain(item, _item_type(hint), files) for item in value)
+    if isinstance(value, Mapping) and _accepts(hint, Path):
+        return Path(files.get(value["sha256"], value["path"]))
+    return value
+
+
+def _accepts(hint: Any, cls: type[Any]) -> bool:
+    """Whether ``hint`` is ``cls``, or a union with it such as ``Path | None``."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return any(_accepts(choice, cls) for choice in typing.get_args(hint))
+    return hint is cls or typing.get_origin(hint) is cls
+
+
+def _item_type(hint: Any) -> Any:
+    """The type of the items of a tuple, or of the tuple in a union."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = next(choice for choice in typing.get_args(hint) if _accepts(choice, tuple))
+    return next(iter(typing.get_args(hint)), Any)
+
+
+def planned_files(plain: Any) -> dict[str, str]:
+    """The files in the values of :func:`config_dict`, or in what holds such values: SHA-256 -> path."""
+    if isinstance(plain, Mapping):
+        if plain.keys() == {"path", "sha256"}:
+            return {plain["sha256"]: plain["path"]}
+        plain = plain.values()
+    elif not isinstance(plain, list | tuple):
+        return {}
+    found: dict[str, str] = {}
+    for value in plain:
+        found |= planned_files(value)
+    return found
+
+
+def check_files(files: Mapping[str, str]) -> None:
+    """See that files are still as they were planned with.
+
+    Args:
+        files: SHA-256 -> path on this machine, see :func:`planned_files`.
+
+    Raises:
+        BenchError: one is not there, or has another content.
+    """
+    for sha256, path in files.items():
+        try:
+            found = hash_file(Path(path))
+        except OSError as error:
+            raise BenchError(
+                f"the file {path}, an option of the trial, cannot be read: {error.strerror}"
+            ) from None
+        if found != sha256:
+            raise BenchError(f"the file {path}, an option of the trial, changed while the study ran; run it again")
 
 
 def label(name: str, config: Any, *, hide: tuple[str, ...] = ()) -> str:
@@ -164,4 +269,6 @@ def _convert(text: str, hint: Any) -> Any:
         return number
     if hint is str:
         return text
+    if hint is Path:
+        return Path(text).expanduser()
     raise ValueError(f"options of type {hint} cannot be set on the command line")

@@ -40,7 +40,8 @@ from bench.encoders.features import CACHE
 from bench.metrics.blocks import DEFAULT
 from bench.store.store import Store
 from bench.study.plan import prepare
-from bench.study.study import Study, Task
+from bench.study.study import Study
+from bench.study.task import Task
 from bench.tools import devices
 from bench.tools.spec import parse_spec, split_specs
 from bench.trial.trial import run_trial

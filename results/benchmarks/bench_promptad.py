@@ -46,7 +46,8 @@ from bench.executors.engine import batches
 from bench.executors.local import LocalConfig, LocalExecutor
 from bench.store.store import Store
 from bench.study.plan import prepare
-from bench.study.study import Study, Task
+from bench.study.study import Study
+from bench.study.task import Task
 from bench.tools.spec import parse_spec
 from bench.trial import steps
 from bench.trial.trial import Outcome, run_trial

@@ -38,7 +38,7 @@ from bench.study.plan import Plan, prepare
 from bench.study.study import Study
 from bench.tools.provenance import environment
 from bench.tools.spec import parse_spec
-from bench.trial.trial import describe
+from bench.trial.recording import describe
 
 ONCE = ("clip", "winclip", "maskclip", "transmm")
 TRAINED = (

@@ -9,14 +9,19 @@ from typing import Any
 
 import pytest
 
+from bench.contracts import SplitProtocol
 from bench.data.catalogue import Catalogue, open_catalogue
-from bench.data.splits import Manifest, ProtocolConfig, check_leakage, draw, split
+from bench.data.splits import Manifest, ProtocolConfig, check_leakage, check_source, draw, load_protocol, split
 from bench.errors import BenchError
-from bench.tools.spec import Spec
+from bench.tools.spec import Spec, parse_spec
 
 
 def catalogue(root: Path) -> Catalogue:
     return open_catalogue(Spec("folder"), root)
+
+
+def of(protocol: str, **options: Any) -> SplitProtocol:
+    return load_protocol(Spec(protocol, {name: str(value) for name, value in options.items()}))
 
 
 def make(
@@ -30,8 +35,7 @@ def make(
     **options: Any,
 ) -> Manifest:
     return split(
-        protocol,
-        ProtocolConfig(**options),
+        of(protocol, **options),
         target=target,
         source=target,
         category=category,
@@ -135,12 +139,12 @@ def test_support_images_nest_and_leave_the_test_set_if_they_come_from_it(toy_roo
 def test_transfer_learns_from_every_category_of_the_other_dataset(toy_root: Path, tmp_path: Path) -> None:
     shutil.copytree(toy_root / "bolt", tmp_path / "other" / "bolt")
     source, target = catalogue(toy_root), catalogue(tmp_path / "other")
-    manifest = split("transfer", ProtocolConfig(), target=target, source=source, category="bolt", shots=1, seed=0)
+    manifest = split(of("transfer"), target=target, source=source, category="bolt", shots=1, seed=0)
     assert set(manifest.anomalous) == {"bolt", "cloth", "plate"}
     with pytest.raises(BenchError, match="no category but 'bolt'"):
         make(target)
     leaky = [
-        split("transfer", ProtocolConfig(), target=target, source=source, category="bolt", shots=1, seed=seed)
+        split(of("transfer"), target=target, source=source, category="bolt", shots=1, seed=seed)
         for seed in range(3)
     ]
     for each in leaky:  # this "bolt" is a copy, and its labelled anomaly is among the test images
@@ -195,3 +199,43 @@ def test_neutral_order_does_not_follow_the_labels(toy_root: Path) -> None:
     manifest = make(data)
     labels = data.labels(data.in_neutral_order(manifest.test)).tolist()
     assert labels not in (sorted(labels), sorted(labels, reverse=True))
+
+
+PINNED = {
+    "transfer": "3a2aea9397c295242e0691b02abfef552f6eaf61953e55e0216f581e028b65f1",
+    "transfer[types=all]": "590a6cd02d0f0d5e508c306850c725f8d77e8fa86dff7b0da31a12dd804bfa1e",
+    "transfer[seen=single]": "cd7e3d3d1b4a2fe5f8e7d3a0fb08f99b6e4ccea74ebd967ed0ae6414393b44cd",
+    "transfer[k=4]": "9c6e59a01cdb6be55a98003c607e69eb0ddf26a18590f23a0abb57391259b266",
+}
+
+
+@pytest.mark.parametrize("label", PINNED)
+def test_the_splits_of_transfer_stay_what_they_are(label: str) -> None:
+    """What earlier versions drew; the split alone, which may be made of one dataset twice."""
+    pocket = open_catalogue(Spec("pocket"), None)
+    protocol = load_protocol(parse_spec(label))
+    manifest = split(protocol, target=pocket, source=pocket, category="wood", shots=10, seed=3)
+    assert manifest.hash == PINNED[label]
+
+
+def test_training_normals_of_the_target_are_not_to_be_found_in_a_seen_category(toy_root: Path) -> None:
+    """Neither as a copy in another category of the dataset nor in the dataset learned from."""
+    shutil.copy(toy_root / "bolt/train/good/000.png", toy_root / "cloth/train/good/900.png")
+    data = catalogue(toy_root)
+    with pytest.raises(BenchError, match=r"leakage.*target category's image bolt/train/good/000.*cloth/train"):
+        check_leakage(make(data, shots=None, normals=True), target=data, source=data)
+    check_leakage(make(data, "plate"), target=data, source=data)
+
+
+@pytest.mark.parametrize("part", ["train/good", "test/good", "test/dent"])
+def test_a_source_must_hold_no_image_of_the_target_category(part: str, toy_root: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "thing"
+    shutil.copytree(toy_root / "cloth", other)
+    target, clean = catalogue(toy_root), catalogue(other.parent)
+    check_source("transfer", clean, target, ["bolt", "plate"])
+    with pytest.raises(BenchError, match="images of cloth in folder are in folder"):
+        check_source("transfer", clean, target, ["bolt", "cloth"])
+    shutil.copy(toy_root / "bolt" / part / "001.png", other / "train/good/900.png")
+    with pytest.raises(BenchError, match=rf"leakage: .*bolt/{part}/001 is thing/train/good/900.*--categories"):
+        check_source("transfer", catalogue(other.parent), target, ["bolt", "plate"])
+    check_source("transfer", catalogue(other.parent), target, ["plate"])

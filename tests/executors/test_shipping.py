@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from bench.contracts import Weights
+from bench.data.catalogue import open_catalogue
 from bench.errors import BenchError
 from bench.executors import shipping
 from bench.executors.shipping import Depot, Files
 from bench.store.store import Store
-from bench.study.plan import open_catalogue, prepare
-from bench.study.study import Study, Task
+from bench.study.plan import prepare
+from bench.study.study import Study
+from bench.study.task import Task
 from bench.tools.hashes import hash_file
 from bench.tools.spec import parse_spec
 from bench.trial.trial import run_trial

@@ -16,13 +16,13 @@ from hypothesis import given
 from trees import aitex, category, mask, picture
 
 from bench.contracts import Finding
-from bench.data.catalogue import Catalogue
+from bench.data.catalogue import Catalogue, open_catalogue
 from bench.datasets.aitex import Aitex
 from bench.datasets.folder import Folder
 from bench.datasets.mvtec import MVTec
 from bench.errors import printable
 from bench.store.store import Store
-from bench.study.plan import check_data, open_catalogue
+from bench.study.plan import check_data
 from bench.tools.spec import parse_spec
 
 KIND = "folders, links and names of files"

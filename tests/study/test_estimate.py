@@ -13,7 +13,8 @@ from bench.cli.main import main
 from bench.store.store import Store
 from bench.study.estimate import Estimate, estimate, in_words
 from bench.study.plan import prepare
-from bench.study.study import Study, Task
+from bench.study.study import Study
+from bench.study.task import Task
 from bench.tools.spec import parse_spec
 
 CPU, GPU = "cpu (2 cores)", "NVIDIA H100"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bench.errors import BenchError
 from bench.report.tables.table import Table, build_tables
 from bench.store.store import Store
 from bench.study.plan import Plan, prepare
@@ -112,6 +114,74 @@ def test_one_class_skips_what_learns_from_seen_categories(toy_root: Path, tmp_pa
     assert by_method["toy-brightness"]["status"] == "ok"
     assert by_method["toy-learner"]["status"] == "skipped"
     assert by_method["toy-learner"]["reason"] == "Learner learns from seen categories, and oneclass has none"
+
+
+def test_a_third_partys_protocol_is_planned_and_run(toy_root: Path, tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"categories": ("bolt",), "shots": (1,)}
+    next_one = plan(tmp_path / "store", "toy-normals", toy_root, "toy-next", **fields)
+    other = plan(tmp_path / "store", "toy-normals", toy_root, "toy-next[step=2]", **fields)
+    (record,) = records(next_one)
+    assert record["status"] == "ok", record["reason"]
+    assert record["notes"] == ["4 images, 0 anomalous, 0 shots"]
+    assert record["trial"]["protocol"]["label"] == "toy-next"
+    assert [*{m.normal[0].split("/")[0] for m in next_one.manifests.values()}] == ["cloth"]
+    assert [*{m.normal[0].split("/")[0] for m in other.manifests.values()}] == ["plate"]
+    assert next_one.tasks[0].key != other.tasks[0].key
+    own = plan(tmp_path / "store", "toy-normals", toy_root, "toy-next[step=0]", **fields)  # the target itself
+    (leaky,) = records(own)
+    assert leaky["status"] == "failed"
+    assert "leakage" in leaky["reason"]
+
+
+def test_a_dataset_is_not_learned_from_to_be_tested_on_itself(toy_root: Path, tmp_path: Path) -> None:
+    """Nor its copy, whatever is drawn; categories that the source does not have may be tested."""
+    copy = shutil.copytree(toy_root, tmp_path / "copy")
+    shutil.rmtree(copy / "plate")
+    fields: dict[str, Any] = {"source": parse_spec("folder"), "roots": {"train:folder": copy}, "shots": (0,)}
+    with pytest.raises(BenchError, match=r"leakage: transfer would learn from images of the category"):
+        plan(tmp_path / "store", "toy-normals", toy_root, "transfer", **fields)
+    planned = plan(tmp_path / "store", "toy-normals", toy_root, "transfer", **fields, categories=("plate",))
+    assert [record["status"] for record in records(planned)] == ["ok"]
+
+
+def test_an_option_that_is_a_file_is_part_of_the_trial_by_its_content(toy_root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "offset.txt"
+
+    def planned() -> Plan:
+        return plan(tmp_path / "store", f"toy-file[checkpoint={file}]", toy_root, categories=("bolt",))
+
+    with pytest.raises(BenchError, match=r"checkpoint.* names no file"):
+        planned()
+    file.write_text("0.5")
+    (first,) = planned().tasks
+    assert first.method == f"toy-file[checkpoint={file}]"
+    assert planned().tasks[0].key == first.key
+    record = run_trial(first).record
+    assert record["status"] == "ok", record["reason"]
+    assert record["provenance"]["inputs"]["options"]["checkpoint"]["path"] == str(file)
+    file.write_text("0.25")
+    (second,) = planned().tasks
+    assert second.key != first.key
+    changed = run_trial(first).record
+    assert (changed["status"], "changed while the study ran" in changed["reason"]) == ("failed", True)
+    moved = shutil.move(file, tmp_path / "elsewhere.txt")
+    gone = run_trial(second).record
+    assert (gone["status"], "cannot be read" in gone["reason"]) == ("failed", True)
+    here = {sha256: str(moved) for sha256 in second.files}  # as on another machine
+    assert run_trial(dataclasses.replace(second, files=here)).record["status"] == "ok"
+    (bare,) = plan(tmp_path / "store", "toy-file", toy_root, categories=("bolt",)).tasks
+    assert bare.identity["method"]["config"] == {"checkpoint": None, "sign": 1}
+
+
+def test_a_record_holds_the_inputs_as_data(toy_root: Path, tmp_path: Path) -> None:
+    planned = plan(tmp_path / "store", "toy-reader[steps=2]", toy_root, categories=("bolt",), shots=(1,))
+    (record,) = records(planned)
+    assert record["provenance"]["inputs"] == {
+        "roots": {"target": str(toy_root), "source": None},
+        "weights": {"pocket/clip": None},
+        "prompts": None,
+        "options": {"encoder": "pocket/clip", "pause": 0.0, "steps": 2},
+    }
 
 
 def _notes(table: Table) -> str:

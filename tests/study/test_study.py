@@ -63,6 +63,36 @@ def test_table_3_gives_k_normals_from_both_parts(tmp_path: Path) -> None:
     assert "few_shot=on" in few_shot["winclip"]
 
 
+PINNED = {
+    ("clip", "loo"): "a2e68495a25e5875b2698e4d58e59cc37587ae847559e78aca97ae41a4a1f0ea",
+    ("devnet", "loo"): "bfd81ad8c4593bd1c972b30ea3f0362af5f5c77d832196b54713831a93f2b8d8",
+    ("clip", "loo[types=all]"): "8599f41c670700b31e4efa3bf687ae64557e2960189b9d60328a55dd7fc42754",
+    ("devnet", "loo[types=all]"): "761016c174fe2051485e779ff6d986a9d53e676761476a197d1d168353e5fa32",
+    ("devnet", "loo[seen=single]"): "eb1e3ac18d4a54fe4fffeb2d8f368f5c917a23aade4824e61ea15aaa6972b81a",
+    ("devnet", "loo[short=pad]"): "92ae0680816610a54ef1f02f50d4b6988cba857c6cbc9f20e8fc97814c0ccfb9",
+    ("clip", "loo[k=4]"): "59b80abc66fc96383074f3f0c00b680fb063d2b3804c7b31956606c1f340f7c5",
+    ("devnet", "loo[k=2,k_source=test_good]"): "75cbca3771d23363019c7e85b136ee511480c0a6871c924afa952f9fcd8dbb98",
+    ("clip", "oneclass"): "74923b0ce548438559b2a3b80f9ce6f9358add318eb78d1a8b74968fc45ac4ed",
+    ("devnet", "oneclass"): "36c9c71f261b3b2b79c718e1c5c49c6949260d8b0dbc73b29ffe3c963dbe81d1",
+}
+
+
+@pytest.mark.parametrize(("method", "protocol"), PINNED)
+def test_keys_of_trials_stay_what_they_are(method: str, protocol: str, tmp_path: Path) -> None:
+    """A store of an earlier version goes on being used: its trials are found under the same keys."""
+    chosen = Study(
+        "s",
+        (parse_spec(method),),
+        (parse_spec("pocket"),),
+        (parse_spec(protocol),),
+        shots=(10,),
+        seeds=(3,),
+        categories=("wood",),
+    )
+    (task,) = prepare(chosen, Store(tmp_path)).tasks
+    assert task.key == PINNED[method, protocol]
+
+
 def test_every_trials_command_names_its_own_protocol(tmp_path: Path) -> None:
     for task in prepare(study("table3", shots=(1,)), Store(tmp_path)).tasks:
         words = shlex.split(task.command)
@@ -71,14 +101,15 @@ def test_every_trials_command_names_its_own_protocol(tmp_path: Path) -> None:
         assert label(spec.name, build_config(ProtocolConfig, spec, "protocol")) == task.protocol
 
 
-def test_a_dataset_to_learn_from_concerns_transfer_alone(tmp_path: Path) -> None:
+def test_a_dataset_to_learn_from_concerns_transfer_alone(toy_root: Path, tmp_path: Path) -> None:
     both = (parse_spec("loo"), parse_spec("transfer"))
-    changes = {"protocols": both, "source": parse_spec("pocket"), "methods": (parse_spec("devnet"),)}
+    changes = {"protocols": both, "source": parse_spec("folder"), "methods": (parse_spec("devnet"),)}
+    changes["roots"] = {"train:folder": toy_root}
     plan = prepare(study("table1", shots=(1,), **changes), Store(tmp_path))
     loo, transfer = plan.tasks
-    assert (loo.protocol, loo.source, transfer.protocol, transfer.source) == ("loo", None, "transfer", "pocket")
+    assert (loo.protocol, loo.source, transfer.protocol, transfer.source) == ("loo", None, "transfer", "folder")
     assert "--train-dataset" not in loo.command
-    assert "--train-dataset pocket" in transfer.command
+    assert "--train-dataset folder" in transfer.command
     with pytest.raises(BenchError, match="--protocol transfer"):
         prepare(dataclasses.replace(plan.study, protocols=both[:1]), Store(tmp_path))
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from trial_records import record
 
-import bench.study.plan
+import bench.study.expansion
 import bench.tools.spec
 from bench.cli.main import main
 from bench.cli.table import uncollected
@@ -52,7 +52,7 @@ def test_methods_share_their_splits(toy_root: Path, tmp_path: Path, monkeypatch:
         return {task.key for task in prepare(study, Store(tmp_path)).tasks}
 
     alone = set().union(*(keys((method,)) for method in methods))
-    splits = counted(monkeypatch, bench.study.plan, "split")
+    splits = counted(monkeypatch, bench.study.expansion, "split")
     assert keys(methods) == alone
     # 3 categories: at 2 shots and 2 seeds, of normals alone at 2 seeds, and of nothing
     assert splits.total() == len(splits) == 3 * (2 * 2 + 2 + 1)

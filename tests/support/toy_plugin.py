@@ -9,12 +9,13 @@ import sys
 import zipfile
 from pathlib import Path
 
-from bench.tools.registry import DATASETS, ENCODERS, EXECUTORS, METHODS
+from bench.tools.registry import DATASETS, ENCODERS, EXECUTORS, METHODS, PROTOCOLS
 
 MODULE = '''
 import dataclasses, json, os, sys, time, warnings
+from pathlib import Path
 import numpy as np
-from bench.contracts import Scores, Traits
+from bench.contracts import LearnedImages, ProtocolTraits, Scores, Traits
 
 
 class Brightness:
@@ -199,6 +200,48 @@ class Reader(Learner):
         return super().score(images, context)
 
 
+class FromFile(Brightness):
+    """Adds the number in a file to its scores."""
+
+    name = "toy-file"
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        checkpoint: Path | None = None
+        sign: int = 1
+
+    def score(self, images, context):
+        offset = float(self.config.checkpoint.read_text()) if self.config.checkpoint else 0.0
+        sound = super().score(images, context)
+        return Scores(sound.image + offset * np.arange(len(images)), sound.maps)
+
+
+class Neighbour:
+    """A protocol: learn from the category that comes next."""
+
+    name = "toy-next"
+    traits = ProtocolTraits("learn from the next category", "this test", "the next category", "the test part")
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        step: int = 1
+
+    def __init__(self, config):
+        self.config = config
+
+    def learned(self, request):
+        names = request.target.categories
+        seen = names[(names.index(request.category) + self.config.step) % len(names)]
+        normal = tuple(s.id for s in request.source.select(seen, "train", anomalous=False))
+        return LearnedImages(normal, {})
+
+    def support(self, request):
+        return ()
+
+    def tested(self, request, support):
+        return tuple(s.id for s in request.target.select(request.category, "test"))
+
+
 class Source:
     """Stands for many methods."""
 
@@ -233,7 +276,11 @@ toy-normals = zsad_toy:Normals
 toy-joint = zsad_toy:Joint
 toy-reader = zsad_toy:Reader
 toy-source = zsad_toy:Source
+toy-file = zsad_toy:FromFile
 toy-broken = zsad_toy_missing:Nothing
+
+[bench.protocols]
+toy-next = zsad_toy:Neighbour
 """
 
 
@@ -268,5 +315,5 @@ def install(wheel: Path, target: Path) -> None:
 
 def forget_plugins() -> None:
     """Let the registries look at the installed distributions again."""
-    for registry in (METHODS, DATASETS, ENCODERS, EXECUTORS):
+    for registry in (METHODS, DATASETS, PROTOCOLS, ENCODERS, EXECUTORS):
         vars(registry).pop("_entries", None)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli._listing import section
+from bench.cli.list import section
 from bench.errors import BenchError
 from bench.tools.registry import METHODS
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from bench.cli.main import main
 from bench.contracts import ImageSet
 from bench.store.store import Store
-from bench.trial.steps import Steps
+from bench.trial.trial import Trial
 
 pytestmark = pytest.mark.usefixtures("plugin")
 
@@ -69,14 +69,14 @@ def test_a_trained_method_goes_when_its_trial_has_ended(
 ) -> None:
     """Not only when Python looks for cycles: what it holds of a GPU's memory would be missing until then."""
     alive: list[weakref.ref[Any]] = []
-    construct = Steps.construct
+    construct = Trial.construct
 
-    def watched(steps: Steps) -> Any:
+    def watched(steps: Trial) -> Any:
         method = construct(steps)
         alive.append(weakref.ref(method))
         return method
 
-    monkeypatch.setattr(Steps, "construct", watched)
+    monkeypatch.setattr(Trial, "construct", watched)
     gc.collect()
     monkeypatch.setattr(gc, "collect", lambda: 0)
     gc.disable()

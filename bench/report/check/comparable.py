@@ -14,7 +14,7 @@ from bench.metrics.protocols import resolve
 from bench.reported import Reported
 from bench.store.record import Record
 from bench.store.store import Store
-from bench.tools.registry import DATASETS
+from bench.tools.registry import DATASETS, PROTOCOLS
 from bench.tools.spec import parse_spec
 
 # Rows of PromptAD's Table 4 -> the options that build them.
@@ -112,6 +112,7 @@ def part(record: Record, store: Store) -> str:
     if len(manifest["test"]) != test:
         return f"part of the dataset: {len(manifest['test'])} of {test} test images of {record.category}"
     train = sum(count for category, (count, _, _) in official.items() if category != record.category)
-    if record.shots is not None and record.protocol.name == "loo" and len(manifest["normal"]) != train:
+    other = PROTOCOLS.load(record.protocol.name).traits.needs_source
+    if record.shots is not None and not other and len(manifest["normal"]) != train:
         return f"part of the dataset: {len(manifest['normal'])} of {train} normal training images"
     return ""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Unpack
 
+from bench.data.splits import is_zero_shot
 from bench.errors import BenchError, unknown
 from bench.report.tables.best import by_column, by_row
 from bench.report.tables.cells import Measure
@@ -193,7 +194,7 @@ def _components(label: str) -> tuple[str, ...]:
 
 
 def _zero_shot(entry: TableRecord) -> bool:
-    return entry.record.protocol.name in ("loo", "transfer") and not _few_shot(entry)
+    return is_zero_shot(entry.record.protocol.name, entry.record.protocol.zero_shot) and not _few_shot(entry)
 
 
 def _few_shot(entry: TableRecord) -> bool:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-import bench.trial.steps
+import bench.trial.loading
 from bench.cli.main import main
 from bench.encoders.features import CACHE, FeatureCache
 from bench.encoders.towers import FrozenClip
@@ -78,9 +78,9 @@ def other_batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         construct(self, *args, **{**options, "batch_size": 3, "cache": FeatureCache()})
 
     monkeypatch.setattr(FrozenClip, "__init__", smaller)
-    bench.trial.steps._text_image.cache_clear()
+    bench.trial.loading.load_text_image.cache_clear()
     yield
-    bench.trial.steps._text_image.cache_clear()
+    bench.trial.loading.load_text_image.cache_clear()
 
 
 def test_another_batch_size_passes_the_check(pins: list[str], tmp_path: Path, other_batches: None) -> None:

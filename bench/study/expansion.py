@@ -1,0 +1,261 @@
+"""Expansion of a study into tasks: methods × categories × shots × seeds under one protocol."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.contracts import Prompts, SplitProtocol, Weights
+from bench.data.catalogue import Catalogue
+from bench.data.prompts import default_prompts, load_prompts, prompt_hash, read_prompt_file
+from bench.data.splits import Manifest, check_source, split
+from bench.errors import unknown
+from bench.study.lookup import ChosenMethod, weights_file
+from bench.study.study import DEFAULT_PROTOCOL, Study
+from bench.study.task import Task
+from bench.tools.hashes import HashBook, hash_json
+from bench.tools.spec import config_dict, label, planned_files
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """One of the trials of a method on a category.
+
+    Attributes:
+        shots: labelled anomalies per seen category; None for a method that learns from none.
+        seed: None for a method that neither learns nor draws.
+    """
+
+    shots: int | None
+    seed: int | None
+
+
+@dataclass(frozen=True)
+class TaskPrompts:
+    """The prompts of a task, as plain values.
+
+    Attributes:
+        hash: of all of them.
+        target: category of the target -> fields of its :class:`bench.contracts.Prompts`.
+        source: the same of the dataset learned from, where that is another.
+    """
+
+    hash: str
+    target: dict[str, Any]
+    source: dict[str, Any] | None = None
+
+
+class Expansion:
+    """Makes the tasks of one study under one protocol.
+
+    Args:
+        study: the study.
+        protocol: one of its protocols.
+        source: the dataset learned from, if the protocol needs one.
+        weights: encoder name -> its weights.
+        hashes: remembers file hashes; ``hash_file`` is where it keeps them, for the trials.
+
+    Attributes:
+        manifests: hash -> manifest of all splits so far.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        protocol: SplitProtocol,
+        source: Catalogue | None,
+        weights: Mapping[str, Weights],
+        hashes: HashBook,
+        hash_file: Path,
+    ) -> None:
+        self.study = study
+        self.protocol = protocol
+        self.source = source
+        self.weights = weights
+        self.hashes = hashes
+        self.hash_file = hash_file
+        self.protocol_label = label(protocol.name, protocol.config)
+        self.manifests: dict[str, Manifest] = {}
+        self._splits: dict[tuple[Any, ...], Manifest] = {}  # methods share them, and there are many methods
+
+    def tasks(self, target: Catalogue, methods: Iterable[ChosenMethod]) -> Iterator[Task]:
+        """The tasks on one dataset.
+
+        Raises:
+            BenchError: an unknown category, wrong prompts, a source that holds images of the target, an option
+                that names a file which is not there.
+        """
+        categories = self._categories(target)
+        if self.source is not None:
+            check_source(self.protocol.name, self.source, target, categories)
+        prompts = self._prompts(target)
+        for method, category in itertools.product(methods, categories):
+            for repetition in self._repetitions(method):
+                yield self._task(target, method, category, repetition, prompts)
+
+    def _categories(self, target: Catalogue) -> Sequence[str]:
+        for category in self.study.categories:
+            if category not in target.categories:
+                raise unknown("category", category, target.categories, f"of {target.label}")
+        return self.study.categories or target.categories
+
+    def _repetitions(self, method: ChosenMethod) -> list[Repetition]:
+        if method.once:
+            return [Repetition(None, None)]
+        if not (method.traits.trained and method.traits.anomalies):
+            return [Repetition(None, seed) for seed in self.study.seeds]
+        return [Repetition(shots, seed) for shots in self.study.shots for seed in self.study.seeds]
+
+    # ------------------------------------------------------------ prompts
+
+    def _prompts(self, target: Catalogue) -> TaskPrompts:
+        own = self._prompts_of(target, is_target=True)
+        if self.source is None:
+            return TaskPrompts(prompt_hash(own), _fields(own))
+        learned = self._prompts_of(self.source, is_target=False)
+        both = hash_json([prompt_hash(own), prompt_hash(learned)])
+        return TaskPrompts(both, _fields(own), _fields(learned))
+
+    def _prompts_of(self, catalogue: Catalogue, *, is_target: bool) -> dict[str, Prompts]:
+        """The prompts of a dataset's categories; the one learned from may keep its own."""
+        known = dict(catalogue.dataset.prompts())
+        name = catalogue.dataset.name
+        if self.study.prompts is not None and (is_target or name in read_prompt_file(self.study.prompts)):
+            given = load_prompts(self.study.prompts, name)
+            for category in given:
+                if category not in {*known, *catalogue.categories}:
+                    raise unknown("category", category, catalogue.categories, f"in {self.study.prompts}")
+            known.update(given)
+        return {category: known.get(category) or default_prompts(category) for category in catalogue.categories}
+
+    # ------------------------------------------------------------ one task
+
+    def _task(
+        self, target: Catalogue, method: ChosenMethod, category: str, repetition: Repetition, prompts: TaskPrompts
+    ) -> Task:
+        reads_prompts = method.traits.text
+        manifest = self._manifest(target, method, category, repetition)
+        options = self._plain(method.config)
+        identity = {
+            "method": {
+                "name": method.cls.name,
+                "version": method.cls.version,
+                "config": options,
+            },
+            "dataset": self._dataset(target),
+            "protocol": {
+                "name": self.protocol.name,
+                "config": self._plain(self.protocol.config),
+                "source": None if self.source is None else self._dataset(self.source),
+                "manifest": manifest.hash,
+            },
+            "category": category,
+            "shots": repetition.shots,
+            "seed": repetition.seed,
+            "prompts": prompts.hash if reads_prompts else None,
+            "encoders": {
+                field: {"name": encoder, "sha256": self.weights[encoder].sha256}
+                for field, encoder in method.encoders.items()
+            },
+        }
+        labels = {"method": method.label, "dataset": target.label, "protocol": self.protocol_label}
+        source_root = None
+        if self.source is not None:
+            labels["source"] = self.source.label
+            source_root = str(self.source.dataset.root)
+        return Task(
+            key=hash_json(identity),
+            identity=identity,
+            labels=labels,
+            root=str(target.dataset.root),
+            source_root=source_root,
+            prompts=prompts.target if reads_prompts else {},
+            source_prompts=prompts.source if reads_prompts else None,
+            weights={name: self.weights[name] for name in method.encoders.values()},
+            files=planned_files(identity),
+            device=self.study.device,
+            precision=self.study.precision,
+            hashes=str(self.hash_file),
+            command=self._command(target, method, category, repetition),
+            inputs=self._inputs(target, method, options),
+        )
+
+    def _manifest(
+        self, target: Catalogue, method: ChosenMethod, category: str, repetition: Repetition
+    ) -> Manifest:
+        place = target.label, category, repetition, method.traits.trained
+        if place not in self._splits:
+            manifest = split(
+                self.protocol,
+                target=target,
+                source=self.source or target,
+                category=category,
+                shots=repetition.shots,
+                seed=repetition.seed,
+                normals=method.traits.trained,
+            )
+            self._splits[place] = self.manifests.setdefault(manifest.hash, manifest)
+        return self._splits[place]
+
+    def _dataset(self, catalogue: Catalogue) -> dict[str, Any]:
+        dataset = catalogue.dataset
+        return {
+            "name": dataset.name,
+            "version": dataset.version,
+            "config": self._plain(dataset.config),
+            "fingerprint": catalogue.fingerprint,
+        }
+
+    def _plain(self, config: Any) -> dict[str, Any]:
+        return config_dict(config, lambda file: self.hashes[file.absolute()])
+
+    def _inputs(self, target: Catalogue, method: ChosenMethod, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Where the trial's inputs are, for the record: with absolute paths, as no folder is current there."""
+        files = {name: weights_file(self.weights[name]) for name in method.encoders.values()}
+        return {
+            "roots": {
+                "target": _given_root(target),
+                "source": None if self.source is None else _given_root(self.source),
+            },
+            "weights": {name: file and os.path.abspath(file) for name, file in files.items()},
+            "prompts": self.study.prompts and os.path.abspath(self.study.prompts),
+            "options": options,
+        }
+
+    def _command(self, target: Catalogue, method: ChosenMethod, category: str, repetition: Repetition) -> str:
+        """The words to type to run this trial again."""
+        words = ["bench", "run", "--methods", method.label, "--dataset", target.label]
+        if target.dataset.traits.needs_root:
+            words += ["--data-root", str(target.dataset.root)]
+        if self.source is not None and self.study.source is not None:
+            root = self.study.roots.get(f"train:{self.study.source.name}", "DIR")
+            words += ["--train-dataset", str(self.study.source), "--train-root", str(root)]
+        if self.protocol_label != str(DEFAULT_PROTOCOL):
+            words += ["--protocol", self.protocol_label]
+        words += ["--categories", category]
+        if repetition.shots is not None:
+            words += ["--shots", str(repetition.shots)]
+        if repetition.seed is not None:
+            words += ["--seed", str(repetition.seed)]
+        if self.study.prompts:
+            words += ["--prompts", str(self.study.prompts)]
+        for name in method.encoders.values():
+            file = weights_file(self.weights[name])
+            if file is not None:
+                words += ["--weights", f"{name}={file}"]
+        return shlex.join(words)
+
+
+def _fields(prompts: Mapping[str, Prompts]) -> dict[str, Any]:
+    return {category: dataclasses.asdict(each) for category, each in prompts.items()}
+
+
+def _given_root(catalogue: Catalogue) -> str | None:
+    """The dataset's folder; None if it ships with the package."""
+    return os.path.abspath(catalogue.dataset.root) if catalogue.dataset.traits.needs_root else None

@@ -1,0 +1,75 @@
+"""The JSON of a trial's record, as the store keeps it (see :mod:`bench.store.store`)."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from bench.store.store import FORMAT
+from bench.study.task import Task
+from bench.tools.provenance import environment
+from bench.tools.registry import DATASETS, METHODS, PROTOCOLS
+from bench.tools.spec import config_from_dict
+from bench.trial.scores import REASON, plain
+
+
+def new_record(task: Task, status: str, reason: str | None) -> dict[str, Any]:
+    """The record of a trial that has ended with ``status``, without metrics and notes."""
+    return {
+        "format": FORMAT,
+        "key": task.key,
+        "status": status,
+        "reason": reason and plain(reason, REASON),
+        "trial": describe(task),
+        "metrics": {},
+        "scores": None,
+        "notes": [],
+        "provenance": {
+            **environment(task.device, task.precision),
+            "command": task.command,
+            "inputs": dict(task.inputs),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    }
+
+
+def describe(task: Task) -> dict[str, Any]:
+    """The record's ``trial``: the identity, and labels and traits that tables print beside it."""
+    identity = dict(task.identity)
+    method = {**identity["method"], "label": task.method}
+    dataset = {**identity["dataset"], "label": task.dataset}
+    protocol = {**identity["protocol"], "label": task.protocol}
+    # Traits are left out where a plugin is at fault: this runs for trials that failed, too.
+    with contextlib.suppress(Exception):
+        cls = METHODS.load(method["name"])
+        traits = cls.traits(config_from_dict(cls.Config, identity["method"]["config"], task.files))
+        method |= {
+            "title": traits.title,
+            "trained": traits.trained,
+            "zero_shot": traits.zero_shot,
+            "adapted": traits.adapted,
+        }
+    with contextlib.suppress(Exception):
+        data_traits = DATASETS.load(dataset["name"]).traits
+        dataset |= {"title": data_traits.title, "note": data_traits.note}
+    with contextlib.suppress(Exception):
+        protocol["zero_shot"] = PROTOCOLS.load(protocol["name"]).traits.zero_shot
+    return {**identity, "method": method, "dataset": dataset, "protocol": protocol}
+
+
+def peak_memory() -> int | None:
+    """Peak resident memory of this process so far, in MiB; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak // (2**20 if sys.platform == "darwin" else 2**10))
+
+
+def encoder_passes() -> int:
+    """Images that this process has put through a frozen encoder so far."""
+    features = sys.modules.get("bench.encoders.features")  # not imported before a method has used an encoder
+    return 0 if features is None else int(features.CACHE.passes)
