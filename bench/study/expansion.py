@@ -141,7 +141,7 @@ class Expansion:
     ) -> Task:
         reads_prompts = method.traits.text
         manifest = self._manifest(target, method, category, repetition)
-        identity = {
+        identity: dict[str, Any] = {
             "method": {
                 "name": method.cls.name,
                 "version": method.cls.version,
