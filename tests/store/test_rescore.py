@@ -218,13 +218,13 @@ def test_one_trial_that_cannot_be_measured_costs_no_other(store: Store, tmp_path
 def test_trials_that_metrics_failed_are_mended_without_training(
     toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench.trial import steps
+    from bench.metrics import evaluation
 
     def broken(*args: Any, **named: Any) -> None:
         raise ValueError("a mistake in the metrics")
 
     with monkeypatch.context() as patch:
-        patch.setattr(steps, "measure", broken)
+        patch.setattr(evaluation, "measure", broken)
         assert run(toy_root, tmp_path).exit_code == 1
     store = Store(tmp_path / "store")
     assert {record["reason"] for record in store.documents()} == {"ValueError: a mistake in the metrics"}

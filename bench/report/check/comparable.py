@@ -8,13 +8,13 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from bench.data.splits import ProtocolConfig
+from bench.data.splits import ProtocolConfig, is_zero_shot
 from bench.errors import BenchError
 from bench.metrics.protocols import resolve
 from bench.reported import Reported
 from bench.store.record import Record
 from bench.store.store import Store
-from bench.tools.registry import DATASETS, PROTOCOLS
+from bench.tools.registry import DATASETS
 from bench.tools.spec import parse_spec
 
 # Rows of PromptAD's Table 4 -> the options that build them.
@@ -112,7 +112,8 @@ def part(record: Record, store: Store) -> str:
     if len(manifest["test"]) != test:
         return f"part of the dataset: {len(manifest['test'])} of {test} test images of {record.category}"
     train = sum(count for category, (count, _, _) in official.items() if category != record.category)
-    other = PROTOCOLS.load(record.protocol.name).traits.needs_source
-    if record.shots is not None and not other and len(manifest["normal"]) != train:
+    protocol = record.protocol
+    others = protocol.source is None and is_zero_shot(protocol.name, protocol.zero_shot)  # it learns from these
+    if record.shots is not None and others and len(manifest["normal"]) != train:
         return f"part of the dataset: {len(manifest['normal'])} of {train} normal training images"
     return ""
