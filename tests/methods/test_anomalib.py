@@ -288,7 +288,7 @@ def test_images_are_scaled_to_the_models_size_or_the_backbones_if_that_is_smalle
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("patchcor", "unknown model of anomalib 'patchcor'. Did you mean 'patchcore'"),
+        ("patchcor", "unknown model 'patchcor' of anomalib. Did you mean 'patchcore'"),
         ("draem", "anomalib/draem cannot be run here: it needs the texture images of DTD"),
         ("patchcore[coreset=1]", "unknown option 'coreset' of method anomalib/patchcore"),
         ("patchcore[num_neighbors=two]", "not an int"),

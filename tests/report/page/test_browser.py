@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from pages import CATEGORIES, keep, pocket, report, scored, study, trial
 
+from bench.metrics.registry import MEASURED
 from bench.report.tables.table import build_tables
 from bench.store.store import Store
 
@@ -254,7 +255,7 @@ def test_narrow_screens_do_not_scroll_sideways(browser: Any, file: Path, width: 
 
 def test_without_script_everything_is_there(browser: Any, file: Path) -> None:
     for page in opened(browser, file, java_script_enabled=False):
-        assert page.locator("#results .panel").count() == 7
+        assert page.locator("#results .panel").count() == len(MEASURED)
         assert page.locator("#results .panel").last.is_visible()
         assert not page.locator(".filters").is_visible()
         assert not page.locator("[data-theme-button]").is_visible()
