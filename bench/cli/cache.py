@@ -33,8 +33,9 @@ def command(limit: float | None, clear: bool) -> None:
         freed = store.evict(0 if clear else int((limit or 0) * GIB))
         click.echo(f"removed {_size(freed)}")
     spaces: dict[Path, int] = {}
-    for path, size, _ in store.shards():
-        spaces[path.parent] = spaces.get(path.parent, 0) + size
+    for path, size, _ in store.files():
+        space = root / path.relative_to(root).parts[0]
+        spaces[space] = spaces.get(space, 0) + size
     for folder, size in sorted(spaces.items(), key=lambda item: -item[1]):
         click.echo(f"{_size(size):>10}  {_describe(folder)}")
     click.echo(f"{_size(sum(spaces.values())):>10}  of {_size(store.limit)} in {root}")

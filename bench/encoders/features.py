@@ -13,7 +13,7 @@ import itertools
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.encoders.feature_store import FeatureStore, Rows, default_limit, default_root
+from bench.encoders.feature_store import Features, FeatureStore, default_limit, default_root
 from bench.tools.devices import full_precision
 from bench.tools.stopwatch import timed
 
@@ -162,7 +162,7 @@ class FeatureCache:
             places.setdefault(image, []).append(position)
         result = {part: torch.empty((len(images), *shape)) for part, shape in shapes.items()}
 
-        def compute(missing: list[str]) -> Rows:
+        def compute(missing: Sequence[str]) -> Features:
             ready = ahead(lambda image: prepare(images[places[image][0]]), missing, 3 * batch_size)
             for batch in batches(zip(missing, ready, strict=True), batch_size):
                 with full_precision():
@@ -176,7 +176,7 @@ class FeatureCache:
             rows = self._share(list(places), weights, preprocessing, list(shapes), compute)
         else:
             space = self.store.space(weights, preprocessing, str(self.dtype))
-            rows = space.share(places, shapes, compute)
+            rows = space.share(places, shapes, compute, chunk=4 * batch_size)
         for image, row in rows:
             for part, rows_of in result.items():
                 for position in places[image]:
@@ -189,8 +189,8 @@ class FeatureCache:
         weights: str,
         preprocessing: str,
         parts: list[str],
-        compute: Callable[[list[str]], Rows],
-    ) -> Rows:
+        compute: Callable[[Sequence[str]], Features],
+    ) -> Features:
         """As :meth:`bench.encoders.feature_store.Space.share`, in memory."""
 
         def key(part: str, image: str) -> FeatureKey:

@@ -88,8 +88,8 @@ class Tracker:
 def captured(log: Path) -> Iterator[None]:
     """What this process prints meanwhile goes to ``log``, native code's output too; no output leaves no file."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    # A character that the log's encoding lacks fails no trial. The stream that replaces one which a method closed is
-    # lenient already, and cannot be reconfigured: it does not seek.
+    # A character that the log's encoding lacks fails no trial. The stream that replaces one which a method closed
+    # is lenient already, and cannot be reconfigured: it does not seek.
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="replace")
     with log.open("wb") as file:

@@ -31,8 +31,13 @@ def allow_many_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a temporary name beside ``path``, flush to the disk, rename.
+def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write to a temporary name in ``path``'s folder, flush to the disk, rename.
+
+    Args:
+        path: of the file; its folder is made.
+        content: of the file.
+        durable: wait until the disk has it. Without that a file may be damaged if the machine loses its power.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; no temporary file is left behind.
@@ -43,7 +48,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
             stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

@@ -1,4 +1,4 @@
-"""Features on disk: computed once by whichever process, the same numbers, and no harm from a bad disk."""
+"""Features on disk: computed once, the same numbers, and no harm from a bad disk."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bench.cli.main import main
 from bench.contracts import ImageSet
-from bench.encoders.feature_store import FeatureStore, default_limit, default_root
+from bench.encoders.feature_store import Features, FeatureStore, Space, default_limit, default_root
 from bench.encoders.features import FeatureCache
 
 IMAGES = 40
@@ -34,6 +34,10 @@ def encode(cache: FeatureCache, images: ImageSet, **options: Any) -> dict[str, t
 
     fields = {"weights": "w", "preprocessing": "none", "shapes": {"sum": (1,)}, "batch_size": 4, **options}
     return cache.encode(images, prepare=prepare, forward=forward, **fields)
+
+
+def files(root: Path) -> list[Path]:
+    return list(root.glob("*/*/*.safetensors"))
 
 
 def on_disk(root: Path, **options: Any) -> FeatureCache:
@@ -73,7 +77,7 @@ def test_a_second_method_with_other_blocks_costs_a_small_encoder_no_pass(tmp_pat
     assert all(torch.equal(again.tokens[block], expected.tokens[block]) for block in (0, 1))
 
 
-def test_processes_share_the_work(tmp_path: Path) -> None:
+def test_processes_at_the_same_images_get_the_same_features(tmp_path: Path) -> None:
     path = os.pathsep.join(str(Path(__file__).parents[1] / folder) for folder in ("support", "encoders"))
     code = """if True:
         import sys, tiny
@@ -92,30 +96,51 @@ def test_processes_share_the_work(tmp_path: Path) -> None:
         for _ in range(3)
     ]
     said = [worker.communicate(timeout=120)[0].split() for worker in workers]
-    assert sum(int(passes) for passes, _ in said) == IMAGES, said
+    assert IMAGES <= sum(int(passes) for passes, _ in said) <= 3 * IMAGES, said
     assert len({total for _, total in said}) == 1
+    encode(last := on_disk(tmp_path), tiny.image_set(tiny.noise(IMAGES)))
+    assert last.passes == 0
+
+
+def test_images_that_another_process_encodes_meanwhile_are_not_encoded_again(tmp_path: Path) -> None:
+    images = [f"{number:064x}" for number in range(12)]
+    computed: list[str] = []
+
+    def compute(missing: Sequence[str]) -> Features:
+        for image in missing:
+            computed.append(image)
+            yield image, {"sum": torch.tensor([float(int(image, 16))])}
+
+    def space() -> Space:
+        return FeatureStore(tmp_path).space("w", "none", "float32")
+
+    ours = space().share(images, ["sum"], compute, chunk=4)
+    next(ours)  # the first chunk is under way
+    assert len(dict(space().share(images, ["sum"], compute, chunk=4))) == 12
+    rest = dict(ours)
+    assert len(rest) == 11
+    assert all(features["sum"].item() == int(image, 16) for image, features in rest.items())
+    assert len(computed) <= 12 + 3  # the other one did all but the first image; of ours only this chunk goes on
 
 
 @pytest.mark.parametrize("harm", ["truncate", "flip", "empty", "remove"])
-def test_a_broken_shard_is_removed_and_made_again(tmp_path: Path, harm: str) -> None:
+def test_a_damaged_file_is_removed_and_made_again(tmp_path: Path, harm: str) -> None:
     images = tiny.image_set(tiny.noise(IMAGES))
     expected = encode(on_disk(tmp_path), images)["sum"]
     reader = on_disk(tmp_path)
-    if harm == "remove":
-        encode(reader, images.subset([0]))  # it has learned of the shards
-    shard = max(tmp_path.glob("*/*.safetensors"), key=lambda path: path.stat().st_size)
-    content = bytearray(shard.read_bytes())
+    file = max(files(tmp_path))
+    content = bytearray(file.read_bytes())
     if harm == "truncate":
-        shard.write_bytes(content[:-3])
+        file.write_bytes(content[:-3])
     elif harm == "flip":
         content[-2] ^= 1
-        shard.write_bytes(content)
+        file.write_bytes(content)
     elif harm == "empty":
-        shard.write_bytes(b"")
+        file.write_bytes(b"")
     else:
-        shard.unlink()
+        file.unlink()
     assert torch.equal(encode(reader, images)["sum"], expected)
-    assert harm == "remove" or 0 < reader.passes < IMAGES
+    assert reader.passes == 1
     assert torch.equal(encode(last := on_disk(tmp_path), images)["sum"], expected)
     assert last.passes == 0
 
@@ -132,12 +157,12 @@ def test_a_disk_that_cannot_be_written_costs_a_warning(tmp_path: Path) -> None:
 def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     one, two = tiny.image_set(tiny.noise(5, seed=1)), tiny.image_set(tiny.noise(5, seed=2))
     encode(on_disk(tmp_path), one)
-    for path in tmp_path.glob("*/*.safetensors"):
+    for path in files(tmp_path):
         os.utime(path, (1, 1))
-    size = sum(path.stat().st_size for path in tmp_path.glob("*/*.safetensors"))
+    size = sum(path.stat().st_size for path in files(tmp_path))
     limited = on_disk(tmp_path, limit=size)
     encode(limited, two)
-    kept = sum(path.stat().st_size for path in tmp_path.glob("*/*.safetensors"))
+    kept = sum(path.stat().st_size for path in files(tmp_path))
     assert 0 < kept <= size
     last = on_disk(tmp_path)
     encode(last, one)
@@ -156,8 +181,22 @@ def test_where_and_how_much_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_p
     shown = CliRunner().invoke(main, ["cache"]).output
     assert "weights w: none" in shown and "of 2.50 GiB" in shown
     assert "removed" in CliRunner().invoke(main, ["cache", "--clear"]).output
-    assert not list(tmp_path.glob("*/*.safetensors"))
+    assert not files(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         encode(cache := on_disk(tmp_path), tiny.image_set(tiny.noise(4)))
     assert cache.passes == 4
+
+
+def test_files_of_an_earlier_layout_are_not_read_but_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "0123456789abcdef" / "a-00.safetensors"
+    old.parent.mkdir()
+    old.write_bytes(b"x" * 2**20)
+    encode(cache := on_disk(tmp_path), tiny.image_set(tiny.noise(4)))
+    assert cache.passes == 4
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    assert "1.0 MiB  0123456789abcdef" in CliRunner().invoke(main, ["cache"]).output
+    assert "removed 1.0 MiB" in CliRunner().invoke(main, ["cache", "--clear"]).output
+    assert not old.exists()

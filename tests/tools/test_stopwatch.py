@@ -7,6 +7,8 @@ import pytest
 
 import bench.stopwatch
 import bench.tools.stopwatch
+from bench.encoders.feature_store import FeatureStore
+from bench.encoders.features import CACHE
 from bench.store.store import Store
 from bench.study.plan import prepare
 from bench.study.study import Study
@@ -82,8 +84,9 @@ def test_another_thread_takes_no_time_from_the_trial() -> None:
     assert watch.seconds().keys() == {"total"}
 
 
-def test_a_trial_says_what_its_encoder_took(tmp_path: Path) -> None:
+def test_a_trial_says_what_its_encoder_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loaded, run, read back: in the part ``encode`` and in no other."""
+    monkeypatch.setattr(CACHE, "store", FeatureStore(tmp_path / "features"))  # nothing is there from other tests
     specs = parse_spec("clip[encoder=pocket/clip]"), parse_spec("pocket")
     study = Study("s", specs[:1], specs[1:], categories=("button", "chip"))
     first, second = [run_trial(task).record["provenance"] for task in prepare(study, Store(tmp_path)).tasks]
