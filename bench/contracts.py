@@ -275,7 +275,7 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a method answers. Higher is more anomalous; any real range; nothing normalised per image.
+    """Scores of a method. Higher is more anomalous; any real range; nothing normalised per image.
 
     Attributes:
         image: ``(N,)`` image scores.
@@ -290,7 +290,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Traits:
-    """What a method is, for the engine and for readers of a table.
+    """Properties of a method, for the engine and for readers of a table.
 
     Attributes:
         title: as printed, e.g. ``PromptAD``.
@@ -332,7 +332,7 @@ class MethodSource(Protocol):
     description: ClassVar[str]
 
     def models(self) -> list[str]:
-        """What may stand behind the slash, sorted. Cheap: ``bench list`` asks."""
+        """Names that may follow the slash, sorted. Cheap: ``bench list`` asks."""
         ...
 
     def method(self, model: str) -> type[Method]:
@@ -379,7 +379,7 @@ class Method(Protocol):
 
 @runtime_checkable
 class FitsTogether(Protocol):
-    """What a method may offer beside :class:`Method`: to fit several trials as one batched model.
+    """Optional part of a method: fits several trials as one batched model.
 
     They are trials of one target that differ in shots and seed alone. The numbers must be the same as one by one,
     so everything random comes from generators seeded by each context's seed, never from the global ones.
@@ -398,7 +398,7 @@ class FitsTogether(Protocol):
 
 @runtime_checkable
 class HasFeatures(Protocol):
-    """What a method may offer beside :class:`Method`, for figures alone: ``bench figure tsne`` draws them.
+    """Optional part of a method, for figures alone: features, which ``bench figure tsne`` draws.
 
     The engine asks for features only where a figure needs them, and no metric uses them.
     """
@@ -641,7 +641,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Weights:
-    """Which encoder a trial uses: its name and where its weights come from, resolved before anything runs."""
+    """An encoder's name and the source of its weights, resolved before anything runs."""
 
     name: str
     sha256: str
@@ -657,7 +657,7 @@ def _no_network(name: str) -> Network:
 
 @dataclass
 class Context:
-    """What one trial may use beside its data.
+    """Everything that one trial may use beside its data.
 
     Attributes:
         device: torch device string.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from importlib.metadata import distribution
 from pathlib import Path
@@ -46,3 +47,15 @@ def test_nothing_is_installed_at_top_level_but_bench() -> None:
     files = distribution("zsad-bench").files or []
     tops = {file.parts[0] for file in files if ".dist-info" not in file.parts[0]}
     assert not tops & {"methods", "datasets", "tests", "results"}
+
+
+def test_docstrings_name_their_thing() -> None:
+    """They begin with a noun or a verb, so that the thing can be searched for."""
+    vague = re.compile(r'"""(What|Whether|Why|Where|How|Which|As) ')
+    found = []
+    for folder in ("bench", "methods", "datasets", "results"):
+        for file in sorted((REPOSITORY / folder).rglob("*.py")):
+            for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+                if vague.search(line):
+                    found.append(f"{file.relative_to(REPOSITORY)}:{number}: {line.strip()}")
+    assert not found

@@ -13,8 +13,6 @@ from bench.metrics import registry
 from bench.metrics.blocks import DEFAULT
 from bench.store.store import DEFAULT_ROOT
 
-METRICS = registry.MEASURED
-
 
 def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(

@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a bar with the time left on a terminal, nothing elsewhere."""
+"""Progress of a run: a bar with the time left on a terminal, nothing elsewhere."""
 
 from __future__ import annotations
 

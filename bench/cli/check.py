@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli._options import METRICS, read_metrics, store_option
+from bench.cli._options import read_metrics, store_option
 from bench.cli.table import chosen_study
 from bench.errors import BenchError, unknown
+from bench.metrics.registry import MEASURED
 from bench.store.store import Store
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ DEFAULT_PINS = Path("results/pinned")
     help="Folder of reported numbers.  [default: those that come with the package]",
 )
 @click.option("--papers", help="Only these papers, with commas, as `bench audit` names them.")
-@click.option("--metrics", help=f"Only these: {','.join(METRICS)}.  [default: all]")
+@click.option("--metrics", help=f"Only these: {','.join(MEASURED)}.  [default: all]")
 @click.option("--margin", type=float, help="Differences from a paper below it do not count.  [default: 0.015]")
 @click.option("--exact", is_flag=True, help="Pinned numbers must be the same to every digit: on one kind of CPU.")
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write JUnit XML to a file.")
@@ -83,7 +84,7 @@ def command(
         raise BenchError(f"--margin {margin}: not a fraction such as 0.015")
     results = Store(store)
     study = chosen_study(results, study_name)
-    chosen = read_metrics(metrics) if metrics else METRICS
+    chosen = read_metrics(metrics) if metrics else MEASURED
     check = _check(results, study, against, pins / f"{study}.json", folder, papers, chosen, margin, exact)
     if junit is not None:
         junit.write_bytes(junit_xml.render(check))

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli._options import METRICS, metric_protocol_option, read_metrics, read_roots, store_option
+from bench.cli._options import metric_protocol_option, read_metrics, read_roots, store_option
 from bench.cli.table import chosen_study, load_tables
 from bench.errors import BenchError
+from bench.metrics.registry import MEASURED
 from bench.store.store import Store
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.command("compare")
 @click.option("--study", "study_name", help="A study that was run here.  [default: the latest]")
-@click.option("--metric", default="image_auroc", show_default=True, help=f"One of {', '.join(METRICS)}.")
+@click.option("--metric", default="image_auroc", show_default=True, help=f"One of {', '.join(MEASURED)}.")
 @metric_protocol_option
 @click.option("--methods", help="Only these, with commas: fewer methods, fewer tests.  [default: all]")
 @click.option("--shots", type=click.IntRange(min=0), help="Only this column group.  [default: each]")

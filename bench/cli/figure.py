@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli._options import METRICS, read_metrics, read_roots, store_option
+from bench.cli._options import read_metrics, read_roots, store_option
 from bench.cli.table import chosen_study, load_tables
 from bench.errors import BenchError
 from bench.metrics import registry
+from bench.metrics.registry import MEASURED
 from bench.store.store import Store
 
 if TYPE_CHECKING:
@@ -173,21 +174,21 @@ def maps(images: str | None, count: int, seed: int | None, **options: Any) -> No
 def curves(metric: str, **options: Any) -> None:
     """ROC, precision-recall or PRO curves, a panel per category: those under which the metric is the area."""
     from bench.report.figures.collect import curve_panels
-    from bench.report.figures.curves import TITLES, draw_curves
+    from bench.report.figures.curves import CURVE_TITLES, draw_curves
 
     request = _Request("curves", options)
     trials = request.trials(metric)
     panels = curve_panels(trials, request.data(trials))
     table = trials.table
     notes = [f"Numbers: {table.metric_name} (metric protocol {table.metric_protocol})"]
-    title = trials.title(TITLES[metric])
+    title = trials.title(CURVE_TITLES[metric])
     request.save(draw_curves(panels, trials.heads, metric, title, [*notes, *trials.notes]))
 
 
 @command.command("categories")
 @_shared
 @_categories
-@_metric_option(METRICS)
+@_metric_option(MEASURED)
 @click.option("--kind", type=click.Choice(["bar", "box"]), default="bar", show_default=True)
 def categories(metric: str, kind: str, **options: Any) -> None:
     """A metric per category and method: bars of the means, or boxes over the seeds.
@@ -252,7 +253,7 @@ def tsne(seed: int | None, device: str | None, workers: int | None, **options: A
 
 @command.command("cd")
 @_shared
-@_metric_option(METRICS)
+@_metric_option(MEASURED)
 def cd(metric: str, **options: Any) -> None:
     """The critical-difference diagram of the methods' mean ranks over categories, as bench compare has it."""
     from bench.cli.compare import diagram

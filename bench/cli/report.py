@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli._options import METRICS, best_option, read_metrics, read_roots, store_option
+from bench.cli._options import best_option, read_metrics, read_roots, store_option
 from bench.cli.table import chosen_study, load_tables, uncollected
+from bench.metrics.registry import MEASURED
 from bench.store.store import Store
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command("report")
 @click.option("--study", "study_name", help="A study that was run here.  [default: the latest]")
-@click.option("--metrics", help=f"Some of {','.join(METRICS)}.  [default: all]")
+@click.option("--metrics", help=f"Some of {','.join(MEASURED)}.  [default: all]")
 @click.option(
     "--images",
     type=click.IntRange(min=0),
@@ -58,7 +59,7 @@ def command(
 
     results = Store(store)
     study = chosen_study(results, study_name)
-    tables = load_tables(results, study, read_metrics(metrics or ",".join(METRICS)), percent=percent, best=best)
+    tables = load_tables(results, study, read_metrics(metrics or ",".join(MEASURED)), percent=percent, best=best)
     content, records = results.study(study) or {}, results.study_records(study)
     labels = dict.fromkeys(record.dataset.label for record in records)
     gallery = Gallery(results, read_roots(roots, tuple(map(parse_spec, labels))), images)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli._options import METRICS, best_option, data_options, read_metrics, read_roots, store_option
+from bench.cli._options import best_option, data_options, read_metrics, read_roots, store_option
 from bench.cli.table import PLAIN, print_tables
 from bench.errors import BenchError, unknown
+from bench.metrics.registry import MEASURED
 from bench.store.store import FORMAT, Store
 from bench.tools.devices import PRECISIONS
 from bench.tools.text import count
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
 )
 @click.option("--ray-address", help="Ray cluster to run on, HOST:PORT or auto: --executor ray[address=...].")
 @click.option("--time-limit", type=float, metavar="SECONDS", help="End a trial that takes longer; it has failed.")
-@click.option("--metrics", help=f"Tables to print: {','.join(METRICS)}.")
+@click.option("--metrics", help=f"Tables to print: {','.join(MEASURED)}.")
 @best_option
 @click.option("--dry-run", is_flag=True, help="Check everything, list the trials, estimate their time; run none.")
 @store_option

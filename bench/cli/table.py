@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from bench.cli._options import METRICS, best_option, metric_protocol_option, read_metrics, store_option
+from bench.cli._options import best_option, metric_protocol_option, read_metrics, store_option
 from bench.errors import BenchError, unknown
 from bench.metrics.blocks import DEFAULT
+from bench.metrics.registry import MEASURED
 from bench.store.store import Store
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def _read_format(_context: click.Context, _option: click.Parameter, value: str) 
 @click.option(
     "--layout", help="Rows and columns: table1 to table4 of the paper, or plain.  [default: the study's]"
 )
-@click.option("--metrics", help=f"One plain table each: {','.join(METRICS)}.")
+@click.option("--metrics", help=f"One plain table each: {','.join(MEASURED)}.")
 @metric_protocol_option
 @click.option(
     "--format",
@@ -215,10 +216,10 @@ def explain(
         return load_tables(store, studies, metrics, layout=layout, metric_protocol=metric_protocol, **style)
 
     try:
-        found = find(tables(metrics or METRICS, layout), address)
+        found = find(tables(metrics or MEASURED, layout), address)
     except BenchError as error:
         try:
-            found = find(tables(METRICS, PLAIN), address)
+            found = find(tables(MEASURED, PLAIN), address)
         except BenchError:
             raise error from None
     click.echo(render(trace(found, store.record)), nl=False)

@@ -12,7 +12,7 @@ PhrasesByType = Annotated[dict[Text, Text], Meta(min_length=1)]
 
 
 class PromptSettings(Struct):
-    """What a prompt file says beside its categories."""
+    """Settings of a prompt file beside its categories."""
 
     template: Text = ""  # of the abnormality sentence
     generic_descriptions: Phrases = []  # of a category of which nothing else is known

@@ -47,7 +47,7 @@ class NetworkProvider(Protocol):
 
 
 def identify(name: str, file: Path | None = None) -> Weights:
-    """Which weights ``name`` stands for; see :meth:`Provider.identify`."""
+    """The weights that ``name`` stands for; see :meth:`Provider.identify`."""
     spec = parse_spec(name)
     return _provider(spec).identify(spec, file)
 

@@ -311,7 +311,7 @@ def _timm_network(name: str, file: Path | None, model: str, layer: int, pad_type
 def _timm_arguments(
     name: str, file: Path | None, model: str, pad_type: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What ``timm.create_model`` takes beside the model's name: for the architecture, and for its weights."""
+    """Options of ``timm.create_model`` beside the model's name: of the architecture, and of its weights."""
     import timm
     import torch
 

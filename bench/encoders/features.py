@@ -35,7 +35,7 @@ B = TypeVar("B")
 
 
 class FeatureKey(NamedTuple):
-    """What one tensor was made from.
+    """Everything that one tensor was made from.
 
     Attributes:
         weights: SHA-256 of the encoder's weights; a word such as ``pixels`` where there is no encoder.
@@ -191,7 +191,7 @@ class FeatureCache:
         parts: list[str],
         compute: Callable[[Sequence[str]], Features],
     ) -> Features:
-        """As :meth:`bench.encoders.feature_store.Space.share`, in memory."""
+        """Features held in memory, and the rest; see :meth:`bench.encoders.feature_store.Space.share`."""
 
         def key(part: str, image: str) -> FeatureKey:
             return FeatureKey(weights, preprocessing, part, str(self.dtype), image)

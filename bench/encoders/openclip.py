@@ -35,7 +35,7 @@ class _Options:
 
 @dataclass(frozen=True)
 class _Model:
-    """What a name stands for.
+    """Model and weights that a name stands for.
 
     Attributes:
         config: open_clip's name of the architecture.

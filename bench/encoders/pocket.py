@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PAD, UNKNOWN, START, END = "<pad>", "<unk>", "<start>", "<end>"
 
 BACKBONE_MEAN, BACKBONE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""What `pocket/resnet` expects its images to be normalised with (`clip.json` says it for `pocket/clip`)."""
+"""Normalisation of `pocket/resnet`'s images (that of `pocket/clip` is in `clip.json`)."""
 
 _WORD = re.compile(r"[a-z]+(?:-[a-z]+)*|[0-9]+")
 

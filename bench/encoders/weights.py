@@ -123,7 +123,7 @@ def find_by_url(name: str, url: str, instead: str) -> Path:
 
 
 def unreachable(url: str) -> str:
-    """Why the server of ``url`` cannot be asked, or the empty string if it seems that it can.
+    """The reason why the server of ``url`` cannot be asked; empty if it seems that it can.
 
     The hub's client tries for the better part of a minute before it gives up, which a machine without
     network should not have to wait for.

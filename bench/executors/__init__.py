@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from bench.store.record import Record
 from bench.study.task import Batch, Task
 from bench.trial.trial import Outcome
 
@@ -29,7 +28,7 @@ class Executor(Protocol):
     def __init__(self, config: Any, workers: int | None, logs: Path) -> None: ...
 
     def on_gpu(self, device: str) -> bool:
-        """Whether trials of a study with this ``device``, such as ``auto``, compute on a GPU.
+        """Tell if trials of a study with this ``device``, such as ``auto``, compute on a GPU.
 
         Raises:
             BenchError: there is no such device where this executor's workers are.
@@ -46,7 +45,7 @@ class Executor(Protocol):
 
 
 def log_path(logs: Path, task: Task) -> Path:
-    """Where the output of a trial goes, if it prints anything."""
+    """File for the output of a trial, if it prints anything."""
     return logs / task.key[:2] / f"{task.key}.log"
 
 
@@ -60,7 +59,7 @@ def share_log(logs: Path, batch: Batch, outcomes: Sequence[Outcome]) -> None:
         for task, outcome in zip(batch[1:], outcomes[1:], strict=True):
             path = log_path(logs, task)
             path.unlink(missing_ok=True)  # of an earlier run
-            if Record.of(outcome.record).status == "failed" and output.exists():
+            if outcome.status == "failed" and output.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(output, path)
 

@@ -22,9 +22,9 @@ from typing import Any, ClassVar, NamedTuple
 import bench
 from bench.errors import BenchError
 from bench.executors import Report, check_time_limit, log_path, share_log
-from bench.executors.pool import Shift, Worker
-from bench.executors.shipping import Depot, Files
-from bench.executors.worker import Done, News, Station, memory
+from bench.executors.pool import Scheduler, Worker
+from bench.executors.shipping import FileCache, LocalFiles
+from bench.executors.worker import BatchRunner, Done, Progress, memory
 from bench.study.task import Batch, Task
 from bench.trial.trial import Outcome, failed
 
@@ -71,7 +71,7 @@ class RayExecutor:
         self.config, self.workers, self.logs = config, workers, logs
 
     def on_gpu(self, device: str) -> bool:
-        """As :meth:`bench.executors.Executor.on_gpu`; the driver's machine need not have one.
+        """Tell if trials compute on a GPU (:meth:`bench.executors.Executor.on_gpu`); the driver need not.
 
         Raises:
             BenchError: a device that a worker cannot have, or a GPU and no share of one for each worker.
@@ -83,7 +83,7 @@ class RayExecutor:
         return bool(self.config.gpus) and device != "cpu"
 
     def run(self, batches: Iterable[Batch], report: Report) -> Iterator[tuple[Task, Outcome]]:
-        """As :meth:`bench.executors.Executor.run`.
+        """Run batches, see :meth:`bench.executors.Executor.run`.
 
         Raises:
             BenchError: no cluster at the address, no room on it, other versions there, or no such device.
@@ -93,11 +93,11 @@ class RayExecutor:
             return
         self.on_gpu(first[0].device)
         with _connected(self.config.address, self.workers):
-            crew = _Crew(self.config, self.workers, self.logs)
+            pool = _ActorPool(self.config, self.workers, self.logs)
             try:
-                yield from Shift(crew, report, self.config.time_limit).run(itertools.chain([first], source))
+                yield from Scheduler(pool, report, self.config.time_limit).run(itertools.chain([first], source))
             finally:
-                crew.close()
+                pool.close()
 
 
 def _import_ray() -> Any:
@@ -140,7 +140,7 @@ def _connected(address: str, workers: int | None) -> Iterator[None]:
             ray.shutdown()
 
 
-class _Crew:
+class _ActorPool:
     """Actors, as many as the cluster has room for at the moment."""
 
     def __init__(self, config: RayConfig, workers: int | None, logs: Path) -> None:
@@ -150,13 +150,12 @@ class _Crew:
         self.deaths: tuple[type[BaseException], ...] = (errors.RayActorError, errors.ObjectLostError)
         self.config, self.workers, self.logs = config, workers, logs
         self.node = ray.get_runtime_context().get_node_id()
-        self.desk = self._actor(Desk, here=True, num_cpus=0, max_concurrency=8).remote()
-        self._told: Future[list[News]] = self.desk.told.remote().future()
+        self.driver = self._actor(DriverActor, here=True, num_cpus=0, max_concurrency=8).remote()
+        self._reported: Future[list[Progress]] = self.driver.reported.remote().future()
         if not self.size():
             self.close()
-            raise BenchError(
-                f"the cluster has no room for a worker of one CPU{f' and {config.gpus:g} GPU' * bool(config.gpus)}"
-            )
+            needed = f"one CPU and {config.gpus:g} GPU" if config.gpus else "one CPU"
+            raise BenchError(f"the cluster has no room for a worker of {needed}")
 
     def size(self) -> int:
         room = sum(self._room(node["Resources"]) for node in self.ray.nodes() if node["Alive"])
@@ -170,11 +169,12 @@ class _Crew:
         gpus = resources.get("GPU", 0)
         return min(cpus, int(gpus // share) if share >= 1 else int(gpus) * int(1 / share))
 
-    def hire(self) -> Worker:
-        actor = self._actor(Hand, num_cpus=1, num_gpus=self.config.gpus).remote(self.desk, bool(self.config.gpus))
+    def start(self) -> Worker:
+        gpus = self.config.gpus
+        actor = self._actor(WorkerActor, num_cpus=1, num_gpus=gpus).remote(self.driver, bool(gpus))
         return _Actor(self, actor)
 
-    def welcome(self, worker: Worker) -> None:
+    def check(self, worker: Worker) -> None:
         assert isinstance(worker, _Actor)
         try:
             version, worker.node = worker.ready.result()
@@ -189,24 +189,24 @@ class _Crew:
                 f"{where} has zsad-bench {version}, this machine {bench.__version__}; install the same everywhere"
             )
 
-    def blames(self, worker: Worker, death: BaseException) -> bool:
+    def is_to_blame(self, worker: Worker, death: BaseException) -> bool:
         assert isinstance(worker, _Actor)
-        # A machine that is gone makes its actors "unavailable" long before the cluster calls it dead. Of a process
-        # that is gone its machine tells at once.
+        # A machine that is gone makes its actors "unavailable" long before the cluster calls it dead. A process
+        # that is gone is reported by its machine at once.
         alone = isinstance(death, self.ray.exceptions.ActorDiedError)
         return alone and any(node["Alive"] for node in self.ray.nodes() if node["NodeID"] == worker.node)
 
-    def news(self) -> list[News]:
-        if not self._told.done():
+    def progress(self) -> list[Progress]:
+        if not self._reported.done():
             return []
-        with contextlib.suppress(*self.deaths):  # without its desk a run goes on, if only in silence
-            told = self._told.result()
-            self._told = self.desk.told.remote().future()
-            return told
+        with contextlib.suppress(*self.deaths):  # without that actor a run goes on, and shows no progress
+            reported = self._reported.result()
+            self._reported = self.driver.reported.remote().future()
+            return reported
         return []
 
     def close(self) -> None:
-        self.ray.kill(self.desk)
+        self.ray.kill(self.driver)
 
     def _actor(self, cls: type[Any], *, here: bool = False, **options: Any) -> Any:
         if here:
@@ -219,8 +219,8 @@ class _Crew:
 class _Actor:
     """One worker, as the driver sees it."""
 
-    def __init__(self, crew: _Crew, actor: Any) -> None:
-        self.crew, self.actor = crew, actor
+    def __init__(self, pool: _ActorPool, actor: Any) -> None:
+        self.pool, self.actor = pool, actor
         self.node = ""
         self.ready: Future[Any] = actor.ready.remote().future()
 
@@ -234,19 +234,19 @@ class _Actor:
     def _receive(self, batch: Batch, answer: Future[_Answer], future: Future[Done]) -> None:
         try:
             done, log = answer.result()
-            path = log_path(self.crew.logs, batch[0])
+            path = log_path(self.pool.logs, batch[0])
             path.unlink(missing_ok=True)  # of an earlier run
             if log:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(log)
-            share_log(self.crew.logs, batch, done.outcomes)
+            share_log(self.pool.logs, batch, done.outcomes)
         except BaseException as error:
             future.set_exception(error)
         else:
             future.set_result(done)
 
     def stop(self) -> None:
-        self.crew.ray.kill(self.actor)
+        self.pool.ray.kill(self.actor)
 
 
 def _absolute(task: Task) -> Task:
@@ -270,47 +270,47 @@ class _Answer(NamedTuple):
     log: bytes
 
 
-class Desk(Files):
-    """On the driver's machine: holds the news until the driver asks, and gives out files."""
+class DriverActor(LocalFiles):
+    """Actor on the driver's machine: keeps reported progress until the driver asks, and gives out files."""
 
     def __init__(self) -> None:
-        self._news: dict[str, News] = {}
+        self._progress: dict[str, Progress] = {}
 
-    def tell(self, news: News) -> None:
-        self._news[news[0]] = news
+    def tell(self, progress: Progress) -> None:
+        self._progress[progress[0]] = progress
 
-    def told(self) -> list[News]:
-        """The latest of every trial that has told something since."""
-        news, self._news = self._news, {}
-        return list(news.values())
+    def reported(self) -> list[Progress]:
+        """The latest progress of every trial that has reported any since the last call."""
+        progress, self._progress = self._progress, {}
+        return list(progress.values())
 
 
 class _RemoteFiles:
-    """The desk's files, as a :class:`bench.executors.shipping.Source`."""
+    """The files of the driver's machine, as a :class:`bench.executors.shipping.FileSource`."""
 
-    def __init__(self, desk: Any) -> None:
-        self.ray, self.desk = _import_ray(), desk
+    def __init__(self, driver: Any) -> None:
+        self.ray, self.driver = _import_ray(), driver
 
     def names(self, root: str) -> list[tuple[str, int]]:
-        listing: list[tuple[str, int]] = self.ray.get(self.desk.names.remote(root))
+        listing: list[tuple[str, int]] = self.ray.get(self.driver.names.remote(root))
         return listing
 
     def read(self, root: str, names: list[str]) -> list[bytes]:
-        contents: list[bytes] = self.ray.get(self.desk.read.remote(root, names))
+        contents: list[bytes] = self.ray.get(self.driver.read.remote(root, names))
         return contents
 
 
-class Hand:
-    """On a machine of the cluster: carries out batches, one at a time."""
+class WorkerActor:
+    """Actor on a machine of the cluster: carries out batches, one at a time."""
 
-    def __init__(self, desk: Any, on_gpu: bool) -> None:
+    def __init__(self, driver: Any, on_gpu: bool) -> None:
         if not on_gpu:  # Ray leaves the GPUs visible that it has not given away
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         # Ctrl-C is for the driver; a KeyboardInterrupt in a trial is then known to be its method's.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self.desk = desk
-        self.station = Station(memory() // max(1, os.cpu_count() or 1))
-        self.depot = Depot(_RemoteFiles(desk))
+        self.driver = driver
+        self.runner = BatchRunner(memory() // max(1, os.cpu_count() or 1))
+        self.files = FileCache(_RemoteFiles(driver))
 
     def ready(self) -> tuple[str, str]:
         """This package's version, and the id of the node."""
@@ -318,10 +318,10 @@ class Hand:
 
     def work(self, batch: Batch) -> _Answer:
         try:
-            tasks = tuple(self.depot.localised(task) for task in batch)
+            tasks = tuple(self.files.localised(task) for task in batch)
         except (BenchError, OSError) as error:
             return _Answer(Done([failed(task, str(error)) for task in batch], worn=False), b"")
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder) / "log"
-            done = self.station.work(tasks, self.desk.tell.remote, log)
+            done = self.runner.work(tasks, self.driver.tell.remote, log)
             return _Answer(done, log.read_bytes()[-LOG:] if log.exists() else b"")

@@ -21,7 +21,7 @@ _WAIT = 1.0  # seconds between looks at trials that another process has claimed
 
 
 class Listener(Protocol):
-    """Is told how a run goes on."""
+    """Receives the events of a run."""
 
     def report(self, task: Task, description: str, count: int, total: int) -> None:
         """A running trial has done ``count`` of ``total`` steps of what ``description`` says."""
@@ -38,7 +38,7 @@ class Listener(Protocol):
 
 @dataclass
 class Summary:
-    """How a run ended.
+    """Outcome of a run.
 
     Attributes:
         before: trials that were done before.

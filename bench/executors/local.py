@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 
 from bench.errors import BenchError
 from bench.executors import Report, check_time_limit, log_path, share_log
-from bench.executors.pool import Shift, Worker
-from bench.executors.worker import Done, News, Station, Tracker, memory
+from bench.executors.pool import Scheduler, Worker
+from bench.executors.worker import BatchRunner, Done, Progress, Tracker, memory
 from bench.study.task import Batch, Task
 from bench.trial.trial import Outcome, run_together
 
@@ -56,13 +56,13 @@ class LocalExecutor:
         self.config, self.workers, self.logs = config, workers, logs
 
     def on_gpu(self, device: str) -> bool:
-        """As :meth:`bench.executors.Executor.on_gpu`."""
+        """Tell if trials compute on a GPU, see :meth:`bench.executors.Executor.on_gpu`."""
         from bench.tools.devices import choose_device
 
         return choose_device(device).startswith("cuda")
 
     def run(self, batches: Iterable[Batch], report: Report) -> Iterator[tuple[Task, Outcome]]:
-        """As :meth:`bench.executors.Executor.run`."""
+        """Run batches, see :meth:`bench.executors.Executor.run`."""
         if self.workers == 0:
             yield from _in_process(batches, report)
             return
@@ -70,8 +70,8 @@ class LocalExecutor:
         if (first := next(source, None)) is None:
             return
         gpus = visible_gpus(first[0].device)
-        crew = _Crew(self.workers or len(gpus) or cores(), gpus, self.logs)
-        yield from Shift(crew, report, self.config.time_limit).run(itertools.chain([first], source))
+        pool = _ProcessPool(self.workers or len(gpus) or cores(), gpus, self.logs)
+        yield from Scheduler(pool, report, self.config.time_limit).run(itertools.chain([first], source))
 
 
 def cores() -> int:
@@ -104,11 +104,11 @@ def _in_process(batches: Iterable[Batch], report: Report) -> Iterator[tuple[Task
     limit_threads()
     for batch in batches:
         report(batch[0], "starts", 0, 0)
-        tracker = Tracker(lambda *news, task=batch[0]: report(task, *news))
+        tracker = Tracker(lambda *progress, task=batch[0]: report(task, *progress))
         yield from zip(batch, run_together(batch, tracker), strict=True)
 
 
-class _Crew:
+class _ProcessPool:
     """Spawned processes, shared out among the GPUs."""
 
     deaths: tuple[type[BaseException], ...] = (BrokenProcessPool,)
@@ -116,37 +116,37 @@ class _Crew:
     def __init__(self, workers: int, gpus: list[str], logs: Path) -> None:
         self.workers, self.gpus, self.logs = workers, gpus, logs
         self.share = memory() // workers
-        self.hired: list[_Process] = []
+        self.started: list[_Process] = []
 
     def size(self) -> int:
         return self.workers
 
-    def hire(self) -> Worker:
-        self.hired = [worker for worker in self.hired if not worker.stopped]
-        busy = [worker.gpu for worker in self.hired]
+    def start(self) -> Worker:
+        self.started = [worker for worker in self.started if not worker.stopped]
+        busy = [worker.gpu for worker in self.started]
         worker = _Process(self.share, min(self.gpus, key=busy.count, default=""), self.logs)
-        self.hired.append(worker)
+        self.started.append(worker)
         return worker
 
-    def welcome(self, worker: Worker) -> None:
+    def check(self, worker: Worker) -> None:
         worker.ready.result()
 
-    def blames(self, worker: Worker, death: BaseException) -> bool:
+    def is_to_blame(self, worker: Worker, death: BaseException) -> bool:
         self.workers = max(1, self.workers // 2)
         return True
 
-    def news(self) -> Iterator[News]:
-        for worker in self.hired:
-            yield from worker.news()
+    def progress(self) -> Iterator[Progress]:
+        for worker in self.started:
+            yield from worker.progress()
 
 
 class _Process:
-    """One spawned process: a pool of its own, so that its end is nobody else's, and so that it can be stopped."""
+    """One spawned process: a pool of its own, so that it ends alone, and so that it can be stopped."""
 
     def __init__(self, share: int, gpu: str, logs: Path) -> None:
         context = multiprocessing.get_context("spawn")
         self.gpu, self.logs, self.stopped = gpu, logs, False
-        # A pipe of its own, too: a queue that others use would be spoilt by whoever is killed while he holds it.
+        # A pipe of its own, too: a shared queue is spoilt by a process that is killed while it holds the lock.
         self._reader, self._writer = context.Pipe(duplex=False)
         initial = (self._writer, share, gpu)
         self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start, initargs=initial)
@@ -155,12 +155,12 @@ class _Process:
     def submit(self, batch: Batch) -> Future[Done]:
         return self._pool.submit(_work, batch, self.logs)
 
-    def news(self) -> Iterator[News]:
+    def progress(self) -> Iterator[Progress]:
         while not self.stopped and self._reader.poll():
             yield self._reader.recv()
 
     def stop(self) -> None:
-        """End the process: after Ctrl-C nobody waits for a training to finish."""
+        """End the process at once: after Ctrl-C a training is not waited for."""
         self.stopped = True
         processes = list((self._pool._processes or {}).values())
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -173,21 +173,21 @@ class _Process:
 
 # ------------------------------------------------------------ in the worker
 
-_station: Station | None = None
-_news: Connection | None = None
+_runner: BatchRunner | None = None
+_progress: Connection | None = None
 
 
-def _start(news: Connection, share: int, gpu: str) -> None:
-    global _station, _news
+def _start(progress: Connection, share: int, gpu: str) -> None:
+    global _runner, _progress
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver ends its workers itself
     threading.Thread(target=_end_with_driver, daemon=True).start()
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    _station, _news = Station(share), news
+    _runner, _progress = BatchRunner(share), progress
 
 
 def _end_with_driver() -> None:
-    """A worker whose driver was killed would wait for its next task for ever."""
+    """End this process with its driver; it would wait for its next task for ever."""
     driver = multiprocessing.parent_process()
     if driver is not None:
         multiprocessing.connection.wait([driver.sentinel])
@@ -195,7 +195,7 @@ def _end_with_driver() -> None:
 
 
 def _work(batch: Batch, logs: Path) -> Done:
-    assert _station is not None and _news is not None
-    done = _station.work(batch, _news.send, log_path(logs, batch[0]))
+    assert _runner is not None and _progress is not None
+    done = _runner.work(batch, _progress.send, log_path(logs, batch[0]))
     share_log(logs, batch, done.outcomes)
     return done

@@ -1,4 +1,10 @@
-"""The driver's side of every executor with workers: hands out batches, watches over them, collects outcomes."""
+"""The driver's side of every executor with workers: hands out batches, watches over them, collects outcomes.
+
+An executor gives :class:`Scheduler` a :class:`WorkerPool`. A library for the local workers (pebble, loky) would
+replace the process of ``local.py``, some forty lines, but not this file, which a cluster needs, too: a batch is
+claimed only when there is room for it, a worker has its own GPU, trials are tried again one by one after a worker
+died, and machines may be lost.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +17,7 @@ from typing import Any, Protocol
 
 from bench.errors import BenchError, first_line
 from bench.executors import Report
-from bench.executors.worker import Done, News
+from bench.executors.worker import Done, Progress
 from bench.study.task import Batch, Task
 from bench.trial.trial import Outcome, failed
 
@@ -22,7 +28,7 @@ STARTS = 3  # workers in a row that die before they can begin
 
 
 class Worker(Protocol):
-    """A process that carries out one batch at a time; it is dead if a future fails with ``Crew.deaths``."""
+    """A process for one batch at a time; it is dead if a future fails with one of ``WorkerPool.deaths``."""
 
     ready: Future[Any]
 
@@ -35,33 +41,37 @@ class Worker(Protocol):
         ...
 
 
-class Crew(Protocol):
-    """Where workers come from."""
+class WorkerPool(Protocol):
+    """A source of workers.
+
+    Attributes:
+        deaths: exceptions of a future whose worker has died.
+    """
 
     deaths: tuple[type[BaseException], ...]
 
     def size(self) -> int:
-        """How many workers there may be at this moment."""
+        """The number of workers that there may be at this moment."""
         ...
 
-    def hire(self) -> Worker:
+    def start(self) -> Worker:
         """Start a worker, which takes its time."""
         ...
 
-    def welcome(self, worker: Worker) -> None:
-        """Look at what a worker says now that it is ready.
+    def check(self, worker: Worker) -> None:
+        """Check a worker that is ready now, or has died before.
 
         Raises:
             BenchError: it is not one that this run can use, and others would not be either.
         """
         ...
 
-    def blames(self, worker: Worker, death: BaseException) -> bool:
-        """A busy worker has died: whether its trial may have killed it. Otherwise its machine was lost."""
+    def is_to_blame(self, worker: Worker, death: BaseException) -> bool:
+        """True if the trials of a busy worker that died may have killed it; else its machine was lost."""
         ...
 
-    def news(self) -> Iterable[News]:
-        """What the workers have told since."""
+    def progress(self) -> Iterable[Progress]:
+        """The progress that workers have reported since the last call."""
         ...
 
 
@@ -72,22 +82,22 @@ class _Job:
     begin: float
 
 
-class Shift:
-    """One run of a crew.
+class Scheduler:
+    """Runs batches on the workers of a pool.
 
     A worker that dies (killed for memory, a crash in native code) costs the trials that it had in hand one more
     try each, alone, when everything else has been run; the one that kills its worker again is recorded as failed.
     A machine that is lost is not its trials' fault: they are handed out again.
 
     Args:
-        crew: where workers come from.
+        pool: source of workers.
         report: see :data:`bench.executors.Report`.
         time_limit: seconds that a trial may take; a batch of n may take n times as long, and is then tried again
             trial by trial.
     """
 
-    def __init__(self, crew: Crew, report: Report, time_limit: float | None) -> None:
-        self.crew, self.report, self.time_limit = crew, report, time_limit
+    def __init__(self, pool: WorkerPool, report: Report, time_limit: float | None) -> None:
+        self.pool, self.report, self.time_limit = pool, report, time_limit
         self.starting: list[Worker] = []
         self.idle: list[Worker] = []
         self.flying: dict[Future[Done], _Job] = {}
@@ -98,29 +108,29 @@ class Shift:
         self.failed_starts = 0
 
     def run(self, batches: Iterable[Batch]) -> Iterator[tuple[Task, Outcome]]:
-        """As :meth:`bench.executors.Executor.run`."""
+        """Run batches, see :meth:`bench.executors.Executor.run`."""
         source = iter(batches)
         ended: list[tuple[Task, Outcome]] = []
         try:
             while self._take(source) or ended:
-                self._hire()
-                self._hand_out()
+                self._start_workers()
+                self._submit_waiting()
                 yield from ended  # while the workers are busy again
                 futures = [*self.flying, *(worker.ready for worker in self.starting)]
                 if futures:
                     wait(futures, timeout=_POLL, return_when=FIRST_COMPLETED)
                 elif self.waiting:  # for room
                     time.sleep(_POLL)
-                self._pass_on()
-                self._greet()
+                self._report_progress()
+                self._check_started()
                 ended = [pair for future in list(self.flying) for pair in self._collect(future)]
         finally:
             for worker in [*self.starting, *self.idle, *(job.worker for job in self.flying.values())]:
                 worker.stop()
 
     def _take(self, source: Iterator[Batch]) -> bool:
-        """Take batches while there is room for them; whether there is anything left to do."""
-        room = self.crew.size()
+        """Take batches while there is room for them; False if nothing is left to do."""
+        room = self.pool.size()
         while len(self.waiting) + len(self.flying) < room and (batch := next(source, None)) is not None:
             self.report(batch[0], "starts", 0, 0)
             self.waiting.append(batch)
@@ -128,20 +138,20 @@ class Shift:
             self.waiting.append((self.suspects.popleft(),))
         return bool(self.waiting or self.flying)
 
-    def _hire(self) -> None:
-        """Start the workers that there is work for, and let those go that there is no longer room for."""
-        room, staff = self.crew.size(), len(self.starting) + len(self.idle) + len(self.flying)
+    def _start_workers(self) -> None:
+        """Start workers while there is work for them, and stop idle ones that there is no longer room for."""
+        room, staff = self.pool.size(), len(self.starting) + len(self.idle) + len(self.flying)
         for _ in range(min(room, len(self.waiting) + len(self.flying)) - staff):
-            self.starting.append(self.crew.hire())
+            self.starting.append(self.pool.start())
         for _ in range(min(staff - room, len(self.idle))):
             self.idle.pop().stop()
 
-    def _greet(self) -> None:
+    def _check_started(self) -> None:
         for worker in [worker for worker in self.starting if worker.ready.done()]:
             self.starting.remove(worker)
             try:
-                self.crew.welcome(worker)
-            except self.crew.deaths as error:
+                self.pool.check(worker)
+            except self.pool.deaths as error:
                 worker.stop()
                 self.failed_starts += 1
                 if self.failed_starts >= STARTS and not self.idle and not self.flying:
@@ -150,19 +160,19 @@ class Shift:
                 self.failed_starts = 0
                 self.idle.append(worker)
 
-    def _hand_out(self) -> None:
+    def _submit_waiting(self) -> None:
         while self.waiting and self.idle:
             worker = self.idle.pop()
             try:
                 future = worker.submit(self.waiting[0])
-            except self.crew.deaths:  # while it was idle
+            except self.pool.deaths:  # while it was idle
                 worker.stop()
             else:
                 self.flying[future] = _Job(worker, self.waiting.popleft(), time.monotonic())
 
-    def _pass_on(self) -> None:
+    def _report_progress(self) -> None:
         tasks = {job.batch[0].key: job.batch[0] for job in self.flying.values()}
-        for key, description, count, total in self.crew.news():
+        for key, description, count, total in self.pool.progress():
             if key in tasks:
                 self.report(tasks[key], description, count, total)
 
@@ -174,7 +184,7 @@ class Shift:
         del self.flying[future]
         try:
             done = future.result()
-        except self.crew.deaths as death:
+        except self.pool.deaths as death:
             job.worker.stop()
             return self._lost(job, death)
         except Exception as error:  # the outcome could not travel
@@ -197,16 +207,16 @@ class Shift:
         return self._blame(job.batch, f"took longer than {self.time_limit:g} seconds; raise --time-limit")
 
     def _blame(self, batch: Batch, reason: str) -> list[tuple[Task, Outcome]]:
-        """A trial has failed; one of several, nobody knows which, so that each is tried again alone."""
+        """Fail a trial; of several, it is not known which has failed, so that each is tried again alone."""
         if len(batch) == 1:
             return _all_failed(batch, reason)
         self.suspects.extend(batch)
         return []
 
     def _lost(self, job: _Job, death: BaseException) -> list[tuple[Task, Outcome]]:
-        """What becomes of a job whose worker died."""
+        """The outcomes of a job whose worker died; its trials are tried again, or have failed."""
         keys = [task.key for task in job.batch]
-        if not self.crew.blames(job.worker, death):
+        if not self.pool.is_to_blame(job.worker, death):
             self.lost_nodes.update(keys)
             if max(self.lost_nodes[key] for key in keys) < NODES:
                 self.waiting.append(job.batch)

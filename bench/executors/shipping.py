@@ -1,4 +1,4 @@
-"""Files that a trial needs and this machine lacks: fetched once, checked, and kept for all of its processes.
+"""LocalFiles that a trial needs and this machine lacks: fetched once, checked, and kept for all of its processes.
 
 Layout under the folder of :func:`shipped_root`::
 
@@ -30,7 +30,7 @@ from bench.tools.hashes import HashBook, canonical_json, hash_file
 CHUNK = 32 * 2**20  # bytes of files that travel at once
 
 
-class Source(Protocol):
+class FileSource(Protocol):
     """The files of the driver's machine."""
 
     def names(self, root: str) -> list[tuple[str, int]]:
@@ -42,8 +42,8 @@ class Source(Protocol):
         ...
 
 
-class Files:
-    """The files of this machine, as a :class:`Source` for others."""
+class LocalFiles:
+    """The files of this machine, as a :class:`FileSource` for others."""
 
     def names(self, root: str) -> list[tuple[str, int]]:
         if os.path.isfile(root):
@@ -60,14 +60,14 @@ def shipped_root() -> Path:
     return (default_root() or Path.home() / ".cache" / "zsad-bench") / "shipped"
 
 
-class Depot:
+class FileCache:
     """Makes tasks fit this machine: their paths lead to files that are here.
 
     Args:
         source: where files come from that are not.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: FileSource) -> None:
         self.source = source
         self.root = shipped_root().absolute()
         self.hashes = self.root / "hashes.json"

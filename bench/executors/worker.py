@@ -1,4 +1,4 @@
-"""A worker's side: what a process that carries out trials keeps, measures and writes down."""
+"""The worker's side: a process that carries out batches of trials, its memory and its output."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.store.record import Record
 from bench.study.task import Batch
 from bench.trial.trial import Outcome, run_together
 
-PAUSE = 0.2  # seconds between two pieces of news from one trial
+PAUSE = 0.2  # seconds between two reports of one trial's progress
 
 # (key of the batch's first trial, what it is doing, steps done, steps in all)
-News = tuple[str, str, int, int]
+Progress = tuple[str, str, int, int]
 
 
 class Done(NamedTuple):
-    """What comes back from a worker.
+    """The answer of a worker to a batch.
 
     Attributes:
         outcomes: of the batch's trials, in order.
@@ -37,7 +36,7 @@ class Done(NamedTuple):
     broken: bool = False
 
 
-class Station:
+class BatchRunner:
     """Carries out batches in this process. Encoders, data and features stay loaded between them.
 
     On a CPU it computes with one thread; parallelism comes from trials side by side: that is faster for models of
@@ -56,15 +55,15 @@ class Station:
         self._share = share
         self._at_first = 0
 
-    def work(self, batch: Batch, tell: Callable[[News], object], log: Path) -> Done:
+    def work(self, batch: Batch, tell: Callable[[Progress], object], log: Path) -> Done:
         """Carry out a batch, and tell how it goes on; what it prints goes to ``log``."""
         with captured(log):
-            outcomes = run_together(batch, Tracker(lambda *news: tell((batch[0].key, *news))))
+            outcomes = run_together(batch, Tracker(lambda *progress: tell((batch[0].key, *progress))))
         held = _resident()
         self._at_first = self._at_first or held
         # Encoders and cached features may rightly fill the share; a leak goes on growing after the first trial.
         worn = held > max(self._share, 2 * self._at_first)
-        failed = any(Record.of(outcome.record).status == "failed" for outcome in outcomes)
+        failed = any(outcome.status == "failed" for outcome in outcomes)
         return Done(outcomes, worn, broken=failed and has_lost_gpu())
 
 
@@ -76,17 +75,17 @@ class Tracker:
 
     def __call__(self, steps: Iterable[Any], description: str) -> Iterator[Any]:
         total = len(steps) if isinstance(steps, Sized) else 0
-        told = 0.0
+        reported = 0.0
         for count, step in enumerate(steps):
-            if (now := time.monotonic()) - told > PAUSE:
+            if (now := time.monotonic()) - reported > PAUSE:
                 self.tell(description, count, total)
-                told = now
+                reported = now
             yield step
 
 
 @contextlib.contextmanager
 def captured(log: Path) -> Iterator[None]:
-    """What this process prints meanwhile goes to ``log``, native code's output too; no output leaves no file."""
+    """Send the output of this process to ``log`` meanwhile, native code's too; no output leaves no file."""
     log.parent.mkdir(parents=True, exist_ok=True)
     # A character that the log's encoding lacks fails no trial. The stream that replaces one which a method closed
     # is lenient already, and cannot be reconfigured: it does not seek.
@@ -114,7 +113,7 @@ def _redirect(numbers: Iterable[tuple[int, int]]) -> None:
 
 
 def has_lost_gpu() -> bool:
-    """Whether a kernel has crashed, after which nothing that this process asks of its GPU can succeed."""
+    """True if a kernel has crashed, after which nothing that this process asks of its GPU can succeed."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return False

@@ -54,12 +54,12 @@ def version(found: Mapping[str, Any]) -> str:
 
 
 def is_current(found: Mapping[str, Any] | None) -> bool:
-    """Whether a block is there, and from this version of the metrics code."""
+    """True if a block is there, and from this version of the metrics code."""
     return found is not None and version(found) == METRICS_VERSION
 
 
 def is_complete(protocol: str, found: Mapping[str, Any] | None, *, aupimo: bool = False) -> bool:
-    """Whether there is nothing to measure: a current block with every metric that its protocol has.
+    """True if there is nothing to measure: a current block with every metric that its protocol has.
 
     Args:
         protocol: the block's name, with options if any.

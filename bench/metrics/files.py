@@ -263,7 +263,7 @@ def _listing(root: Path) -> dict[str, bool | None]:
 
 
 def _known_labels(names: Sequence[str], listed: Mapping[str, bool | None], root: Path) -> list[bool | None]:
-    """Whether each image is anomalous, by its dataset's listing or by its folder; None if neither tells.
+    """Labels of the images, by their dataset's listing or by their folder; None for those that have neither.
 
     Raises:
         BenchError: maps and listed images are not the same.

@@ -23,7 +23,7 @@ TIED_PAIRS = 0.1
 
 @dataclass(frozen=True)
 class Extent:
-    """How far the finite scores of some maps reach.
+    """Range of the finite scores of some maps.
 
     Attributes:
         maps: how many there are.
@@ -39,7 +39,7 @@ class Extent:
 
     @property
     def one_value(self) -> bool:
-        """Whether every score of every map is the same."""
+        """True if every score of every map is the same."""
         return self.lowest == self.highest
 
     def plus(self, other: Extent) -> Extent:
@@ -50,7 +50,7 @@ class Extent:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many pixels there are of each class, and how many of them tie at the largest score of all."""
+    """Number of pixels of each class, and of those among them that tie at the largest score of all."""
 
     positives: int = 0
     negatives: int = 0

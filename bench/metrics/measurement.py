@@ -18,7 +18,7 @@ from bench.metrics.exact import as_labels, as_scores, binary_metrics, pixel_metr
 from bench.metrics.guards import Extent
 from bench.metrics.pixels import Pixels, as_map, as_mask, gather
 from bench.metrics.prepare import Lazy, image_score, prepare
-from bench.metrics.protocols import PROTOCOLS, MetricProtocol
+from bench.metrics.protocols import METRIC_PROTOCOLS, MetricProtocol
 from bench.metrics.registry import IMAGE_METRICS, PIXEL_METRICS, undefined_in
 
 NO_MAPS = "the method gives no maps"
@@ -85,7 +85,7 @@ def evaluate(
         ValueError: shapes or numbers of images that do not fit, labels other than 0 and 1, a normal image
             with anomalous pixels in its mask, a limit out of range. Bad scores never raise.
     """
-    protocol = replace(PROTOCOLS["exact"], eval_size=None, fpr_limit=fpr_limit)
+    protocol = replace(METRIC_PROTOCOLS["exact"], eval_size=None, fpr_limit=fpr_limit)
     return evaluate_under(
         protocol, labels=labels, image_scores=image_scores, maps=maps, masks=masks, eval_size=eval_size
     )

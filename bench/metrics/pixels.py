@@ -96,7 +96,7 @@ class Pixels:
 
     @property
     def finite(self) -> NDArray[np.bool_]:
-        """Whether each map can be evaluated: ``(N,)`` bool.
+        """Mask of the maps that can be evaluated: ``(N,)`` bool.
 
         The span must be finite too, or interpolating within the map could overflow.
         """
@@ -106,7 +106,7 @@ class Pixels:
 
     @property
     def extent(self) -> Extent:
-        """How far the maps' scores reach, if they are finite."""
+        """Range of the maps' scores, if they are finite."""
         flat = int(np.count_nonzero(self.lowest == self.highest))
         return Extent(len(self.lowest), flat, float(self.lowest.min()), float(self.highest.max()))
 

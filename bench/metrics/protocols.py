@@ -154,12 +154,12 @@ _ALL = (
 
 MAX_SIDE = 8192  # of an evaluation grid: 256 MiB for each map
 
-PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
+METRIC_PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
 
 
 @dataclass(frozen=True)
 class Options:
-    """What can be set behind a protocol's name, as in ``grid200[sigma=4,eval_size=224]``.
+    """Options behind a protocol's name, as in ``grid200[sigma=4,eval_size=224]``.
 
     Attributes:
         eval_size: side of the grid, or ``own`` for each mask's own size.
@@ -192,11 +192,11 @@ def resolve(text: str, eval_size: int | str | None = None) -> MetricProtocol:
         BenchError: no such protocol or option, or a value that makes no sense.
     """
     spec = parse_spec(text)
-    if spec.name not in PROTOCOLS:
-        raise unknown("metric protocol", spec.name, PROTOCOLS)
+    if spec.name not in METRIC_PROTOCOLS:
+        raise unknown("metric protocol", spec.name, METRIC_PROTOCOLS)
     if eval_size is not None:
         spec = spec.with_options(eval_size=str(eval_size))
-    base, options = PROTOCOLS[spec.name], build_config(Options, spec, "metric protocol")
+    base, options = METRIC_PROTOCOLS[spec.name], build_config(Options, spec, "metric protocol")
     changed = base
     if options.eval_size:
         size = None if options.eval_size == "own" else int(options.eval_size)
@@ -217,7 +217,7 @@ def resolve_own(text: str, eval_size: int | str | None = None) -> MetricProtocol
     Protocols of published code keep the grid that is part of them. Arguments and errors as in :func:`resolve`.
     """
     protocol = resolve(text, eval_size)
-    if eval_size is None and protocol == PROTOCOLS["exact"] and not parse_spec(text).options:
+    if eval_size is None and protocol == METRIC_PROTOCOLS["exact"] and not parse_spec(text).options:
         return dataclasses.replace(protocol, eval_size=None)
     return protocol
 

@@ -51,7 +51,7 @@ class Metric:
     on_request: bool = False
 
     def is_defined_in(self, protocol: str) -> bool:
-        """Whether a metric protocol, given by name and perhaps with options, defines the metric."""
+        """True if a metric protocol, given by name and perhaps with options, defines the metric."""
         return not self.protocols or protocol.partition("[")[0] in self.protocols
 
 

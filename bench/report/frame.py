@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, unknown
-from bench.report.tables.table import METRICS
+from bench.metrics.registry import TITLES
 from bench.store.record import AnyRecord, as_records
 from bench.store.store import DEFAULT_ROOT, Store
 
@@ -77,7 +77,7 @@ def frame(records: Iterable[AnyRecord]) -> DataFrame:
     import pandas as pd
 
     rows = []
-    names = dict.fromkeys(METRICS)
+    names = dict.fromkeys(TITLES)
     for record in as_records(records):
         method, dataset, protocol = record.method, record.dataset, record.protocol
         row: dict[str, Any] = {

@@ -216,7 +216,7 @@ class Expansion:
         return config_dict(config, lambda file: self.hashes[file.absolute()])
 
     def _inputs(self, target: Catalogue, method: ChosenMethod, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Where the trial's inputs are, for the record: with absolute paths, as no folder is current there."""
+        """The trial's inputs, for the record: with absolute paths, as no folder is current there."""
         files = {name: weights_file(self.weights[name]) for name in method.encoders.values()}
         return {
             "roots": {

@@ -15,7 +15,7 @@ from bench.study.study import Study
 from bench.tools.registry import DATASETS, METHODS
 from bench.tools.spec import Spec, build_config, label, parse_spec
 
-ENCODER_FIELDS = {"encoder": "text", "backbone": "backbone"}  # config field -> the trait that needs it
+ENCODER_TRAITS = {"encoder": "text", "backbone": "backbone"}  # config field -> the trait that needs it
 _SHIPPED = "pocket/"  # encoders whose weights come with the package
 
 
@@ -55,13 +55,13 @@ def choose_method(spec: Spec, dataset: Spec, study: Study) -> ChosenMethod:
     cls = METHODS.load(spec.name)
     data_traits = DATASETS.load(dataset.name).traits
     fields = {f.name for f in dataclasses.fields(cls.Config)}
-    for name in ENCODER_FIELDS:
+    for name in ENCODER_TRAITS:
         chosen = getattr(study, name) or getattr(data_traits, name)
         if chosen and name in fields:
             spec = spec.with_options(**{name: chosen})
     config = build_config(cls.Config, spec)
     traits = cls.traits(config)
-    used = {name: getattr(config, name) for name, trait in ENCODER_FIELDS.items() if getattr(traits, trait)}
+    used = {name: getattr(config, name) for name, trait in ENCODER_TRAITS.items() if getattr(traits, trait)}
     return ChosenMethod(cls, config, traits, used)
 
 
@@ -72,7 +72,7 @@ def check_used(study: Study, methods: Iterable[ChosenMethod]) -> None:
         BenchError: there is one.
     """
     methods = list(methods)
-    for name in ENCODER_FIELDS:
+    for name in ENCODER_TRAITS:
         chosen = getattr(study, name)
         if chosen and not any(method.encoders.get(name) == chosen for method in methods):
             raise BenchError(f"none of the methods uses the {name} {chosen}; leave --{name} out")

@@ -87,7 +87,7 @@ def set_precision(precision: Precision) -> None:
 
 
 def get_precision() -> Precision:
-    """What :func:`set_precision` has set; ``highest`` where somebody used other switches since."""
+    """The precision that :func:`set_precision` has set; ``highest`` where other switches were used since."""
     import torch
 
     try:
@@ -109,7 +109,7 @@ def full_precision() -> Iterator[None]:
 
 
 def uses_bfloat16(device: torch.device) -> bool:
-    """Whether networks are trained in mixed precision: on a GPU, where ``medium`` precision was asked for."""
+    """True if networks are trained in mixed precision: on a GPU, where ``medium`` precision was asked for."""
     return device.type == "cuda" and get_precision() == "medium"
 
 

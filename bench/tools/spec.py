@@ -170,7 +170,7 @@ def _from_plain(value: Any, hint: Any, files: Mapping[str, str]) -> Any:
 
 
 def _accepts(hint: Any, cls: type[Any]) -> bool:
-    """Whether ``hint`` is ``cls``, or a union with it such as ``Path | None``."""
+    """True if ``hint`` is ``cls``, or a union with it such as ``Path | None``."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return any(_accepts(choice, cls) for choice in typing.get_args(hint))
     return hint is cls or typing.get_origin(hint) is cls

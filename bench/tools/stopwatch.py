@@ -1,4 +1,4 @@
-"""Where a trial's time goes: seconds by the name of the part, each second in one part."""
+"""Time of a trial's parts: seconds by the name of the part, each second in one part."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """What is done meanwhile is done for the trial: :func:`timed` reports here, in the same thread."""
+        """Take the time of the trial: meanwhile :func:`timed` reports here, in the same thread."""
         before, begin = _running.set(self), time.perf_counter()
         try:
             yield

@@ -1,4 +1,4 @@
-"""What a method does to the process that it runs in, undone before the next trial."""
+"""Isolation of trials: a method's changes to the process that it runs in are undone before the next one."""
 
 from __future__ import annotations
 

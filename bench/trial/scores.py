@@ -1,4 +1,4 @@
-"""What a method answers, checked and made safe to keep: scores, notes, and exceptions in words."""
+"""A method's scores, notes and exceptions, checked and made safe to keep."""
 
 from __future__ import annotations
 

@@ -56,6 +56,11 @@ class Outcome:
     scores: Mapping[str, NDArray[Any]] | None = None
     ids: tuple[str, ...] = ()
 
+    @property
+    def status(self) -> str:
+        """``ok``, ``skipped`` or ``failed``."""
+        return str(self.record["status"])
+
 
 def run_trial(task: Task, track: Track | None = None) -> Outcome:
     """Carry out one trial. Whatever goes wrong inside it ends in the record, never in an exception.
@@ -380,5 +385,5 @@ def fit_together(trials: Sequence[Trial]) -> None:
 
 
 def _is_the_users(error: BaseException) -> bool:
-    """Whether it is a Ctrl-C, and not a method that raises the same: workers do not hear Ctrl-C."""
+    """True if it is a Ctrl-C, and not a method that raises the same: workers ignore Ctrl-C."""
     return isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN

@@ -126,7 +126,7 @@ def identity() -> str:
     return f"{VERSION}, anomalib {version('anomalib')}"
 
 
-class OneClass:
+class FittedOnTarget:
     """A model of anomalib, fitted on normal images of the target; see the module's head.
 
     Attributes:
@@ -202,7 +202,7 @@ def _method(model: str) -> Any:
         "parameter": parameter,
         "Config": _config_class(model, module, parameter),
     }
-    return type(module.__name__, (OneClass,), members)
+    return type(module.__name__, (FittedOnTarget,), members)
 
 
 def _lightning_module(model: str) -> Any:

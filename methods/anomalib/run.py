@@ -36,7 +36,7 @@ from bench.errors import BenchError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bench.methods.anomalib import OneClass
+    from bench.methods.anomalib import FittedOnTarget
 
 T = TypeVar("T")
 
@@ -119,7 +119,7 @@ def building(name: str, network: Network | None) -> Iterator[None]:
 # ---------------------------------------------------------------- building
 
 
-def build(method: OneClass, network: Network | None) -> Any:
+def build(method: FittedOnTarget, network: Network | None) -> Any:
     """The method's Lightning module, without anything that normalises, measures or draws.
 
     Raises:

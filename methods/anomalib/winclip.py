@@ -51,7 +51,7 @@ class Mended(torch_model.WinClipModel):
         self.eval()
 
     def _collect_text_embeddings(self, class_name: str) -> None:  # type: ignore[override]
-        """As anomalib's, with the encoder's own tokenizer."""
+        """Tokens as anomalib makes them, with the encoder's own tokenizer."""
         means = [self.encode_text(sentences).mean(0) for sentences in create_prompt_ensemble(class_name)]
         self._text_embeddings = torch.stack(means).to(next(self.parameters()).device)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Batch(NamedTuple):
-    """What one step learns from.
+    """Images that one step learns from.
 
     Attributes:
         images: ``(G * n_ref + B, 3, S, S)`` ready for the backbone, the references first.

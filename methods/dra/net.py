@@ -25,7 +25,7 @@ NORMAL, ANOMALY, PSEUDO = 0, 1, 2  # labels of a training batch
 
 
 class HolisticHead(torch.nn.Module):
-    """How normal an image is as a whole: mean over positions, two layers, absolute value."""
+    """Head for an image as a whole: mean over positions, two layers, absolute value."""
 
     def __init__(self, channels: int, hidden: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class HolisticHead(torch.nn.Module):
 
 
 class PlainHead(torch.nn.Module):
-    """How anomalous each position is: a 1x1 convolution, absolute value."""
+    """Head for each position: a 1x1 convolution, absolute value."""
 
     def __init__(self, channels: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class PlainHead(torch.nn.Module):
 
 
 class ResidualHead(PlainHead):
-    """How anomalous each position is, seen from how it differs from normal references."""
+    """Head for each position's difference from normal references."""
 
     def __init__(self, channels: int, generator: torch.Generator) -> None:
         super().__init__(channels, generator)
@@ -67,7 +67,7 @@ class ResidualHead(PlainHead):
 
 
 class Answers(NamedTuple):
-    """What the heads say of B images.
+    """Scores of the heads for B images.
 
     Attributes:
         scores: head -> ``(B,)``, at least 0, averaged over the scales: ``holistic`` is high for normal images,
@@ -126,7 +126,7 @@ class DRANetwork(torch.nn.Module):
         return [finetune.forward(self.backbone, scaled) for scaled in finetune.pyramid(images, self.n_scales)]
 
     def answers(self, features: Sequence[torch.Tensor], means: Sequence[torch.Tensor] | None) -> Answers:
-        """What the heads say.
+        """Scores of the heads.
 
         Args:
             features: per scale ``(B, C, h, w)``.
@@ -147,7 +147,7 @@ class DRANetwork(torch.nn.Module):
         return Answers({head: torch.stack(values).mean(dim=0) for head, values in scores.items()}, maps)
 
     def answers_to(self, images: torch.Tensor, n_references: int, groups: torch.Tensor | None = None) -> Answers:
-        """What the heads say of a training batch whose first rows are references.
+        """Scores of the heads for a training batch whose first rows are references.
 
         They pass the backbone together with the images, and so count in its BatchNorm's statistics.
 

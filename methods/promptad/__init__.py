@@ -78,7 +78,7 @@ class PromptAD:
     def fit_together(
         cls, methods: Sequence[PromptAD], trains: Sequence[TrainingSet], contexts: Sequence[Context]
     ) -> None:
-        """As :class:`bench.contracts.FitsTogether` says; see :mod:`bench.methods.promptad.fit`."""
+        """Fit several trials as one, see :class:`bench.contracts.FitsTogether`."""
         from bench.methods.promptad.fit import fit
 
         for method, decoder in zip(methods, fit(methods[0].config, trains, contexts), strict=True):

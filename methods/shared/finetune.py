@@ -1,4 +1,4 @@
-"""What baselines that fine-tune a backbone share: rotation, sampling, the deviation loss, training.
+"""Parts of baselines that fine-tune a backbone: rotation, sampling, the deviation loss, training.
 
 From the image version of DevNet (``mala-lab/deviation-network-image``: ``dataloaders/utlis.py``, ``train.py``,
 ``modeling/layers/deviation_loss.py``), whose recipe DRA and the image version of MLEP share.

@@ -210,7 +210,7 @@ def busy(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def compiled(options: argparse.Namespace) -> dict[str, Any]:
-    """As ``busy``, through ``torch.compile``."""
+    """Measurement ``busy``, through ``torch.compile``."""
     import torch
 
     from bench.methods.promptad import fit as _promptad_fit

@@ -1,4 +1,4 @@
-"""How fast the exact metrics are, beside scikit-learn and anomalib on the same arrays.
+"""Speed of the exact metrics, compared with scikit-learn and anomalib on the same arrays.
 
     python results/benchmarks/bench_metrics.py [--out FILE.json] [--repeat 5] [--skip-reference] [--skip-streaming]
 

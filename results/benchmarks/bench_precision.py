@@ -1,4 +1,4 @@
-"""What less exact products change in AUROC: the same trials in float32, with other last bits, in bfloat16.
+"""Changes of AUROC by less exact products: the same trials in float32, with other last bits, in bfloat16.
 
     python results/benchmarks/bench_precision.py [--out FILE.json] [--methods SPECS] [--seeds 3] [--targets wood]
 
@@ -81,7 +81,7 @@ def metrics(task: Task) -> list[float]:
 
 
 def asked_for(device: torch.device) -> bool:
-    """As :func:`bench.tools.devices.uses_bfloat16`, were this a GPU."""
+    """Replacement for :func:`bench.tools.devices.uses_bfloat16`, were this a GPU."""
     return devices.get_precision() == "medium"
 
 

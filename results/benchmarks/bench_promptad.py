@@ -131,7 +131,7 @@ def features_at(root: Path | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def kept_at(root: Path) -> Iterator[None]:
-    """As ``features_at``, for this process and the workers that it starts."""
+    """Set ``features_at`` for this process and the workers that it starts."""
     with features_at(root), mock.patch.dict(os.environ, BENCH_CACHE=str(root)):
         yield
 

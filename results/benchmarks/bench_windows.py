@@ -1,4 +1,4 @@
-"""How fast WinCLIP's windows are encoded, beside a large matrix product, the plain transformer and anomalib.
+"""Speed of WinCLIP's windows, compared with a large matrix product, the plain transformer and anomalib.
 
     python results/benchmarks/bench_windows.py [--out FILE.json] [--repeat 5] [--threads 1,2]
 

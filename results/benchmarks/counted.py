@@ -1,4 +1,4 @@
-"""How many floating-point operations a trial takes, counted on tensors without numbers.
+"""Floating-point operations of a trial, counted on tensors without numbers.
 
     python results/benchmarks/counted.py
 

@@ -11,6 +11,6 @@ cheap: no NumPy, no pandas.
 
 from __future__ import annotations
 
-from bench.reported.loading import AVERAGE, PROTOCOLS, Fault, Reported, load, read
+from bench.reported.loading import DATASET_AVERAGE, REPORTED_PROTOCOLS, Fault, Reported, load, read
 
-__all__ = ["AVERAGE", "PROTOCOLS", "Fault", "Reported", "load", "read"]
+__all__ = ["DATASET_AVERAGE", "REPORTED_PROTOCOLS", "Fault", "Reported", "load", "read"]

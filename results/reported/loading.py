@@ -21,8 +21,8 @@ from bench.reported.schema import NumberRow, TableRow
 from bench.tools.text import count
 from bench.tools.validation import read_as
 
-AVERAGE = "average"  # the category of a number that stands for a whole dataset
-PROTOCOLS: tuple[str, ...] = typing.get_args(typing.get_type_hints(NumberRow)["protocol"])
+DATASET_AVERAGE = "average"  # the category of a number that stands for a whole dataset
+REPORTED_PROTOCOLS: tuple[str, ...] = typing.get_args(typing.get_type_hints(NumberRow)["protocol"])
 
 _TABLES = "tables.csv"
 _MOST_FAULTS = 20
@@ -46,7 +46,7 @@ class Reported:
         category: e.g. ``metal_nut``, or ``average``.
         shots: labelled anomalies per seen category; None if not stated, or no fixed number.
         k: normal images of the target category; 0 is zero-shot.
-        protocol: one of :data:`PROTOCOLS`.
+        protocol: one of :data:`REPORTED_PROTOCOLS`.
         trained_on: under ``transfer``, what was learned from.
         encoder: where it is not the method's own; ``unstated`` if that is not known; else empty.
         metric: e.g. ``image_auroc``.
@@ -84,7 +84,7 @@ class Reported:
     @property
     def average(self) -> bool:
         """True for a number that stands for a whole dataset."""
-        return self.category == AVERAGE
+        return self.category == DATASET_AVERAGE
 
 
 @dataclass(frozen=True, slots=True)

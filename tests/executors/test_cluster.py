@@ -22,7 +22,16 @@ import bench
 from bench.cli.main import main
 from bench.errors import BenchError
 from bench.executors import log_path
-from bench.executors.cluster import Desk, Hand, RayConfig, RayExecutor, _Actor, _Answer, _Crew, _import_ray
+from bench.executors.cluster import (
+    DriverActor,
+    RayConfig,
+    RayExecutor,
+    WorkerActor,
+    _Actor,
+    _ActorPool,
+    _Answer,
+    _import_ray,
+)
 from bench.executors.local import LocalConfig, LocalExecutor
 from bench.executors.worker import Done
 from bench.store.store import Store
@@ -87,7 +96,7 @@ def until(condition: Callable[[], Any]) -> Any:
 
 def busy_workers(raylet: int) -> list[int]:
     """Process ids of the workers of one machine that are carrying out a trial."""
-    return children(raylet, b"ray::Hand.work")
+    return children(raylet, b"ray::WorkerActor.work")
 
 
 def raylets(cluster: Cluster) -> list[int]:
@@ -152,13 +161,13 @@ def test_the_loss_of_a_machine_costs_nothing_but_time(
     words: Any, tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers: list[bool] = []
-    blames = _Crew.blames
+    is_to_blame = _ActorPool.is_to_blame
 
-    def noted(crew: _Crew, *what: Any) -> bool:
-        answers.append(blames(crew, *what))
+    def noted(pool: _ActorPool, *what: Any) -> bool:
+        answers.append(is_to_blame(pool, *what))
         return answers[-1]
 
-    monkeypatch.setattr(_Crew, "blames", noted)
+    monkeypatch.setattr(_ActorPool, "is_to_blame", noted)
     other = next(node for node in cluster.list_all_nodes() if node is not cluster.head_node)
 
     def accident() -> None:
@@ -181,7 +190,7 @@ def test_the_driver_can_be_ended_and_leaves_no_worker_behind(words: Any, tmp_pat
         driver.send_signal(how)
         _, message = driver.communicate(timeout=PATIENCE)
         assert driver.returncode == (130 if how == signal.SIGINT else -9)
-        assert ("the same command runs them" in message) == (how == signal.SIGINT)
+        assert ("the same command runs the rest" in message) == (how == signal.SIGINT)
         assert "Traceback" not in message
         until(lambda: not any(busy_workers(raylet) for raylet in raylets(cluster)))
         done = len(records(tmp_path / "store"))
@@ -200,7 +209,7 @@ def start(words: list[str], cluster: Cluster) -> subprocess.Popen[str]:
 def test_a_machine_without_the_files_gets_them_from_the_driver(
     plugin: Path, cluster: Cluster, toy_root: Path, tmp_path: Path
 ) -> None:
-    class FarDesk(Desk):
+    class FarDriver(DriverActor):
         """Has the files of a folder that no worker can see."""
 
         def names(self, root: str) -> list[tuple[str, int]]:
@@ -211,10 +220,11 @@ def test_a_machine_without_the_files_gets_them_from_the_driver(
 
     study = Study("s", (parse_spec("toy-brightness"),), (parse_spec("folder"),), roots={"folder": toy_root})
     task = prepare(study, Store(tmp_path / "store")).tasks[0]
-    hand = ray.remote(Hand).options(num_cpus=1).remote(ray.remote(FarDesk).options(num_cpus=0).remote(), False)
+    driver = ray.remote(FarDriver).options(num_cpus=0).remote()
+    worker = ray.remote(WorkerActor).options(num_cpus=1).remote(driver, False)
     far = dataclasses.replace(task, root="/far/away", hashes="/far/store/hashes.json")
-    (outcome,) = ray.get(hand.work.remote((far,)), timeout=PATIENCE).done.outcomes
-    ray.kill(hand)
+    (outcome,) = ray.get(worker.work.remote((far,)), timeout=PATIENCE).done.outcomes
+    ray.kill(worker)
     expected = run_trial(task)
     assert outcome.record | {"provenance": 0} == expected.record | {"provenance": 0}
     assert outcome.record["status"] == "ok"
@@ -293,7 +303,7 @@ def test_a_log_of_an_earlier_run_does_not_stay(tmp_path: Path) -> None:
     for task in batch:
         log_path(tmp_path, task).parent.mkdir()
         log_path(tmp_path, task).write_text("of an earlier run")
-    outcomes: Any = [SimpleNamespace(record={"status": "failed"})] * 2
+    outcomes: Any = [SimpleNamespace(status="failed")] * 2
     silent, received = Future[Any](), Future[Any]()
     silent.set_result(_Answer(Done(outcomes, worn=False), b""))
     actor = SimpleNamespace(ready=SimpleNamespace(remote=lambda: SimpleNamespace(future=Future)))
@@ -310,9 +320,9 @@ def test_without_ray_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, 
 
 def test_no_more_workers_than_gpus_have_room_for() -> None:
     def room(gpus: float, **resources: float) -> int:
-        crew = object.__new__(_Crew)
-        crew.config = RayConfig(gpus=gpus)
-        return crew._room(resources)
+        pool = object.__new__(_ActorPool)
+        pool.config = RayConfig(gpus=gpus)
+        return pool._room(resources)
 
     assert room(0, CPU=8.0, GPU=2.0) == 8
     assert room(0.25, CPU=8.0, GPU=2.0) == 8

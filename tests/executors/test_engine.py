@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("plugin")
 
 @pytest.fixture
 def bench(toy_root: Path, tmp_path: Path) -> Any:
-    """``bench run`` on the toy data in this process, unless told otherwise."""
+    """``bench run`` on the toy data in this process, unless reported otherwise."""
 
     def call(*words: str, workers: int = 0) -> Result:
         common = ["--dataset", "folder", "--data-root", str(toy_root), "--store", str(tmp_path / "store")]
@@ -131,7 +131,7 @@ def test_ctrl_c_keeps_what_is_done_and_a_second_run_finishes(toy_root: Path, tmp
     os.killpg(process.pid, signal.SIGINT)
     _, message = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "the same command runs them" in message
+    assert "the same command runs the rest" in message
     assert "Traceback" not in message
     done = len(records(tmp_path))
     assert 0 < done < 9

@@ -18,9 +18,9 @@ from trial_records import record
 
 from bench.cli.main import main
 from bench.executors import local, log_path, share_log
-from bench.executors import worker as station
+from bench.executors import worker as worker_module
 from bench.executors.local import visible_gpus
-from bench.executors.worker import Station, captured
+from bench.executors.worker import BatchRunner, captured
 from bench.store.store import Store
 
 RUN = Callable[..., Result]
@@ -131,13 +131,13 @@ def test_a_process_that_gathers_memory_is_worn(tmp_path: Path, monkeypatch: pyte
     from bench.encoders.features import CACHE
 
     monkeypatch.setattr(CACHE, "limit", CACHE.limit)
-    monkeypatch.setattr(station, "run_together", lambda batch, track: [])
+    monkeypatch.setattr(worker_module, "run_together", lambda batch, track: [])
     held = iter([30, 59, 61, 99, 101])
-    monkeypatch.setattr(station, "_resident", lambda: next(held))
-    small, large = Station(50), Station(100)
+    monkeypatch.setattr(worker_module, "_resident", lambda: next(held))
+    small, large = BatchRunner(50), BatchRunner(100)
 
-    def worn(desk: Station) -> bool:
-        return desk.work((), lambda _: None, tmp_path / "log").worn
+    def worn(driver: BatchRunner) -> bool:
+        return driver.work((), lambda _: None, tmp_path / "log").worn
 
     assert [worn(small), worn(small), worn(small)] == [False, False, True]
     assert [worn(large), worn(large)] == [False, False]
@@ -145,10 +145,10 @@ def test_a_process_that_gathers_memory_is_worn(tmp_path: Path, monkeypatch: pyte
 
 def test_a_process_that_has_lost_its_gpu_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes: list[Any] = [SimpleNamespace(record=record(status=status)) for status in ("ok", "failed")]
-    monkeypatch.setattr(station, "run_together", lambda batch, track: outcomes)
+    monkeypatch.setattr(worker_module, "run_together", lambda batch, track: outcomes)
 
     def broken() -> bool:
-        return Station(2**40).work((), lambda _: None, tmp_path / "log").broken
+        return BatchRunner(2**40).work((), lambda _: None, tmp_path / "log").broken
 
     def crashed() -> None:
         raise torch.AcceleratorError("CUDA error: device-side assert triggered")
@@ -164,13 +164,13 @@ def test_a_process_that_has_lost_its_gpu_says_so(tmp_path: Path, monkeypatch: py
 
 
 def test_resident_memory_is_measured() -> None:
-    before = station._resident()
+    before = worker_module._resident()
     if before == 0:
         pytest.skip("this system does not tell")
     # pages of its own: from the heap it might get memory that this process holds already
     with mmap.mmap(-1, 64 * 2**20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as block:
         block.write(bytes(len(block)))
-        gained = station._resident() - before
+        gained = worker_module._resident() - before
     assert 60 * 2**20 < gained < 130 * 2**20  # the zeros that were written may lie on the heap, too
 
 
@@ -204,8 +204,8 @@ def test_workers_are_shared_out_among_gpus(monkeypatch: pytest.MonkeyPatch, tmp_
             self.gpu = gpu
 
     monkeypatch.setattr(local, "_Process", Process)
-    crew = local._Crew(4, ["0", "1"], tmp_path)
-    hired: list[Any] = [crew.hire() for _ in range(4)]
-    assert [worker.gpu for worker in hired] == ["0", "1", "0", "1"]
-    hired[1].stopped = True
-    assert crew.hire().gpu == "1"  # in the place of the one that is gone
+    pool = local._ProcessPool(4, ["0", "1"], tmp_path)
+    started: list[Any] = [pool.start() for _ in range(4)]
+    assert [worker.gpu for worker in started] == ["0", "1", "0", "1"]
+    started[1].stopped = True
+    assert pool.start().gpu == "1"  # in the place of the one that is gone

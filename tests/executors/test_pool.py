@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from bench.errors import BenchError
-from bench.executors import pool as crew_module
-from bench.executors.pool import NODES, STARTS, Shift
+from bench.executors import pool as pool_module
+from bench.executors.pool import NODES, STARTS, Scheduler
 from bench.executors.worker import Done
 
 
@@ -30,17 +30,17 @@ def resolved(value: Any = None, error: BaseException | None = None) -> Future[An
 
 
 class FakeWorker:
-    def __init__(self, crew: FakeCrew) -> None:
-        self.crew, self.stopped = crew, False
-        self.ready = resolved(error=WorkerDiedError("no room")) if crew.stillborn else resolved()
+    def __init__(self, pool: FakeCrew) -> None:
+        self.pool, self.stopped = pool, False
+        self.ready = resolved(error=WorkerDiedError("no room")) if pool.stillborn else resolved()
 
     def submit(self, batch: Any) -> Future[Done]:
         assert not self.stopped
         keys = [task.key for task in batch]
-        self.crew.log.append("".join(keys))
-        self.crew.runs.update(keys)
-        future = self.crew.answer(batch)
-        self.crew.most = max(self.crew.most, sum(not w.stopped for w in self.crew.hired))
+        self.pool.log.append("".join(keys))
+        self.pool.runs.update(keys)
+        future = self.pool.answer(batch)
+        self.pool.most = max(self.pool.most, sum(not w.stopped for w in self.pool.started))
         return future
 
     def stop(self) -> None:
@@ -55,7 +55,7 @@ class FakeCrew:
     def __init__(self, workers: int, how: dict[str, Callable[[], Future[Any]]], blame: bool = True) -> None:
         self.workers, self.how, self.blame = workers, how, blame
         self.stillborn = False
-        self.hired: list[FakeWorker] = []
+        self.started: list[FakeWorker] = []
         self.log: list[str] = []
         self.runs: Counter[str] = Counter()
         self.most = 0
@@ -63,17 +63,17 @@ class FakeCrew:
     def size(self) -> int:
         return self.workers
 
-    def hire(self) -> FakeWorker:
-        self.hired.append(FakeWorker(self))
-        return self.hired[-1]
+    def start(self) -> FakeWorker:
+        self.started.append(FakeWorker(self))
+        return self.started[-1]
 
-    def welcome(self, worker: Any) -> None:
+    def check(self, worker: Any) -> None:
         worker.ready.result()
 
-    def blames(self, worker: Any, death: BaseException) -> bool:
+    def is_to_blame(self, worker: Any, death: BaseException) -> bool:
         return self.blame
 
-    def news(self) -> list[Any]:
+    def progress(self) -> list[Any]:
         return []
 
     def answer(self, batch: Any) -> Future[Any]:
@@ -83,21 +83,21 @@ class FakeCrew:
         return resolved(Done([f"outcome of {task.key}" for task in batch], worn=False))  # type: ignore[misc]
 
 
-def run(crew: FakeCrew, batches: Iterator[Any] | list[str], limit: float | None = None) -> dict[str, str]:
+def run(pool: FakeCrew, batches: Iterator[Any] | list[str], limit: float | None = None) -> dict[str, str]:
     """Key -> outcome; each task comes out exactly once, and every worker has been stopped."""
     tasks = (tuple(SimpleNamespace(key=key) for key in keys) for keys in batches)
     found: dict[str, str] = {}
-    for task, outcome in Shift(crew, lambda *_: None, limit).run(tasks):  # type: ignore[arg-type]
+    for task, outcome in Scheduler(pool, lambda *_: None, limit).run(tasks):  # type: ignore[arg-type]
         assert task.key not in found
         found[task.key] = str(outcome)
-    assert all(worker.stopped for worker in crew.hired)
+    assert all(worker.stopped for worker in pool.started)
     return found
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew_module, "_POLL", 0.01)
-    monkeypatch.setattr(crew_module, "failed", lambda task, reason: f"failed: {reason}")
+    monkeypatch.setattr(pool_module, "_POLL", 0.01)
+    monkeypatch.setattr(pool_module, "failed", lambda task, reason: f"failed: {reason}")
 
 
 def dying() -> Future[Any]:
@@ -111,16 +111,16 @@ def once(first: Callable[[], Future[Any]], batch: str) -> Callable[[], Future[An
 
 
 def test_every_trial_comes_out_once_and_workers_stay() -> None:
-    crew = FakeCrew(2, {})
-    found = run(crew, ["a", "bc", "d", "efg", "h"])
+    pool = FakeCrew(2, {})
+    found = run(pool, ["a", "bc", "d", "efg", "h"])
     assert found == {key: f"outcome of {key}" for key in "abcdefgh"}
-    assert len(crew.hired) == 2
+    assert len(pool.started) == 2
 
 
 def test_no_more_workers_than_batches() -> None:
-    crew = FakeCrew(8, {})
-    run(crew, ["a", "b"])
-    assert len(crew.hired) == 2
+    pool = FakeCrew(8, {})
+    run(pool, ["a", "b"])
+    assert len(pool.started) == 2
 
 
 def test_batches_are_taken_only_when_there_is_room() -> None:
@@ -131,114 +131,114 @@ def test_batches_are_taken_only_when_there_is_room() -> None:
             taken.append(key)
             yield key
 
-    crew = FakeCrew(2, {})
+    pool = FakeCrew(2, {})
     tasks = ((SimpleNamespace(key=key),) for key in source())
-    outcomes = Shift(crew, lambda *_: None, None).run(tasks)  # type: ignore[arg-type]
+    outcomes = Scheduler(pool, lambda *_: None, None).run(tasks)  # type: ignore[arg-type]
     next(outcomes)
     assert len(taken) <= 2 + 2  # two have ended, two are running
     outcomes.close()
-    assert all(worker.stopped for worker in crew.hired)
+    assert all(worker.stopped for worker in pool.started)
 
 
 def test_a_batch_whose_worker_dies_is_tried_again_one_by_one_when_all_else_is_done() -> None:
-    crew = FakeCrew(2, {"b": once(dying, "b")})
-    found = run(crew, ["a", "bc", "d", "e"])
+    pool = FakeCrew(2, {"b": once(dying, "b")})
+    found = run(pool, ["a", "bc", "d", "e"])
     assert found == {key: f"outcome of {key}" for key in "abcde"}
-    assert crew.log[-2:] == ["b", "c"]
-    assert crew.runs == {"a": 1, "b": 2, "c": 2, "d": 1, "e": 1}
+    assert pool.log[-2:] == ["b", "c"]
+    assert pool.runs == {"a": 1, "b": 2, "c": 2, "d": 1, "e": 1}
 
 
 def test_a_trial_that_kills_its_worker_twice_has_failed() -> None:
-    crew = FakeCrew(2, {"b": dying})
-    found = run(crew, ["a", "bc", "d"])
+    pool = FakeCrew(2, {"b": dying})
+    found = run(pool, ["a", "bc", "d"])
     assert "died, twice" in found.pop("b")
     assert found == {key: f"outcome of {key}" for key in "acd"}
-    assert crew.runs["b"] == 2
+    assert pool.runs["b"] == 2
 
 
 def test_a_lost_machine_is_not_its_trials_fault() -> None:
-    crew = FakeCrew(1, {"b": dying}, blame=False)
-    found = run(crew, ["a", "b", "c"])
+    pool = FakeCrew(1, {"b": dying}, blame=False)
+    found = run(pool, ["a", "b", "c"])
     assert "machines were lost" in found.pop("b")
     assert found == {key: f"outcome of {key}" for key in "ac"}
-    assert crew.runs["b"] == NODES
+    assert pool.runs["b"] == NODES
 
 
 def test_work_waits_until_there_is_room_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    crew = FakeCrew(1, {"b": dying}, blame=False)
+    pool = FakeCrew(1, {"b": dying}, blame=False)
     sizes = iter([1] * 20 + [0] * 20)
-    monkeypatch.setattr(crew, "size", lambda: next(sizes, 1))
+    monkeypatch.setattr(pool, "size", lambda: next(sizes, 1))
     naps: list[float] = []
-    monkeypatch.setattr(crew_module.time, "sleep", naps.append)
-    assert set(run(crew, ["a", "b", "c"])) == set("abc")
+    monkeypatch.setattr(pool_module.time, "sleep", naps.append)
+    assert set(run(pool, ["a", "b", "c"])) == set("abc")
     assert len(naps) in range(5, 21)
 
 
 def test_a_trial_that_takes_too_long_is_stopped_alone() -> None:
-    crew = FakeCrew(2, {"b": Future})
-    found = run(crew, ["a", "b", "c", "d"], limit=0.1)
+    pool = FakeCrew(2, {"b": Future})
+    found = run(pool, ["a", "b", "c", "d"], limit=0.1)
     assert found.pop("b") == "failed: took longer than 0.1 seconds; raise --time-limit"
     assert found == {key: f"outcome of {key}" for key in "acd"}
-    assert crew.runs["b"] == 1
+    assert pool.runs["b"] == 1
 
 
 def test_a_batch_may_take_as_long_as_its_trials_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    crew, clock = FakeCrew(1, {}), SimpleNamespace(monotonic=lambda: 29.0)
-    monkeypatch.setattr(crew_module, "time", clock)
-    shift, slow = Shift(crew, lambda *_: None, 10), Future[Done]()  # type: ignore[arg-type]
+    pool, clock = FakeCrew(1, {}), SimpleNamespace(monotonic=lambda: 29.0)
+    monkeypatch.setattr(pool_module, "time", clock)
+    scheduler, slow = Scheduler(pool, lambda *_: None, 10), Future[Done]()  # type: ignore[arg-type]
     batch: Any = tuple(SimpleNamespace(key=key) for key in "abc")
-    shift.flying = {slow: crew_module._Job(crew.hire(), batch, 0.0)}  # type: ignore[arg-type]
-    assert shift._collect(slow) == []
+    scheduler.flying = {slow: pool_module._Job(pool.start(), batch, 0.0)}  # type: ignore[arg-type]
+    assert scheduler._collect(slow) == []
     clock.monotonic = lambda: 31.0
-    assert shift._collect(slow) == []
-    assert [task.key for task in shift.suspects] == list("abc")
-    assert crew.hired[0].stopped
+    assert scheduler._collect(slow) == []
+    assert [task.key for task in scheduler.suspects] == list("abc")
+    assert pool.started[0].stopped
 
 
 def test_of_a_batch_that_takes_too_long_each_trial_is_tried_alone() -> None:
-    crew = FakeCrew(2, {"b": Future})
-    found = run(crew, ["abc", "d"], limit=0.1)
+    pool = FakeCrew(2, {"b": Future})
+    found = run(pool, ["abc", "d"], limit=0.1)
     assert found.pop("b") == "failed: took longer than 0.1 seconds; raise --time-limit"
     assert found == {key: f"outcome of {key}" for key in "acd"}
 
 
 def test_a_worn_worker_is_replaced() -> None:
     worn = lambda: resolved(Done(["outcome of b"], worn=True))  # type: ignore[list-item]  # noqa: E731
-    crew = FakeCrew(1, {"b": worn})
-    assert run(crew, ["a", "b", "c"]) == {key: f"outcome of {key}" for key in "abc"}
-    assert len(crew.hired) == 2
+    pool = FakeCrew(1, {"b": worn})
+    assert run(pool, ["a", "b", "c"]) == {key: f"outcome of {key}" for key in "abc"}
+    assert len(pool.started) == 2
 
 
 def test_a_worker_without_its_gpu_is_replaced_and_a_batch_that_it_failed_is_tried_trial_by_trial() -> None:
     def broken(outcome: str, trials: int) -> Callable[[], Future[Any]]:
         return lambda: resolved(Done([outcome] * trials, worn=False, broken=True))  # type: ignore[list-item]
 
-    crew = FakeCrew(1, {"a": once(broken("lost", 3), "a"), "d": broken("failed on its own", 1)})
-    found = run(crew, ["abc", "d"])
+    pool = FakeCrew(1, {"a": once(broken("lost", 3), "a"), "d": broken("failed on its own", 1)})
+    found = run(pool, ["abc", "d"])
     assert found == {**{key: f"outcome of {key}" for key in "abc"}, "d": "failed on its own"}
-    assert crew.log == ["abc", "d", "a", "b", "c"]
-    assert [worker.stopped for worker in crew.hired[:2]] == [True, True]
+    assert pool.log == ["abc", "d", "a", "b", "c"]
+    assert [worker.stopped for worker in pool.started[:2]] == [True, True]
 
 
 def test_an_outcome_that_cannot_travel_fails_its_trial() -> None:
-    crew = FakeCrew(1, {"b": lambda: resolved(error=TypeError("cannot pickle\na socket"))})
-    found = run(crew, ["a", "bc"])
+    pool = FakeCrew(1, {"b": lambda: resolved(error=TypeError("cannot pickle\na socket"))})
+    found = run(pool, ["a", "bc"])
     assert found.pop("b") == "failed: its outcome could not be returned: cannot pickle"
     assert found == {key: f"outcome of {key}" for key in "ac"}
 
 
 def test_workers_that_never_start_end_the_run_with_the_reason() -> None:
-    crew = FakeCrew(1, {})
-    crew.stillborn = True
+    pool = FakeCrew(1, {})
+    pool.stillborn = True
     with pytest.raises(BenchError, match="no worker can be started: no room"):
-        run(crew, ["a"])
-    assert len(crew.hired) == STARTS
+        run(pool, ["a"])
+    assert len(pool.started) == STARTS
 
 
-def test_a_crew_that_shrinks_lets_idle_workers_go() -> None:
-    crew = FakeCrew(3, {})
-    shift = Shift(crew, lambda *_: None, None)  # type: ignore[arg-type]
-    shift.idle = [crew.hire() for _ in range(3)]  # type: ignore[misc]
-    crew.workers = 1
-    shift._hire()
-    assert [worker.stopped for worker in crew.hired] == [False, True, True]
+def test_a_pool_that_shrinks_lets_idle_workers_go() -> None:
+    pool = FakeCrew(3, {})
+    scheduler = Scheduler(pool, lambda *_: None, None)  # type: ignore[arg-type]
+    scheduler.idle = [pool.start() for _ in range(3)]  # type: ignore[misc]
+    pool.workers = 1
+    scheduler._start_workers()
+    assert [worker.stopped for worker in pool.started] == [False, True, True]

@@ -14,7 +14,7 @@ from bench.contracts import Weights
 from bench.data.catalogue import open_catalogue
 from bench.errors import BenchError
 from bench.executors import shipping
-from bench.executors.shipping import Depot, Files
+from bench.executors.shipping import FileCache, LocalFiles
 from bench.store.store import Store
 from bench.study.plan import prepare
 from bench.study.study import Study
@@ -26,7 +26,7 @@ from bench.trial.trial import run_trial
 pytestmark = pytest.mark.usefixtures("plugin")
 
 
-class Far(Files):
+class Far(LocalFiles):
     """The files below ``home``, under a path that does not exist here; counts what is asked for."""
 
     def __init__(self, home: Path) -> None:
@@ -60,17 +60,17 @@ def task(toy_root: Path, tmp_path: Path) -> Task:
 
 def test_a_dataset_is_fetched_once_and_the_trial_runs_on_it(task: Task, toy_root: Path, cache: Path) -> None:
     far = Far(toy_root.parent)
-    here = Depot(far).localised(task)
+    here = FileCache(far).localised(task)
     assert Path(here.root) == cache / "shipped" / "data" / task.identity["dataset"]["fingerprint"]
     assert run_trial(here).record["status"] == "ok"
     reads = far.reads
-    assert Depot(far).localised(task) == here
+    assert FileCache(far).localised(task) == here
     assert far.reads == reads
 
 
 def test_what_is_here_is_used_where_it_lies(task: Task, toy_root: Path, cache: Path) -> None:
     far = Far(toy_root.parent)
-    assert Depot(far).localised(dataclasses.replace(task, root=str(toy_root))).root == str(toy_root)
+    assert FileCache(far).localised(dataclasses.replace(task, root=str(toy_root))).root == str(toy_root)
     assert far.reads == 0
 
 
@@ -78,14 +78,14 @@ def test_another_dataset_at_that_path_is_not_taken_for_it(task: Task, toy_root: 
     other = shutil.copytree(toy_root, tmp_path / "other")
     (other / "bolt/test/good/000.png").unlink()
 
-    class Here(Files):
+    class Here(LocalFiles):
         def names(self, root: str) -> list[tuple[str, int]]:
             return super().names(str(toy_root))
 
         def read(self, root: str, names: list[str]) -> list[bytes]:
             return super().read(str(toy_root), names)
 
-    found = Depot(Here()).localised(dataclasses.replace(task, root=str(other))).root
+    found = FileCache(Here()).localised(dataclasses.replace(task, root=str(other))).root
     assert _fingerprint(found) == task.identity["dataset"]["fingerprint"] != _fingerprint(str(other))
 
 
@@ -100,17 +100,17 @@ def test_a_fetch_that_broke_off_is_made_anew(task: Task, toy_root: Path, cache: 
             return super().read(root, names)
 
     with pytest.raises(OSError, match="the driver is gone"):
-        Depot(Breaking(toy_root.parent)).localised(task)
+        FileCache(Breaking(toy_root.parent)).localised(task)
     (part,) = (cache / "shipped/data").glob("*.part")
     next(part.rglob("*.png")).with_name("999.png").write_bytes(b"of another time")
-    assert run_trial(Depot(far).localised(task)).record["status"] == "ok"
+    assert run_trial(FileCache(far).localised(task)).record["status"] == "ok"
     assert far.reads > 10  # chunk by chunk
 
 
 def test_processes_of_one_machine_fetch_once(task: Task, toy_root: Path) -> None:
     far = Far(toy_root.parent)
     with ThreadPoolExecutor(4) as pool:
-        roots = set(pool.map(lambda _: Depot(far).localised(task).root, range(4)))
+        roots = set(pool.map(lambda _: FileCache(far).localised(task).root, range(4)))
     assert len(roots) == 1
     assert far.reads == 1
 
@@ -118,7 +118,7 @@ def test_processes_of_one_machine_fetch_once(task: Task, toy_root: Path) -> None
 def test_data_that_have_changed_at_the_driver_are_refused(task: Task, toy_root: Path) -> None:
     (toy_root / "cloth/test/good/000.png").unlink()
     with pytest.raises(BenchError, match="changed while the study ran"):
-        Depot(Far(toy_root.parent)).localised(task)
+        FileCache(Far(toy_root.parent)).localised(task)
 
 
 def test_weights_are_known_by_their_content(task: Task, tmp_path: Path, toy_root: Path) -> None:
@@ -130,16 +130,16 @@ def test_weights_are_known_by_their_content(task: Task, tmp_path: Path, toy_root
         "far": Weights("far", digest, Path("/far/away/w.safetensors")),
         "none": Weights("none", "0" * 64),
     }
-    here = Depot(far).localised(dataclasses.replace(task, root=str(toy_root), weights=weights))
+    here = FileCache(far).localised(dataclasses.replace(task, root=str(toy_root), weights=weights))
     assert here.weights["none"] == weights["none"]
     assert here.weights["far"].file.name == "w.safetensors"
     assert here.weights["far"].file.read_bytes() == b"right"
     wrong = {"far": Weights("far", digest, tmp_path / "same_name.safetensors")}
-    kept = Depot(far).localised(dataclasses.replace(task, root=str(toy_root), weights=weights)).weights
+    kept = FileCache(far).localised(dataclasses.replace(task, root=str(toy_root), weights=weights)).weights
     assert far.reads == 1
     assert kept == here.weights
     with pytest.raises(AssertionError):  # asks the driver, since the file here is another one
-        Depot(far).localised(dataclasses.replace(task, root=str(toy_root), weights=wrong))
+        FileCache(far).localised(dataclasses.replace(task, root=str(toy_root), weights=wrong))
 
 
 def _fingerprint(root: str) -> str:

@@ -71,7 +71,7 @@ class Machine:
 
     def find(self, _: int) -> int | None:
         """A worker that is carrying out a trial."""
-        return next(iter(children(self.raylet, b"ray::Hand.work")), None)
+        return next(iter(children(self.raylet, b"ray::WorkerActor.work")), None)
 
     def kill(self, _: int) -> None:
         """With everything that runs on it; another one joins in its place."""

@@ -15,7 +15,7 @@ from bench.errors import BenchError
 from bench.metrics import Evaluation, evaluate, resize_bilinear
 from bench.metrics.measurement import evaluate_under
 from bench.metrics.prepare import Kept, image_score, prepare, resize_mask
-from bench.metrics.protocols import PROTOCOLS, MetricProtocol, describe, resolve
+from bench.metrics.protocols import METRIC_PROTOCOLS, MetricProtocol, describe, resolve
 from bench.metrics.registry import IMAGE_METRICS, PIXEL_METRICS
 
 Maps = NDArray[np.float32]
@@ -347,7 +347,7 @@ def test_image_score(pool: int) -> None:
 # ------------------------------------------------------------ what is refused, and how it is said
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("name", METRIC_PROTOCOLS)
 def test_guards(name: str) -> None:
     maps, masks = category()
     own = f"{name}[eval_size=own]"
@@ -373,7 +373,7 @@ def test_guards(name: str) -> None:
 
 
 def test_every_protocol_names_its_source_and_what_differs() -> None:
-    for protocol in PROTOCOLS.values():
+    for protocol in METRIC_PROTOCOLS.values():
         assert protocol.sources
         assert len(describe(protocol)) > 40
         if protocol.name != "exact":
@@ -382,8 +382,8 @@ def test_every_protocol_names_its_source_and_what_differs() -> None:
 
 
 def test_names_and_options() -> None:
-    assert resolve("grid200") is PROTOCOLS["grid200"]
-    assert resolve("exact", 256) == PROTOCOLS["exact"]
+    assert resolve("grid200") is METRIC_PROTOCOLS["grid200"]
+    assert resolve("exact", 256) == METRIC_PROTOCOLS["exact"]
     changed = resolve("grid200[sigma=4]", 224)
     assert (changed.name, changed.sigma, changed.eval_size) == ("grid200[eval_size=224,sigma=4]", 4.0, 224)
     assert resolve("grid200[eval_size=own]", 224).eval_size is None

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bench.metrics import METRICS_VERSION, blocks, evaluate, registry
-from bench.metrics.protocols import PROTOCOLS
+from bench.metrics.protocols import METRIC_PROTOCOLS
 
 ADDED = """
 from bench.metrics.registry import Metric
@@ -21,7 +21,7 @@ def fpr50(ranking):
     return ranking.false_positives(50) / ranking.negatives
 
 
-METRICS = (
+MEASURED = (
     Metric("pixel_fpr50", "pixel", "pixel FPR@50TPR", "pixel FPR50", fpr50, 7, higher_is_better=False,
            protocols=("exact",)),
 )
@@ -31,9 +31,9 @@ import sys
 from bench.metrics import definitions
 definitions.__path__.append(sys.argv[1])
 import json, numpy as np, bench
-from bench.cli._options import METRICS
+from bench.metrics.registry import MEASURED
 from bench.cli._side_by_side import HEADS
-from bench.report.tables.model import METRICS as TITLES
+from bench.metrics.registry import TITLES
 rng = np.random.default_rng(0)
 masks = np.zeros((4, 16, 16), bool)
 masks[:2, 2:9, 3:9] = True
@@ -42,7 +42,7 @@ threshold = np.sort(maps[masks])[::-1][(masks.sum() + 1) // 2 - 1]
 found = bench.evaluate(maps, masks)["pixel_fpr50"]
 assert found == (maps[~masks] >= threshold).mean(), found
 assert "pixel_fpr50" not in bench.evaluate(maps, masks, protocol="grid200")
-print("pixel_fpr50" in METRICS, HEADS["pixel_fpr50"], TITLES["pixel_fpr50"])
+print("pixel_fpr50" in MEASURED, HEADS["pixel_fpr50"], TITLES["pixel_fpr50"])
 """
 
 
@@ -63,7 +63,7 @@ def test_order_and_protocols() -> None:
     assert registry.PIXEL_METRICS == ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
     assert list(registry.METRICS) == [*registry.IMAGE_METRICS, *registry.PIXEL_METRICS, "aupimo"]
     for metric in registry.METRICS.values():
-        assert set(metric.protocols) <= PROTOCOLS.keys()
+        assert set(metric.protocols) <= METRIC_PROTOCOLS.keys()
     assert registry.undefined_in("exact") == []
     assert registry.undefined_in("openiad[sigma=2]") == ["image_f1max", "image_fpr95", "pixel_f1max"]
     assert [registry.sign(name) for name in ("image_auroc", "image_fpr95", "of somebody else")] == [1, -1, 1]
@@ -76,7 +76,7 @@ def block() -> dict[str, Any]:
     masks[:2, 2:5, 2:5] = True
     maps = np.random.default_rng(0).random(masks.shape)
     found = evaluate(labels=[1, 1, 0, 0], image_scores=maps.max((1, 2)), maps=maps, masks=masks)
-    result = blocks.block(PROTOCOLS["exact"], found)
+    result = blocks.block(METRIC_PROTOCOLS["exact"], found)
     del result["values"]["image_fpr95"]
     return result
 

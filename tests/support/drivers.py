@@ -96,7 +96,7 @@ class Driver:
         return Counter(self.journal.read_text().splitlines()) if self.journal.exists() else Counter()
 
     def half_written(self) -> int:
-        """Files that are being written."""
+        """LocalFiles that are being written."""
         return sum(1 for folder in ("records", "scores") for _ in (self.store / folder).glob("*/.*"))
 
     def left(self) -> Left:

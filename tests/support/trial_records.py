@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.data.splits import ProtocolConfig
 from bench.metrics.blocks import METRICS_VERSION
-from bench.report.tables.table import METRICS
+from bench.metrics.registry import METRICS
 from bench.tools.spec import build_config, parse_spec
 
 TITLES = {"clip": "CLIP", "devnet": "DevNet", "promptad": "PromptAD"}

@@ -29,13 +29,13 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.errors import BenchError
-from bench.metrics.registry import sign
+from bench.metrics.registry import TITLES, sign
 from bench.report.check.comparable import method_differs, metric_protocol, part, protocol_differs, same_cell
 from bench.report.check.verdicts import Result, Verdict, turned
 from bench.report.statistics.equivalence import equivalence
-from bench.report.tables.model import METRICS, Cell
+from bench.report.tables.model import Cell
 from bench.report.tables.table import build_tables
-from bench.reported import AVERAGE, Reported
+from bench.reported import DATASET_AVERAGE, Reported
 from bench.reported.audit import averages
 from bench.store.record import AnyRecord, Record, as_records
 from bench.store.store import Store
@@ -67,7 +67,7 @@ def compare(
     store: Store,
     *,
     papers: Container[str] | None = None,
-    metrics: Container[str] = tuple(METRICS),
+    metrics: Container[str] = tuple(TITLES),
     margin: float = MARGIN,
 ) -> tuple[list[Result], list[str]]:
     """Set a study's cells beside reported numbers; see the module's head.
@@ -147,7 +147,7 @@ class _Comparison:
                 if record.shots is None and column.method in seen:
                     continue  # a method that does not learn is in every column group
                 seen.add(column.method)
-                cells = {AVERAGE if line.average else line.head: line.cells[place] for line in table.rows}
+                cells = {DATASET_AVERAGE if line.average else line.head: line.cells[place] for line in table.rows}
                 shots = None if record.shots is None else column.shots
                 columns.append(_MeasuredColumn(record, shots, cells))
         return columns
@@ -180,7 +180,7 @@ class _Comparison:
 
     def _average_differs(self, row: Reported, column: _MeasuredColumn) -> str:
         """The reason why two averages are not over the same categories; empty if they are."""
-        whole, own = self._categories.get(row.dataset, set()), column.cells.keys() - {AVERAGE}
+        whole, own = self._categories.get(row.dataset, set()), column.cells.keys() - {DATASET_AVERAGE}
         if not row.average or not whole or own == whole:
             return ""
         return f"an average over {count(len(own), 'category', 'categories')}; the dataset has {len(whole)}"

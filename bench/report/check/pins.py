@@ -21,7 +21,7 @@ from bench.tools.files import write_atomically
 from bench.tools.groups import group
 from bench.tools.text import as_numbers, as_whole, count, parse_json
 
-FORMAT = 1
+PINS_FORMAT = 1
 DECIMALS = 6
 
 
@@ -168,7 +168,7 @@ def _text(pins: Pins) -> str:
         lines = ",\n".join(f"  {json.dumps(_line(pin), ensure_ascii=False)}" for pin in own)
         sections.append(textwrap.indent(f'{head},\n "trials": [\n{lines}\n ]\n}}', "  "))
     head = json.dumps(
-        {"format": FORMAT, "study": pins.study, "environment": pins.environment}, indent=1, ensure_ascii=False
+        {"format": PINS_FORMAT, "study": pins.study, "environment": pins.environment}, indent=1, ensure_ascii=False
     ).removesuffix("\n}")
     return f'{head},\n "sections": [\n' + ",\n".join(sections) + "\n ]\n}\n"
 
@@ -211,8 +211,10 @@ def read(path: Path) -> Pins:
     """
     try:
         content = parse_json(path.read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
-            raise BenchError(f"{path} has format {content['format']}, not {FORMAT}; write it again: bench pin")
+        if content["format"] != PINS_FORMAT:
+            raise BenchError(
+                f"{path} has format {content['format']}, not {PINS_FORMAT}; write it again: bench pin"
+            )
         pins = {pin.key: pin for section in content["sections"] for pin in _section(section)}
         return Pins(str(content["study"]), pins, content["environment"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:

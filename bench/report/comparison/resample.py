@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bench.errors import BenchError
 from bench.report.comparison.compare import Comparison, Standing
-from bench.report.statistics.images import METRICS, image_interval
+from bench.report.statistics.images import RESAMPLED, image_interval
 from bench.store.record import Record
 from bench.store.scores import RecordedData
 from bench.store.store import Store
@@ -33,8 +33,8 @@ def with_image_intervals(comparison: Comparison, store: Store, roots: Mapping[st
             seeds that were tested on different images; too few images.
     """
     metric = comparison.table.metric
-    if metric not in METRICS:
-        raise BenchError(f"images can be resampled for {' and '.join(METRICS)}, not for {metric}")
+    if metric not in RESAMPLED:
+        raise BenchError(f"images can be resampled for {' and '.join(RESAMPLED)}, not for {metric}")
     data = RecordedData(store, roots)
     methods = tuple(_with_interval(method, comparison, store, data) for method in comparison.methods)
     return replace(comparison, methods=methods)

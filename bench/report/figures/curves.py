@@ -23,7 +23,7 @@ AXES = {  # of each curve: what lies along x and y
     "PR": ("recall", "precision"),
     "PRO": ("false positive rate", "per-region overlap"),
 }
-TITLES = {metric.name: metric.curve_title for metric in METRICS.values() if metric.curve}
+CURVE_TITLES = {metric.name: metric.curve_title for metric in METRICS.values() if metric.curve}
 RESOLUTION = 1000  # no point that is drawn lies farther from the curve than the axis' length by this
 _PER_ROW = 4
 _WIDEST = 3.4  # inches of a panel

@@ -12,13 +12,14 @@ import jinja2
 from markupsafe import Markup
 
 import bench
+from bench.metrics.registry import TITLES
 from bench.report.page import pictures
 from bench.report.page.content import Page
 from bench.report.page.gallery import PERCENTILES
 from bench.report.page.speed import PARTS
 from bench.report.statistics.common import ALPHA, LEVEL
 from bench.report.tables import text
-from bench.report.tables.model import METRICS, NO_SEEDS, Cell, Table
+from bench.report.tables.model import NO_SEEDS, Cell, Table
 
 _STYLES = ("page.css", "tables.css", "trials.css")
 
@@ -67,7 +68,7 @@ def _asset(name: str) -> str:
 def _metrics(page: Page) -> dict[str, str]:
     """The page's metrics with their printed names."""
     found = dict.fromkeys(table.metric for part in page.parts for table in part.tables)
-    return {metric: METRICS.get(metric, metric) for metric in found}
+    return {metric: TITLES.get(metric, metric) for metric in found}
 
 
 def _shots(page: Page) -> list[int]:

@@ -13,7 +13,7 @@ from bench.errors import BenchError, unknown
 from bench.metrics import binary_metrics, registry
 from bench.report.statistics.common import LEVEL
 
-METRICS = tuple(metric.name for metric in registry.METRICS.values() if metric.resampled)
+RESAMPLED = tuple(metric.name for metric in registry.METRICS.values() if metric.resampled)
 RESAMPLES = 2000
 _BATCH = 2_000_000  # scores that are resampled at a time
 
@@ -65,8 +65,8 @@ def image_interval(
         ``scipy.stats.bootstrap`` (``method="percentile"``) with one sample per stratum; AUROC of the draws by
         ``scipy.stats.mannwhitneyu``, AP by :func:`bench.metrics.binary_metrics`.
     """
-    if metric not in METRICS:
-        raise unknown("metric for resampling images", metric, METRICS)
+    if metric not in RESAMPLED:
+        raise unknown("metric for resampling images", metric, RESAMPLED)
     strata = [_strata(scores, labels, number) for number, (scores, labels) in enumerate(parts)]
     seeds = {scores.shape[0] for stratum in strata for scores in stratum}
     if len(seeds) != 1:

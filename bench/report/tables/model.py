@@ -12,9 +12,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bench.metrics import registry
-
-METRICS = registry.TITLES
+from bench.metrics.registry import TITLES
 
 INCOMPLETE = "†"  # an average over some of the categories
 NOT_ZERO_SHOT = "‡"
@@ -211,7 +209,7 @@ class Table:
     @property
     def metric_name(self) -> str:
         """The metric as printed."""
-        return METRICS.get(self.metric, self.metric)
+        return TITLES.get(self.metric, self.metric)
 
     @property
     def heading(self) -> str:

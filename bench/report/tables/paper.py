@@ -13,9 +13,10 @@ from typing import Unpack
 
 from bench.data.splits import is_zero_shot
 from bench.errors import BenchError, unknown
+from bench.metrics.registry import TITLES
 from bench.report.tables.best import by_column, by_row
 from bench.report.tables.cells import Measure
-from bench.report.tables.model import AVERAGE, CHECK, METRICS, Column, Row, Table
+from bench.report.tables.model import AVERAGE, CHECK, Column, Row, Table
 from bench.report.tables.naming import Identity, Name
 from bench.report.tables.paper_cells import LayoutRecords, MissingMethod
 from bench.report.tables.records import Grid, TableRecord, check_names, read
@@ -97,7 +98,7 @@ def _table2(sources: LayoutRecords) -> Iterator[Table]:
     """Methods by pixel metrics, averaged over categories."""
     metrics = ("pixel_auroc", "aupro", "pixel_f1max")
     columns = [(shots, metric) for shots in sources.shots for metric in metrics]
-    heads = [Column(METRICS[metric], "", f"{shots}-shot", shots) for shots, metric in columns]
+    heads = [Column(TITLES[metric], "", f"{shots}-shot", shots) for shots, metric in columns]
     for source in sources.all:
         for size in sources.sizes(source, metrics[0]):
             measures = {metric: sources.measure(source, metric, size) for metric in metrics}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.errors import BenchError, unknown
-from bench.report.tables.model import METRICS
+from bench.metrics.registry import TITLES
 from bench.report.tables.naming import Identity, Name, flat, unique_names
 from bench.store.record import AnyRecord, Record, as_records
 from bench.tools.groups import group
@@ -100,7 +100,7 @@ def check_names(entries: Sequence[TableRecord], metrics: Sequence[str], protocol
     if protocols and protocol not in protocols:
         error = unknown("metric protocol", protocol, protocols)
         raise BenchError(f"{error} bench rescore --metric-protocol NAME adds another to a study that was run.")
-    known = {*METRICS}
+    known = {*TITLES}
     for entry in entries:
         if protocol in entry.record.blocks:
             known |= entry.record.blocks[protocol].values.keys()

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypedDict, Unpack
 
+from bench.metrics.registry import TITLES
 from bench.report.tables.best import Contest, by_row, mark_best
 from bench.report.tables.cells import Measure, depends_on_size, size_in_words
-from bench.report.tables.model import AVERAGE, METRICS, NOT_ZERO_SHOT, Best, Cell, Column, Row, Table
+from bench.report.tables.model import AVERAGE, NOT_ZERO_SHOT, Best, Cell, Column, Row, Table
 from bench.report.tables.naming import Identity, unique_names
 from bench.report.tables.notes import footnotes
 from bench.report.tables.records import Grid, TableRecord, check_names, choose, read
@@ -21,7 +22,7 @@ from bench.store.record import AnyRecord
 from bench.tools.groups import group
 from bench.tools.text import count
 
-__all__ = ["METRICS", "Cell", "Style", "Table", "build_tables"]
+__all__ = ["TITLES", "Cell", "Style", "Table", "build_tables"]
 
 
 class Style(TypedDict, total=False):
@@ -74,7 +75,7 @@ def build_tables(
         records: trial records, or their JSON documents; several with one key count once, the last ``ok`` one if
             there is any. A planned trial that has not run yet has the status ``missing``, so that its cell, seed
             or category is known to be missing.
-        metrics: names as in the records, see :data:`METRICS`.
+        metrics: names as in the records, see :data:`TITLES`.
         protocol: one of the records' metric protocols.
         methods: labels, or names for all variants of a method: which ones, and their order. By default
             all, in the order of the records.

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from bench.errors import BenchError, unknown
+from bench.metrics.registry import TITLES
 from bench.report.tables import text
-from bench.report.tables.model import METRICS, Cell, CellKey, Column, Row, Table
+from bench.report.tables.model import Cell, CellKey, Column, Row, Table
 from bench.store.record import Record
 from bench.tools.groups import group
 from bench.tools.spec import parse_spec, split_list
@@ -94,7 +95,7 @@ def _spelled(found: FoundCell) -> list[str]:
     table, row, column, key = found.table, found.row, found.column, found.key
     shots = f"{key.shots}-shot" if key.shots is not None else ""
     names = [row.head, row.section, column.head, column.group, key.method, key.category, shots]
-    names += [table.title, key.dataset, key.protocol, key.metric, METRICS.get(key.metric, "")]
+    names += [table.title, key.dataset, key.protocol, key.metric, TITLES.get(key.metric, "")]
     return [name for name in names if name]
 
 
@@ -156,7 +157,7 @@ def _title(found: FoundCell) -> str:
 
 def _number(found: FoundCell) -> str:
     cell, table, key = found.cell, found.table, found.key
-    said = f"{METRICS.get(key.metric, key.metric)}: {text.number(cell, table)}"
+    said = f"{TITLES.get(key.metric, key.metric)}: {text.number(cell, table)}"
     if deviation := text.deviation(cell, table):
         said += f" ± {deviation}"
     size = f" at {key.eval_size}" if key.eval_size else ""
@@ -172,7 +173,7 @@ def _values(record: Record, found: Sequence[FoundCell]) -> dict[str, str]:
     for each in found:
         metric, protocol = each.key.metric, each.key.metric_protocol
         value = record.value(metric, protocol)
-        row[METRICS.get(metric, metric)] = record.status if value is None else f"{value:.6f}"
+        row[TITLES.get(metric, metric)] = record.status if value is None else f"{value:.6f}"
     return {**row, "trial": record.key[:12], "split": (record.protocol.manifest or "")[:12]}
 
 

@@ -186,7 +186,7 @@ def gear(rng: Rng) -> Scene:
 
 @dataclass(frozen=True)
 class Category:
-    """How to draw a normal scene, and the defect types of the test images."""
+    """Painter of a normal scene, and the defect types of the test images."""
 
     draw: Callable[[Rng], Scene]
     defects: tuple[str, ...]

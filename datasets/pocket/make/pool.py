@@ -50,7 +50,7 @@ DETAILS = ("dot", "dots", "band", "circle", "cross", "label", "letters", "line",
 
 @dataclass(frozen=True)
 class Mixture:
-    """How often what is drawn and said."""
+    """Shares of the things that are drawn and said."""
 
     surfaces: float = 0.4
     defects: float = 0.12
@@ -70,7 +70,7 @@ class Mixture:
 
 
 class Family(NamedTuple):
-    """What the images of one group share."""
+    """Properties that the images of one group share."""
 
     shape: str | None
     texture: str
@@ -79,7 +79,7 @@ class Family(NamedTuple):
     ground: str
 
 
-class Sample(NamedTuple):
+class DrawnImage(NamedTuple):
     """One rendering with its captions, and all facts that hold of the image."""
 
     image: NDArray[np.uint8]
@@ -87,7 +87,7 @@ class Sample(NamedTuple):
     facts: frozenset[str]
     family: Family
     marked: NDArray[np.bool_]
-    """Where (8, 8 patches) anything was drawn onto the plain scene: details and defects, not told apart."""
+    """Patches (8, 8) with anything drawn onto the plain scene: details and defects alike."""
 
 
 def draw_family(rng: Rng, mixture: Mixture) -> Family:
@@ -253,7 +253,7 @@ def describe(
     return Caption(sentence(rng, name, tail), frozenset(facts))
 
 
-def draw_sample(rng: Rng, family: Family, mixture: Mixture) -> Sample:
+def draw_sample(rng: Rng, family: Family, mixture: Mixture) -> DrawnImage:
     """One image of a family, with its captions and its facts."""
     scene = draw_scene(rng, family)
     plain = scene.image()
@@ -283,10 +283,10 @@ def draw_sample(rng: Rng, family: Family, mixture: Mixture) -> Sample:
     seen = defect if noticed else None
     captions = tuple(describe(rng, family, details, seen, mixture) for _ in range(mixture.captions))
     image = quantise(expose(scene.image(), rng, gain=0.15, slope=0.15, grain=rng.uniform(0, 0.02)))
-    return Sample(image, captions, frozenset(facts), family, marked)
+    return DrawnImage(image, captions, frozenset(facts), family, marked)
 
 
-def rivals(rng: Rng, sample: Sample) -> tuple[str, str]:
+def rivals(rng: Rng, sample: DrawnImage) -> tuple[str, str]:
     """Two texts that differ in the state: one that would hold of a normal image, one of a defective one."""
     name, noun, _ = _name(rng, sample.family)
     draw = rng.random()
@@ -310,10 +310,10 @@ def rivals(rng: Rng, sample: Sample) -> tuple[str, str]:
     return good, bad
 
 
-def draw_batch(seed: int, number: int, size: int, mixture: Mixture) -> list[Sample]:
+def draw_batch(seed: int, number: int, size: int, mixture: Mixture) -> list[DrawnImage]:
     """Batch `number` of a run: `size` samples in groups of one family each."""
     rng = np.random.default_rng([POOL, seed, number])
-    samples: list[Sample] = []
+    samples: list[DrawnImage] = []
     while len(samples) < size:
         family = draw_family(rng, mixture)
         for _ in range(min(mixture.group, size - len(samples))):
@@ -321,7 +321,7 @@ def draw_batch(seed: int, number: int, size: int, mixture: Mixture) -> list[Samp
     return samples
 
 
-def satisfied(samples: list[Sample]) -> NDArray[np.bool_]:
-    """Whether image i satisfies all that caption j asserts, as a matrix (images, captions of all images)."""
+def satisfied(samples: list[DrawnImage]) -> NDArray[np.bool_]:
+    """Matrix (images, captions of all images): image i satisfies all that caption j asserts."""
     captions = [caption for sample in samples for caption in sample.captions]
     return np.array([[sample.facts >= caption.facts for caption in captions] for sample in samples])

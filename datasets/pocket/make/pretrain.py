@@ -67,7 +67,7 @@ PHASES: tuple[dict[str, Any], ...] = (
     {"until": 3200, "steps": 3200, "state": 3.0, "marks": 4.0,
      "mixture": {**_EXPLICIT, "defects": 0.45, "details": 0.2}},
 )  # fmt: skip
-"""How the shipped `pocket/clip` was trained: 128 images a step, seed 1, rate 0.001. `steps` is what the schedule
+"""Training of the shipped `pocket/clip`: 128 images a step, seed 1, rate 0.001. `steps` is what the schedule
 of the rate goes by. Mixture and losses were changed by hand as the run went: the first ones learned too slowly
 to say anything about defects in the time there was."""
 
@@ -173,7 +173,7 @@ class Log:
 
 
 def versions() -> str:
-    """What the run was made with."""
+    """Versions and settings that the run was made with."""
     import open_clip
     import timm
 

@@ -14,7 +14,7 @@ from .shapes import SHAPES
 
 @dataclass(frozen=True)
 class Pose:
-    """Where an object lies: its centre and radius in pixels, its turn in radians."""
+    """Position of an object: its centre and radius in pixels, its turn in radians."""
 
     x: float = 0.0
     y: float = 0.0

@@ -14,10 +14,10 @@ import pytest
 from trial_records import record
 
 from bench.errors import BenchError
+from bench.metrics.registry import TITLES
 from bench.report.check.pinned import MARGIN, TOGETHER, TRAINED, UNTRAINED, compare, never_pinned
 from bench.report.check.pins import Pins, difference, measured, read, write
 from bench.report.check.verdicts import Check, Result
-from bench.report.tables.model import METRICS
 
 CATEGORIES = ("bolt", "cloth", "plate")
 Change = Callable[[dict[str, Any]], None]
@@ -38,7 +38,7 @@ def _records() -> list[dict[str, Any]]:
     records = [record("clip", category, None, None, 0.6 + i / 10) for i, category in enumerate(CATEGORIES)]
     for i, category in enumerate(CATEGORIES):
         for shots in (1, 10):
-            values = {**dict.fromkeys(METRICS, 0.5 + i / 10 + shots / 100), "aupro": 1 / 3}
+            values = {**dict.fromkeys(TITLES, 0.5 + i / 10 + shots / 100), "aupro": 1 / 3}
             records += [record("promptad", category, shots, seed, values=values) for seed in (0, 1)]
     return records
 
@@ -55,7 +55,7 @@ def changed(change: Change, *, method: str = "promptad", count: int | None = Non
 def by(amount: float, *metrics: str) -> Change:
     def change(each: dict[str, Any]) -> None:
         values = each["metrics"]["exact"]["values"]
-        for metric in metrics or METRICS:
+        for metric in metrics or TITLES:
             values[metric] += amount
 
     return change
@@ -64,7 +64,7 @@ def by(amount: float, *metrics: str) -> Change:
 PINS = measured("mine", study())
 
 
-def check(now: Pins, *, exact: bool = False, metrics: tuple[str, ...] = tuple(METRICS)) -> list[Result]:
+def check(now: Pins, *, exact: bool = False, metrics: tuple[str, ...] = tuple(TITLES)) -> list[Result]:
     return compare(PINS, now, metrics, exact=exact)
 
 
@@ -108,9 +108,9 @@ def test_a_metric_without_a_value_and_a_skipped_trial_are_pinned_as_such(tmp_pat
     now = measured("mine", records)
     write(tmp_path / "a.json", now)
     pins = read(tmp_path / "a.json")
-    assert {each.verdict for each in compare(pins, now, METRICS)} == {"reproduced"}
+    assert {each.verdict for each in compare(pins, now, TITLES)} == {"reproduced"}
     every = [record("promptad", category, 1, 0, 0.5) for category in ("bolt", "cloth")]
-    found = compare(pins, measured("mine", every), METRICS)
+    found = compare(pins, measured("mine", every), TITLES)
     assert {(e.category, e.metric, e.verdict) for e in found if e.fails} == {
         ("bolt", "aupro", "not comparable"),
         ("cloth", "", "not comparable"),
@@ -163,8 +163,8 @@ def test_the_difference_names_what_changes() -> None:
 def test_the_same_numbers_are_reproduced_in_any_order(exact: bool) -> None:
     results = check(measured("mine", study()[::-1]), exact=exact)
     assert {(each.verdict, each.fails) for each in results} == {("reproduced", False)}
-    trials = 15 * len(METRICS)
-    assert len(results) == (trials if exact else trials + len(METRICS))
+    trials = 15 * len(TITLES)
+    assert len(results) == (trials if exact else trials + len(TITLES))
     assert Check("mine", tuple(results)).exit_code == 0
 
 
@@ -172,10 +172,10 @@ def test_a_method_without_training_is_held_tightly() -> None:
     assert not failures(check(changed(by(0.9 * UNTRAINED), method="clip")))
     found = failures(check(changed(by(-1.1 * UNTRAINED), method="clip", count=1)))
     # Of a false positive rate less is better.
-    assert found == {("trial", "worse"): len(METRICS) - 1, ("trial", "better"): 1}
+    assert found == {("trial", "worse"): len(TITLES) - 1, ("trial", "better"): 1}
     found = failures(check(changed(by(1.1 * UNTRAINED), method="clip", count=1)))
     assert found == {
-        ("trial", "better"): len(METRICS) - 1,
+        ("trial", "better"): len(TITLES) - 1,
         ("trial", "worse"): 1,
     }  # a drift, even if it is welcome
 
@@ -280,9 +280,9 @@ def test_a_metric_that_is_taken_in_another_way_is_not_comparable() -> None:
 
     assert not failures(check(changed(more, count=1)))  # never pinned
     pins = changed(more)
-    now = compare(pins, PINS, METRICS)
+    now = compare(pins, PINS, TITLES)
     assert {each.reason for each in now if each.fails} == {"metric protocol grid200: pinned, but not measured"}
-    partly = compare(changed(more, count=1), pins, METRICS)
+    partly = compare(changed(more, count=1), pins, TITLES)
     assert {each.reason for each in partly if each.fails} == {"metric protocol grid200: not pinned"}
 
 
@@ -292,7 +292,7 @@ def test_metrics_and_metric_protocols_that_were_never_pinned_are_a_note() -> Non
         each["metrics"]["exact"]["values"]["image_new"] = 0.5
 
     now = changed(more)
-    assert not failures(check(now, metrics=(*METRICS, "image_new")))
+    assert not failures(check(now, metrics=(*TITLES, "image_new")))
     assert never_pinned(PINS, now) == [
         "image_new (exact): not pinned, so not compared (bench pin)",
         "metric protocol grid200: not pinned, so not compared (bench pin)",
@@ -303,7 +303,7 @@ def test_metrics_and_metric_protocols_that_were_never_pinned_are_a_note() -> Non
         each["metrics"]["exact"]["values"]["image_new"] = 0.5
 
     # Pinned for one trial alone: the others' numbers are not passed over.
-    found = compare(changed(some, count=1), changed(some), (*METRICS, "image_new"))
+    found = compare(changed(some, count=1), changed(some), (*TITLES, "image_new"))
     assert {(each.metric, each.reason) for each in found if each.fails} == {
         ("image_new", "had no value when it was pinned")
     }
@@ -331,4 +331,4 @@ def test_what_was_not_recorded_when_it_was_pinned_is_no_difference() -> None:
 
 def test_pins_of_another_study_are_refused() -> None:
     with pytest.raises(BenchError, match="those of study mine, not of yours"):
-        compare(PINS, measured("yours", study()), METRICS)
+        compare(PINS, measured("yours", study()), TITLES)

@@ -17,7 +17,7 @@ from matplotlib import colormaps
 from pages import CATEGORIES, NOTE, PROVENANCE, Node, keep, pocket, read, report, scored, study, trial
 from PIL import Image
 
-from bench.cli._options import METRICS
+from bench.metrics.registry import MEASURED
 from bench.report.page import pictures
 from bench.report.page.gallery import Gallery
 from bench.report.tables import text
@@ -110,7 +110,7 @@ def test_everything_from_outside_is_escaped(make: Make) -> None:
     records = [
         trial("promptad", bad, 1, 0, 0.5, note=bad, problems=(bad,), eval_size=64),
         trial("promptad", "mesh", 1, 0, status="failed", reason=bad),
-        trial("devnet", bad, 1, 0, None, reasons=dict.fromkeys(METRICS, bad), adapted=bad, encoder=bad),
+        trial("devnet", bad, 1, 0, None, reasons=dict.fromkeys(MEASURED, bad), adapted=bad, encoder=bad),
     ]
     for each in records:
         each["trial"]["method"]["title"] = f"{bad} {each['trial']['method']['name']}"
@@ -130,9 +130,9 @@ def test_everything_from_outside_is_escaped(make: Make) -> None:
 
 def test_tables_hold_the_numbers_of_bench_table(page: Node) -> None:
     records = study()
-    tables = build_tables(records, metrics=tuple(METRICS))
+    tables = build_tables(records, metrics=tuple(MEASURED))
     panels = page.all("div", _class="panel")
-    assert [panel.attributes["data-metric"] for panel in panels] == list(METRICS)
+    assert [panel.attributes["data-metric"] for panel in panels] == list(MEASURED)
     for panel, table in zip(panels, tables, strict=True):
         lines = [row.all("td") for row in panel.one("table", _class="results").all("tr")][2:]
         for line, row in zip(lines, table.rows, strict=True):
@@ -150,7 +150,7 @@ def test_tables_hold_the_numbers_of_bench_table(page: Node) -> None:
 def test_summary_holds_the_averages(page: Node) -> None:
     records = study()
     summary = page.one("section", id="summary")
-    tables = build_tables(records, metrics=tuple(METRICS))
+    tables = build_tables(records, metrics=tuple(MEASURED))
     rows = summary.one("tbody").all("tr")
     for place, row in enumerate(rows):
         values = [node.attributes.get("data-value") for node in row.all("td")[1:]]
@@ -185,7 +185,7 @@ def test_what_is_missing_is_never_a_number(page: Node) -> None:
 def test_nothing_finished(make: Make) -> None:
     page = make([trial("devnet", category, 1, 0, status="failed", reason="boom") for category in CATEGORIES])
     assert "no finished trial with durations" in page.one("section", id="speed").text
-    assert page.one("section", id="results").text.count("Not compared: ") == len(METRICS)
+    assert page.one("section", id="results").text.count("Not compared: ") == len(MEASURED)
 
 
 def test_comparison_is_that_of_bench_compare(make: Make) -> None:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from trial_records import record
 
 from bench.errors import BenchError
+from bench.metrics.registry import TITLES
 from bench.report.frame import frame
-from bench.report.tables.table import METRICS, Cell, Table, build_tables
+from bench.report.tables.table import Cell, Table, build_tables
 
 
 def one_table(records: list[dict[str, Any]], **options: Any) -> Table:
@@ -547,4 +548,4 @@ def test_frame_has_a_line_per_trial_and_a_column_per_metric() -> None:
     assert data["seed"].isna().tolist() == [True, False, False]
     assert data["reason"].tolist()[2] == "out of memory"
     assert frame([]).empty
-    assert set(METRICS) <= set(frame([]).columns)
+    assert set(TITLES) <= set(frame([]).columns)
