@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from trial_records import record
 
 from bench.cli.main import main
 from bench.executors import local, log_path, share_log
@@ -61,7 +60,7 @@ def test_what_a_batch_printed_is_found_with_each_of_its_trials_that_failed(run: 
 
 def test_a_log_of_an_earlier_run_does_not_stay_with_a_trial_of_a_batch(tmp_path: Path) -> None:
     batch: Any = [SimpleNamespace(key=key * 2) for key in "abc"]
-    outcomes: Any = [SimpleNamespace(record=record(status=status)) for status in ("ok", "ok", "failed")]
+    outcomes: Any = [SimpleNamespace(status=status) for status in ("ok", "ok", "failed")]
     logs = [log_path(tmp_path, task) for task in batch]
     for log in logs:
         log.parent.mkdir()
@@ -144,7 +143,7 @@ def test_a_process_that_gathers_memory_is_worn(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_process_that_has_lost_its_gpu_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    outcomes: list[Any] = [SimpleNamespace(record=record(status=status)) for status in ("ok", "failed")]
+    outcomes: list[Any] = [SimpleNamespace(status=status) for status in ("ok", "failed")]
     monkeypatch.setattr(worker_module, "run_together", lambda batch, track: outcomes)
 
     def broken() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,11 @@ class Identity:
     fingerprint: str
     title: str = field(compare=False)
     properties: Mapping[str, Any] = field(compare=False)
+
+    @functools.cached_property
+    def spec(self) -> Spec:
+        """The name and the non-default options, as the label has them."""
+        return parse_spec(self.label)
 
     @classmethod
     def of(cls, label: str, title: str, **properties: Any) -> Identity:
@@ -64,8 +70,8 @@ def unique_names(identities: Iterable[Identity]) -> dict[Identity, Name]:
 def _heads(identities: Iterable[Identity]) -> dict[tuple[str, str], str]:
     """Label and title -> the title with those of the label's options that not all labels of the title share."""
     heads: dict[tuple[str, str], str] = {}
-    for title, pairs in group({(each.label, each.title) for each in identities}, lambda pair: pair[1]).items():
-        options = {label: set(parse_spec(label).options.items()) for label, _ in pairs}
+    for title, same in group(identities, lambda each: each.title).items():
+        options = {each.label: set(each.spec.options.items()) for each in same}
         shared = set.intersection(*options.values())
         for label, own in options.items():
             heads[label, title] = str(Spec(title, dict(own - shared)))

@@ -11,7 +11,6 @@ from bench.report.tables.naming import Identity
 from bench.report.tables.records import Grid, TableRecord
 from bench.report.tables.text import sentence
 from bench.tools.groups import group
-from bench.tools.spec import parse_spec
 
 ENCODER_FIELDS = ("encoder", "backbone")  # options whose values have a note of their own
 _FEW = 3  # so many methods or numbers are told one by one
@@ -92,7 +91,7 @@ class _Methods:
         """The options that differ from the defaults, without encoders and those that the heads show."""
         told: dict[Identity, str] = {}
         for method in self.recorded:
-            options = parse_spec(method.label).options.items()
+            options = method.spec.options.items()
             words = [f"{name}={value}" for name, value in options if name not in ENCODER_FIELDS]
             told[method] = ", ".join(word for word in words if word not in self._heads[method])
         users = group((method for method in self.recorded if told[method]), told.__getitem__)

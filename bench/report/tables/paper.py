@@ -170,13 +170,13 @@ def _table4(sources: LayoutRecords) -> Iterator[Table]:
 
 def _normals(protocol: Identity) -> tuple[int, str]:
     """K, the number of normal images of the target that a protocol gives, and the part that they are from."""
-    options = parse_spec(protocol.label).options
+    options = protocol.spec.options
     return int(options.get("k", 0)), options.get("k_source", "train_good")
 
 
 def _rules(protocol: Identity) -> tuple[str, str]:
     """The label without normal images, and the data learned from: equal for protocols that differ in K alone."""
-    spec = parse_spec(protocol.label)
+    spec = protocol.spec
     options = {name: value for name, value in spec.options.items() if name not in ("k", "k_source")}
     return str(Spec(spec.name, options)), canonical_json(protocol.properties.get("source"))
 

@@ -13,7 +13,6 @@ from bench.report.tables.naming import Identity, unique_names
 from bench.report.tables.records import Grid, TableRecord
 from bench.report.tables.table import Style, column, finished, seeds_in_words, sizes
 from bench.tools.groups import group
-from bench.tools.spec import parse_spec
 
 SHOTS = (1, 10)  # labelled anomalies per seen category in the paper's tables
 CATEGORIES = {  # of a dataset as it is by default, in the order of Table 1; AITEX's fabrics are not in the paper
@@ -44,7 +43,7 @@ class LayoutPart:
     @property
     def name(self) -> str:
         """The dataset's name."""
-        return parse_spec(self.dataset.label).name
+        return self.dataset.spec.name
 
 
 class LayoutRecords:
@@ -80,7 +79,7 @@ class LayoutRecords:
         """The methods of some parts: the paper's in its order, then others."""
         found = group(
             (method for part in chosen for method in part.grid.of_method),
-            lambda method: parse_spec(method.label).name,
+            lambda method: method.spec.name,
         )
         methods: list[Identity | MissingMethod] = []
         for missing in paper:

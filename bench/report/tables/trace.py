@@ -173,7 +173,14 @@ def _values(record: Record, found: Sequence[FoundCell]) -> dict[str, str]:
     for each in found:
         metric, protocol = each.key.metric, each.key.metric_protocol
         value = record.value(metric, protocol)
-        row[TITLES.get(metric, metric)] = record.status if value is None else f"{value:.6f}"
+        if value is not None:
+            row[TITLES.get(metric, metric)] = f"{value:.6f}"
+        elif (
+            record.status == "ok"
+        ):  # the metric is not defined, or was not measured; the head of the list says why
+            row[TITLES.get(metric, metric)] = "n/a"
+        else:
+            row[TITLES.get(metric, metric)] = record.status
     return {**row, "trial": record.key[:12], "split": (record.protocol.manifest or "")[:12]}
 
 
