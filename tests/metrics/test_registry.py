@@ -21,7 +21,7 @@ def fpr50(ranking):
     return ranking.false_positives(50) / ranking.negatives
 
 
-MEASURED = (
+METRICS = (
     Metric("pixel_fpr50", "pixel", "pixel FPR@50TPR", "pixel FPR50", fpr50, 7, higher_is_better=False,
            protocols=("exact",)),
 )
