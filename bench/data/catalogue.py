@@ -272,7 +272,8 @@ def _look(sample: Sample) -> _Look:
     names = ", ".join(path.name for path in sample.masks)
     mask = marked(layers, sample.mask_threshold)
     if mask.shape != size:
-        found, wanted = ("x".join(str(n) for n in shape[::-1]) for shape in (mask.shape, size))
+        found = f"{mask.shape[1]}x{mask.shape[0]}"
+        wanted = f"{size[1]}x{size[0]}"
         return _Look(Finding("error", sample.id, f"mask {names} is {found} pixels, its image {wanted}"))
     if not mask.any():
         return _Look(Finding("error", sample.id, f"mask {names} marks no pixel"))

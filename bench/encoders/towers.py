@@ -227,7 +227,8 @@ class FrozenClip:
         return layer % self.n_blocks
 
     def _describe(self, size: int) -> str:
-        mean, std = (" ".join(f"{v:.8g}" for v in t.flatten().tolist()) for t in (self._mean, self._std))
+        mean = " ".join(f"{value:.8g}" for value in self._mean.flatten().tolist())
+        std = " ".join(f"{value:.8g}" for value in self._std.flatten().tolist())
         kind = torch.device(self.device).type  # CPU and GPU round differently, so they do not share features
         return f"RGB, Pillow bicubic to {size}x{size}, mean {mean}, std {std}, float32 on {kind}"
 

@@ -329,10 +329,19 @@ def _masks(source: ArraySource) -> tuple[Kept, list[str]]:
         if len(above):
             least = min(least, float(above.min()))
     jpeg = any(path.lower().endswith(_JPEG) for path in source.paths)
-    half = 0.5 if most <= 1 else 127 if most <= 255 else 32767
+    # Half of the largest value that the masks' format can have, by the values that there are.
+    if most <= 1:
+        half = 0.5
+    elif most <= 255:
+        half = 127
+    else:
+        half = 32767
+    # Masks with small numbers alone (0 to 9, say) hold ids of defects; JPEG blurs those of any kind.
     grey = least <= half and (most > half or jpeg) and most <= 65535
-    threshold = (127 if jpeg else half) if grey else 0
-    notes = [f"masks have grey values; those above {threshold} are anomalous"] if grey else []
+    threshold, notes = 0.0, []
+    if grey:
+        threshold = 127 if jpeg else half
+        notes.append(f"masks have grey values; those above {threshold:g} are anomalous")
     # Masks are asked for several times by each protocol.
     return Kept(lambda place: np.asarray(source.read(place) > threshold), source.number), notes
 

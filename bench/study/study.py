@@ -119,7 +119,9 @@ def set_options(methods: Sequence[Spec], settings: Sequence[str]) -> tuple[Spec,
     """
     from bench.tools.registry import METHODS
 
-    known = {spec.name: {f.name for f in dataclasses.fields(METHODS.load(spec.name).Config)} for spec in methods}
+    known = {}  # method -> its options
+    for spec in methods:
+        known[spec.name] = {field.name for field in dataclasses.fields(METHODS.load(spec.name).Config)}
     changed = list(methods)
     for setting in settings:
         key, equals, value = (part.strip() for part in setting.partition("="))

@@ -124,7 +124,10 @@ def _block(
         reason = f"metric protocol {protocol}, since it was pinned: {'; '.join(taken)}"
         yield _result(key, "not comparable", reason)
         return
-    tolerance = _EXACT if exact else UNTRAINED if key.shots is None else TRAINED
+    if exact:
+        tolerance = _EXACT
+    else:
+        tolerance = UNTRAINED if key.shots is None else TRAINED
     before, after = pin.values[protocol], now.values[protocol]
     for metric in sorted({*before, *after} & pinned):
         if metric in metrics:

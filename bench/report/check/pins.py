@@ -242,7 +242,9 @@ def changes(old: Mapping[str, str | None], new: Mapping[str, str | None]) -> lis
 
 
 def _short(value: str | None) -> str:
-    return "none" if value is None else value if len(value) <= 40 else f"{value[:12]}…"
+    if value is None:
+        return "none"
+    return value if len(value) <= 40 else f"{value[:12]}…"
 
 
 def difference(old: Pins, new: Pins) -> list[str]:

@@ -138,18 +138,29 @@ def _tested(
 ) -> Comparison:
     from scipy.stats import rankdata
 
-    numbers = {column: [mean for cell in own if (mean := cell.mean) is not None] for column, own in cells.items()}
+    numbers = {}
+    for column, own in cells.items():
+        numbers[column] = [cell.mean for cell in own if cell.mean is not None]
     # Ranks, and the counts of better and worse categories, are those of numbers of which more is better.
     direction = sign(table.metric)
-    rows = zip(*numbers.values(), strict=True)
-    lines = [[-direction * round(value, DECIMALS) for value in row] for row in rows]
-    standings = [
-        Standing(column.head, column.method, statistics.fmean(own), _over_seeds(cells[column]), float(rank))
-        for (column, own), rank in zip(numbers.items(), rankdata(lines, axis=1).mean(axis=0), strict=True)
-    ]
+    by_category = []
+    for means in zip(*numbers.values(), strict=True):
+        by_category.append([direction * mean for mean in means])
+    as_printed = []
+    for row in by_category:
+        as_printed.append([-round(value, DECIMALS) for value in row])
+    ranks = rankdata(as_printed, axis=1).mean(axis=0)
+    standings = []
+    for (column, own_means), rank in zip(numbers.items(), ranks, strict=True):
+        over_seeds = _over_seeds(cells[column])
+        standings.append(
+            Standing(column.head, column.method, statistics.fmean(own_means), over_seeds, float(rank))
+        )
+    # The best method comes first, in the standings and in the tests.
     order = sorted(range(len(standings)), key=lambda i: (standings[i].rank, -direction * standings[i].mean))
-    columns = list(numbers.values())
-    values = [[direction * value for value in line] for line in zip(*(columns[i] for i in order), strict=True)]
+    values = []
+    for row in by_category:
+        values.append([row[i] for i in order])
     pairs, overall, refused = None, None, []
     try:
         pairs = tuple(replace(pair, difference=direction * pair.difference) for pair in compare_pairs(values))

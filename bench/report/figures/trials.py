@@ -100,13 +100,16 @@ class Trials:
     def remarks(self) -> list[str]:
         """The cells without a value with their reasons, and the notes of the others."""
         places = [place for place, cell in self.cells.items() if cell.mean is None or cell.note]
+        # First the categories of each method and note, then the methods that have a note on the same categories.
         said = grouped(places, lambda place: (place[0], self.cells[place].note or self.cells[place].status))
         alike = grouped(said, lambda key: (key[1], tuple(category for _, category in said[key])))
-        whole = len(self.categories)
-        return [
-            f"{', '.join(head for head, _ in keys)} on {'all' if len(on) == whole > 1 else ', '.join(on)}: {note}"
-            for (note, on), keys in alike.items()
-        ]
+        remarks = []
+        for (note, categories), keys in alike.items():
+            heads = ", ".join(head for head, _ in keys)
+            everywhere = len(categories) == len(self.categories) > 1
+            where = "all" if everywhere else ", ".join(categories)
+            remarks.append(f"{heads} on {where}: {note}")
+        return remarks
 
     @property
     def notes(self) -> list[str]:

@@ -135,11 +135,17 @@ def _close(averages: Mapping[K, Cell], direction: int) -> set[K]:
     from bench.report.statistics.categories import needed_for_pairs, signed_rank
 
     # An average that competes covers all categories, so that none lacks its number here.
-    means = {place: [mean for _, mean in averages[place].by_category] for place in [first, *others]}
+    means = {}
+    for place in [first, *others]:
+        means[place] = [mean for _, mean in averages[place].by_category]
     best = means[first]
     if len(best) < needed_for_pairs(len(others)):
         return set()
-    return _not_apart({i: signed_rank([a - b for a, b in zip(best, means[i], strict=True)]) for i in others})
+    p_values = {}
+    for place in others:
+        differences = [a - b for a, b in zip(best, means[place], strict=True)]
+        p_values[place] = signed_rank(differences)
+    return _not_apart(p_values)
 
 
 def _split(cells: Mapping[K, Cell], direction: int) -> tuple[K, list[K]]:

@@ -159,10 +159,13 @@ def _category_cell(
             if len({o.reason for o in alike}) > 1:
                 reason += " (and alike)"
             said.append(_WORDS[status] + count(len(alike)) + reason)
+    shown: Status = worst
+    if values:
+        shown = "partial" if lacking else "ok"
     problems = Counter(problem for o in outcomes for problem in o.problems)
     said += [problem + count(times) for problem, times in problems.items()]
     return Cell(
-        status=("partial" if lacking else "ok") if values else worst,
+        status=shown,
         keys=keys,
         mean=statistics.fmean(values) if values else None,
         deviation=statistics.stdev(values) if len(values) > 1 else None,
@@ -184,8 +187,13 @@ def _average_cell(
     """The average of one column; see :func:`bench.report.tables.table.build_tables` for its two numbers."""
     by_category = {c: cell.mean for c, cell in zip(categories, cells, strict=True) if cell.mean is not None}
     covered = [by_seed for by_seed in values if by_seed]
-    whole = [seed for seed in expected if all(seed in by_seed for by_seed in covered)] if covered else []
-    per_seed = [statistics.fmean(by_seed[seed] for by_seed in covered) for seed in whole]
+    # The deviation is that of the seeds' averages, so that a seed counts only if all covered categories have it.
+    whole = []
+    per_seed = []
+    for seed in expected if covered else ():
+        if all(seed in by_seed for by_seed in covered):
+            whole.append(seed)
+            per_seed.append(statistics.fmean(by_seed[seed] for by_seed in covered))
     status: Status = "ok" if len(by_category) == len(cells) else "partial"
     note = ""
     if not by_category:

@@ -84,7 +84,8 @@ def _slug(*parts: str) -> str:
 
 def _float(table: Table, label: str) -> str:
     numbers = len(table.columns)
-    environment = "table*" if numbers > (3 if table.has_deviations else 6) else "table"
+    widest = 3 if table.has_deviations else 6  # columns that fit into one column of a two-column page
+    environment = "table*" if numbers > widest else "table"
     font, spread = _sizes(numbers)
     study = f"; {text.clean(table.study)}" if table.study else ""
     packages = "booktabs,graphicx,siunitx"
@@ -134,10 +135,18 @@ def _sizes(columns: int) -> tuple[str, str]:
 
 def _columns(table: Table, spread: str) -> str:
     """The columns' types: numbers aligned at the decimal point, with room for deviations and marks behind them."""
+    # The most digits before and after the point, of all numbers, so that all columns are alike.
+    before, after = 1, 1
     cells = [cell for row in table.rows for cell in row.cells]
     parts = [text.number(cell, table).partition(".") for cell in cells if cell.mean is not None]
-    before, after = (max((len(part[i]) for part in parts), default=1) for i in (0, 2))
-    stub = ("c" if {row.heads[i] for row in table.rows} <= {"", CHECK} else "l" for i in range(len(table.stub)))
+    if parts:
+        before = max(len(digits) for digits, _, _ in parts)
+        after = max(len(digits) for _, _, digits in parts)
+    # Columns of check marks are centred, names stand to the left.
+    stub = []
+    for position in range(len(table.stub)):
+        heads = {row.heads[position] for row in table.rows}
+        stub.append("c" if heads <= {"", CHECK} else "l")
     numbers = []
     for column in zip(*(row.cells for row in table.rows), strict=True):
         deviation = max((text.deviation(cell, table) for cell in column), key=len)

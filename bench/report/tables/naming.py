@@ -84,7 +84,10 @@ def _differences(properties: Sequence[Mapping[str, Any]]) -> list[str]:
     """Differences of each from the others, in a few words; hashes only where nothing else differs."""
     flats = [flat(own) for own in properties]
     names = sorted({name for each in flats for name in each})
-    differing = [name for name in names if len({each.get(name) for each in flats}) > 1]
+    differing = []
+    for name in names:
+        if len({each.get(name) for each in flats}) > 1:
+            differing.append(name)
     without_hashes = [name for name in differing if not name.endswith("sha256")]
     for chosen in (without_hashes, differing):
         told = []

@@ -176,11 +176,11 @@ def finished(
     )
     table = mark_best(table, contests, style.get("best"), of)
     marks = _marks(table)
-    rows = tuple(
-        replace(row, cells=tuple(replace(cell, mark=marks.get(cell.note, "")) for cell in row.cells))
-        for row in table.rows
-    )
-    table = replace(table, rows=rows)
+    rows = []
+    for row in table.rows:
+        cells = tuple(replace(cell, mark=marks.get(cell.note, "")) for cell in row.cells)
+        rows.append(replace(row, cells=cells))
+    table = replace(table, rows=tuple(rows))
     return replace(table, notes=tuple(footnotes(table, grids, notes)))
 
 
