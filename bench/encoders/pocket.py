@@ -1,7 +1,7 @@
 """The small encoders that ship with the package: how they are built, and how their text is tokenised.
 
 `pocket/clip` is a plain `open_clip.CLIP` with a vocabulary of whole words; `pocket/resnet` is a narrow
-convolutional network. Their weights are made by `bench.datasets.pocket.make.pretrain`.
+convolutional network. Their weights are made by `datasets/pocket/make/pretrain.py`.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Pocket(FileDataset):
     version: ClassVar[str] = "1"
     traits: ClassVar[DatasetTraits] = DatasetTraits(
         title="pocket",
-        source="rendered by bench.datasets.pocket.make.render",
+        source="rendered by datasets/pocket/make/render.py",
         eval_size=64,
         needs_root=False,
         encoder="pocket/clip",

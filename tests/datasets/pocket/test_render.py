@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from make import render
+from make.captions import Caption
+from make.categories import CATEGORIES
+from make.pool import UNSEEN, Mixture, draw_batch, satisfied
 from PIL import Image
 
 import bench.datasets.pocket
-from bench.datasets.pocket.make import render
-from bench.datasets.pocket.make.captions import Caption
-from bench.datasets.pocket.make.categories import CATEGORIES
-from bench.datasets.pocket.make.pool import UNSEEN, Mixture, draw_batch, satisfied
 from bench.encoders.pocket import END, PAD, START, UNKNOWN, WordTokenizer, build_backbone, build_clip
 
 POCKET = Path(bench.datasets.pocket.__file__).parent
