@@ -1,4 +1,8 @@
-"""Isolation of trials: a method's changes to the process that it runs in are undone before the next one."""
+"""Isolation of trials: a method's changes to the process that it runs in are undone before the next one.
+
+A fresh worker after such a change would do for worker processes alone: trials also run inside the driver's process
+(``--workers 0``), which has to go on with the settings that it had.
+"""
 
 from __future__ import annotations
 
