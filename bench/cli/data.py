@@ -29,6 +29,7 @@ def data_check(dataset: str, data_root: Path | None) -> None:
     from bench.data.catalogue import open_catalogue
     from bench.study.plan import check_data
     from bench.tools.spec import parse_spec
+    from bench.tools.text import count
 
     catalogue = open_catalogue(parse_spec(dataset), data_root)
     layout = catalogue.dataset.check()
@@ -46,11 +47,11 @@ def data_check(dataset: str, data_root: Path | None) -> None:
         types = {s.type for s in catalogue.samples.values() if s.category == category and s.anomalous}
         click.echo(
             f"  {category}: {counts['train', False]} train, {counts['test', False]} test normal, "
-            f"{counts['test', True]} test anomalous of {len(types)} types"
+            f"{counts['test', True]} test anomalous of {count(len(types), 'type')}"
         )
     errors = sum(finding.level == "error" for finding in findings)
     if errors:
-        click.echo(f"{errors} error{'s' if errors > 1 else ''}", err=True)
+        click.echo(count(errors, "error"), err=True)
         raise click.exceptions.Exit(1)
     click.echo(f"no error; fingerprint {catalogue.fingerprint}")
 

@@ -242,6 +242,7 @@ def average(trials: Iterable[tuple[str, Mapping[str, float | None]]]) -> dict[st
     names = dict.fromkeys(name for rows in by_category.values() for row in rows for name in row)
     result: dict[str, float | None] = {}
     for name in names:
+        # First over the seeds of a category, then over categories, as tables average.
         columns = [[row.get(name) for row in rows] for rows in by_category.values()]
         whole = all(value is not None for column in columns for value in column)
         result[name] = float(np.mean([np.mean(np.array(column, float)) for column in columns])) if whole else None

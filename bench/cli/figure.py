@@ -83,6 +83,7 @@ class _Request:
         methods = [str(spec) for spec in split_specs(given)] if given else None
         tables = load_tables(self.store, self.study, metrics, methods=methods)
         known = ", ".join(dict.fromkeys(table.dataset for table in tables))
+        # A dataset may be given with its options, or by its name alone.
         if dataset is not None:
             tables = [t for t in tables if dataset in (t.dataset, parse_spec(t.dataset).name)]
         if len(tables) > 1:
@@ -110,6 +111,7 @@ class _Request:
         from bench.report.figures.trials import Trials
 
         table = self.table(metric)
+        # A column group without any value has no figure; it is an error only if none has one.
         found, refused = [], []
         for group in groups(table, self.options["shots"]):
             try:
@@ -160,6 +162,7 @@ def maps(images: str | None, count: int, seed: int | None, **options: Any) -> No
     request = _Request("maps", options)
     trials = request.trials("pixel_auroc")
     if not (request.categories or images):
+        # The first category that any method has a value for.
         trials = trials.only([c for c in trials.categories if any(trials.of(h, c) for h in trials.heads)][:1])
     found = map_rows(trials, request.data(trials), count, _parts(images), seed)
     title = trials.title("anomaly maps", found.trials)
@@ -235,6 +238,7 @@ def tsne(seed: int | None, device: str | None, workers: int | None, **options: A
     trials = request.trials("image_auroc")
     heads, notes = with_features(trials)
     if not request.categories:
+        # The first four categories that all methods have values for: more panels do not fit a page.
         trials = trials.only([c for c in trials.categories if all(trials.of(h, c) for h in heads)][:4])
     places = [(head, category) for head in heads for category in trials.categories]
     chosen = {place: trials.one(*place, seed) for place in places}

@@ -115,12 +115,14 @@ def study_of(study_name: str | None, methods: str | None, options: dict[str, Any
     from bench.tools.spec import parse_spec, split_list, split_specs
 
     given = {key: value for key, value in options.items() if value not in (None, ())}
+    # Without a study and with options of its own, the command line is the whole study; alone it is the quick one.
     alone = study_name is None and (methods or given.keys() - {"device", "precision", "weights"})
     fields: dict[str, Any] = {} if alone else load_study(study_name or "quick")
     own_name = fields.pop("name", "")
     fields.setdefault("methods", tuple(split_specs("clip,devnet,promptad")))
     if methods:
         fields["methods"] = tuple(split_specs(methods))
+    # After --methods, so that --set changes what is run, whichever of the two named it.
     settings = [part for text in options["settings"] for part in split_list(text)]
     fields["methods"] = set_options(fields["methods"], settings)
     if options["datasets"]:
@@ -139,10 +141,12 @@ def study_of(study_name: str | None, methods: str | None, options: dict[str, Any
         fields["seeds"] = (options["seed"],)
     elif options["seeds"]:
         numbers = _numbers("--seeds", options["seeds"])
+        # One number says how many seeds, a list says which.
         fields["seeds"] = first_seeds(numbers[0]) if "," not in options["seeds"] else numbers
     for key in ("encoder", "backbone", "prompts", "device", "precision"):
         if options[key]:
             fields[key] = options[key]
+    # Nothing to download: pocket ships with the package.
     fields.setdefault("datasets", (parse_spec("pocket"),) if alone else ())
     fields["roots"] = read_roots(options["roots"], fields["datasets"]) if fields["datasets"] else {}
     if options["train_root"]:
@@ -175,6 +179,7 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 def _weights(given: tuple[str, ...]) -> dict[str, Path]:
     weights: dict[str, Path] = {}
     for text in given:
+        # A file may have an equals sign in its name; one that exists as it is written is meant as it is written.
         name, equals, file = text.rpartition("=")
         if not equals or Path(text).exists():
             name, file = "", text
@@ -193,6 +198,7 @@ def _prepare(study: Study, store: Store, console: Any) -> Plan:
     busy = console.status("checking the data and looking up weights")
     with busy if console.is_terminal else contextlib.nullcontext():
         plan = prepare(study, store)
+    # A study without a name is called after its data and the hash of its trials: the same trials, the same name.
     if not study.name:
         datasets = "+".join(dict.fromkeys(spec.name for spec in study.datasets))
         name = "-".join(filter(None, [study.layout, datasets, plan.hash[:8]]))
@@ -247,6 +253,7 @@ def _execute(
     allow_many_open_files()  # every trial in flight holds one
     try:
         with ProgressListener(console, len(plan.tasks), len(plan.tasks) - len(todo)) as listener:
+            # The bar counts all trials, the engine runs those that are left.
             rest = dataclasses.replace(plan, tasks=todo)
             if together is None:  # a GPU needs many trials at once to be filled; a CPU's cache has room for one
                 together = TOGETHER_ON_GPU if executor.on_gpu(plan.study.device) else 1
@@ -275,6 +282,7 @@ def _remember(plan: Plan, todo: tuple[Task, ...], store: Store) -> None:
         "keys": [task.key for task in plan.tasks],
         "methods": list(dict.fromkeys(task.method for task in plan.tasks)),
         "layout": plan.study.layout,
+        # Their descriptions are kept, since a table shows missing cells and there is no record to read them from.
         "missing": [
             {"format": FORMAT, "key": task.key, "status": "missing", "reason": None, "trial": describe(task)}
             for task in todo

@@ -65,6 +65,7 @@ class Catalogue:
     def _parts(self) -> dict[tuple[str, str, bool | None], list[Sample]]:
         parts: dict[tuple[str, str, bool | None], list[Sample]] = {}
         for sample in self.samples.values():
+            # None stands for both kinds: select() asks for all, or for one kind.
             for anomalous in (None, sample.anomalous):
                 parts.setdefault((sample.category, sample.split, anomalous), []).append(sample)
         return parts
@@ -91,6 +92,7 @@ class Catalogue:
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 over every sample's id, group, image content and mask content; no path enters it."""
+        # Hashed together: many files at once are read by several threads.
         masks = sorted({mask for sample in self.samples.values() for mask in sample.masks})
         self._hashes.fill(masks)
         return hash_json(
@@ -120,6 +122,7 @@ class Catalogue:
         ids: dict[str, list[str]] = {}
         for sample in self.samples.values():
             ids.setdefault(sample.category, []).append(sample.id)
+        # In words of the category, as pixel metrics are taken category by category.
         for category in self.categories:
             if reason := self.without_masks(ids[category]):
                 found.append(Finding("note", printable(category), f"{reason}; it has image metrics only"))

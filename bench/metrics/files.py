@@ -45,7 +45,7 @@ from bench.tools.arrays import (
 )
 from bench.tools.files import name_fault
 from bench.tools.pictures import MAX_PIXELS
-from bench.tools.text import parse_json
+from bench.tools.text import count, parse_json
 
 _JPEG = (".jpg", ".jpeg")
 MASK_PICTURES = (*PICTURES, ".bmp", *_JPEG)
@@ -131,6 +131,7 @@ def load_images(maps: Path | None, masks: Path | None, scores: Path | None = Non
         return _without_masks(maps, scores)
     map_source, mask_source = open_source(maps, "map"), open_source(masks, "mask")
     names, places, notes = _match(map_source, mask_source, maps, masks)
+    # Without names of maps there is nothing to hold a listing against: order decides.
     listed = _listing(masks) if map_source.names is not None else {}
     known = _known_labels(names, listed, masks)
     kept, grey = _masks(mask_source)
@@ -156,17 +157,19 @@ def load_images(maps: Path | None, masks: Path | None, scores: Path | None = Non
     if found is None and map_source.image_scores is not None:
         found = map_source.image_scores
         notes.append(f"image scores: the array {IMAGE!r} of {maps.name}")
+    # A label that is known wins; a mask that shows a defect makes an image anomalous in any case.
     labels = np.array([shown[i] if known[i] is None else known[i] or shown[i] for i in range(len(names))])
     if given is not None:
         _check_labels(names, given, shown, places, known, masks)
         labels = given
+    # Images without a mask: an anomaly among them takes the pixel metrics away, a normal one needs none.
     absent = [i for i in range(len(names)) if places[i] is None]
     unknown = [names[i] for i in absent if labels[i]]
     normal = [names[i] for i in absent if not labels[i] and known[i] is None]
     empty = [names[i] for i in range(len(names)) if labels[i] and places[i] is not None and not shown[i]]
     no_masks = f"{_count(unknown, 'anomalous image')} without a mask: {_some(unknown)}" if unknown else ""
     if normal:
-        notes.append(f"{len(normal)} maps have no mask and count as normal images: {_some(normal)}")
+        notes.append(f"{_count(normal, 'map')} without a mask, taken as of normal images: {_some(normal)}")
     if unknown:
         notes.append(f"{no_masks}; so no pixel metrics")
     if empty:
@@ -234,6 +237,7 @@ def _match(
         names = maps.names or masks.names or tuple(f"{i:06d}" for i in range(maps.number))
         return names, list(range(len(names))), ["maps and masks are matched by their order"]
     place = {name: index for index, name in enumerate(masks.names)}
+    # A map without a mask may be of a normal image; a mask without a map is a mistake.
     alone = [masks.paths[place[name]] for name in sorted(place.keys() - set(maps.names))]
     if alone:
         raise BenchError(
@@ -420,7 +424,7 @@ def _some(names: Sequence[str], number: int = 5) -> str:
 
 
 def _count(names: Sequence[str], noun: str) -> str:
-    return f"{len(names)} {noun}{'s' if len(names) > 1 else ''}"
+    return count(len(names), noun)
 
 
 # ------------------------------------------------------------ reading

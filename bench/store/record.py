@@ -302,6 +302,7 @@ def as_records(records: Iterable[AnyRecord]) -> Iterator[Record]:
 def _record(document: Mapping[str, Any]) -> Record:
     trial = document["trial"]
     status = document["status"]
+    # Few fields are needed; what earlier versions did not write has a default.
     if status not in _STATUSES:
         raise KeyError(f"status {status}")
     if not isinstance(document.get("provenance") or {}, Mapping):
@@ -324,6 +325,7 @@ def _record(document: Mapping[str, Any]) -> Record:
 
 
 def _method(method: Mapping[str, Any]) -> RecordedMethod:
+    # A label begins with the name, which earlier records do not have apart.
     label = str(method["label"])
     return RecordedMethod(
         name=str(method.get("name") or label.partition("[")[0]),
@@ -390,6 +392,7 @@ def _blocks(metrics: Mapping[str, Any]) -> dict[str, MetricBlock]:
 
 
 def _provenance(content: Mapping[str, Any]) -> Provenance:
+    # Parts that were not reached are null there, and are left out here.
     seconds, versions = content.get("seconds") or {}, content.get("versions") or {}
     passes, memory = content.get("encoder_passes"), content.get("peak_memory_mib")
     return Provenance(

@@ -94,6 +94,7 @@ class Expansion:
         categories = self._categories(target)
         if self.source is not None:
             check_source(self.protocol.name, self.source, target, categories)
+        # Once for all trials: reading and hashing prompts for each would take longer than the rest.
         prompts = self._prompts(target)
         for method, category in itertools.product(methods, categories):
             for repetition in self._repetitions(method):
@@ -108,6 +109,7 @@ class Expansion:
     def _repetitions(self, method: ChosenMethod) -> list[Repetition]:
         if method.once:
             return [Repetition(None, None)]
+        # Without labelled anomalies the number of shots changes nothing.
         if not (method.traits.trained and method.traits.anomalies):
             return [Repetition(None, seed) for seed in self.study.seeds]
         return [Repetition(shots, seed) for shots in self.study.shots for seed in self.study.seeds]
@@ -119,6 +121,7 @@ class Expansion:
         if self.source is None:
             return TaskPrompts(prompt_hash(own), _fields(own))
         learned = self._prompts_of(self.source, is_target=False)
+        # The method reads both: what it learned with and what it is asked about.
         both = hash_json([prompt_hash(own), prompt_hash(learned)])
         return TaskPrompts(both, _fields(own), _fields(learned))
 
@@ -128,6 +131,7 @@ class Expansion:
         name = catalogue.dataset.name
         if self.study.prompts is not None and (is_target or name in read_prompt_file(self.study.prompts)):
             given = load_prompts(self.study.prompts, name)
+            # A category may be in the file and not in this copy of the dataset, but not unknown to both.
             for category in given:
                 if category not in {*known, *catalogue.categories}:
                     raise unknown("category", category, catalogue.categories, f"in {self.study.prompts}")

@@ -72,6 +72,7 @@ def split_specs(text: str) -> list[Spec]:
 def split_list(text: str, separator: str = ",") -> list[str]:
     """The parts of a separated list; separators inside brackets are a part's own."""
     parts, depth, start = [], 0, 0
+    # The depth of brackets, in which separators are part of an option.
     for position, character in enumerate(text):
         depth += (character == "[") - (character == "]")
         if character == separator and depth == 0:
@@ -162,6 +163,7 @@ def config_from_dict(cls: type[Any], plain: Mapping[str, Any], files: Mapping[st
 
 
 def _from_plain(value: Any, hint: Any, files: Mapping[str, str]) -> Any:
+    # JSON knows neither tuples nor files; the types of the fields say which values were some.
     if isinstance(value, list) and _accepts(hint, tuple):
         return tuple(_from_plain(item, _item_type(hint), files) for item in value)
     if isinstance(value, Mapping) and _accepts(hint, Path):
@@ -186,6 +188,7 @@ def _item_type(hint: Any) -> Any:
 def planned_files(plain: Any) -> dict[str, str]:
     """The files in the values of :func:`config_dict`, or in what holds such values: SHA-256 -> path."""
     if isinstance(plain, Mapping):
+        # No other value of a config has these two keys: options are plain values.
         if plain.keys() == {"path", "sha256"}:
             return {plain["sha256"]: plain["path"]}
         plain = plain.values()

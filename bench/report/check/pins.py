@@ -112,6 +112,7 @@ def _environment(record: Record) -> dict[str, Any]:
 
 def _pin(record: Record) -> Pin:
     method, dataset, protocol = record.method, record.dataset, record.protocol
+    # Also blocks of an older version of the metrics: that they are is what a check has to report.
     blocks: Mapping[str, MetricBlock] = record.stored_blocks if record.status == "ok" else {}
     setting = {
         "dataset": {**dataset.identity, "label": dataset.label},
@@ -162,6 +163,7 @@ def write(path: Path, pins: Pins) -> None:
 def _text(pins: Pins) -> str:
     ordered = sorted(pins.pins.values(), key=lambda pin: tuple(map(_sortable, pin.key)))
     sections = []
+    # A section per dataset, protocol and method, with the settings once and a line per trial: small diffs.
     for own in group(ordered, lambda pin: pin.key[:3]).values():
         setting = _common_setting(own)
         head = json.dumps(setting, sort_keys=True, indent=1, ensure_ascii=False).removesuffix("\n}")
@@ -258,6 +260,7 @@ def difference(old: Pins, new: Pins) -> list[str]:
             continue
         settings = changes(flat(was.setting), flat(now.setting))
         head = f"~ {key.method} on {key.dataset}: {'; '.join(settings)}"
+        # The settings are a section's: they are reported once, not for each of its trials.
         if settings and head not in sections:
             sections.add(head)
             lines.append(head)

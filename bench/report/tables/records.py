@@ -64,6 +64,7 @@ class _Identities:
 
     def _protocol(self, record: Record) -> Identity:
         protocol = record.protocol
+        # repr is quicker than canonical JSON, and distinguishes at least as much.
         key = (protocol.label, protocol.title, repr(protocol.config), repr(protocol.source))
         if key not in self._known:
             source = None if protocol.source is None else protocol.source.identity
@@ -97,6 +98,7 @@ def one_line(text: str) -> str:
 def check_names(entries: Sequence[TableRecord], metrics: Sequence[str], protocol: str) -> None:
     """Refuse a metric or metric protocol that no record has."""
     protocols = {name for entry in entries for name in entry.record.blocks}
+    # Without any finished trial nothing is known to be wrong with the name.
     if protocols and protocol not in protocols:
         error = unknown("metric protocol", protocol, protocols)
         raise BenchError(f"{error} bench rescore --metric-protocol NAME adds another to a study that was run.")
@@ -114,6 +116,7 @@ def choose(entries: Sequence[TableRecord], methods: Sequence[str]) -> list[Table
     names = {entry.method.label: entry.record.method.name for entry in entries}
     order: dict[str, int] = {}
     for method in methods:
+        # A label wins over a name: clip may mean one variant, or all.
         found = [method] if method in names else sorted(label for label, name in names.items() if name == method)
         if not found:
             raise unknown("method", method, {*names, *names.values()}, "among the records")

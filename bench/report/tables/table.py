@@ -117,7 +117,9 @@ def sizes(entries: Iterable[TableRecord], metric: str, protocol: str) -> list[st
 
 def _table(measure: Measure) -> Table:
     grid = measure.grid
+    # Column groups by shots, in each the methods in the order of the records.
     placed = [(shots, method) for shots in grid.shots for method in grid.of_method]
+    # Cells come column by column, with the average last; a table needs them by row.
     lines = list(zip(*(measure.cells(method, shots) for shots, method in placed), strict=True))
     rows = [Row(category, line) for category, line in zip(grid.categories, lines[:-1], strict=True)]
     return Table(
@@ -137,6 +139,7 @@ def _table(measure: Measure) -> Table:
 def column(grid: Grid, method: Identity, shots: int | None) -> Column:
     """The column of a method at a number of shots."""
     label, head = grid.names[method]
+    # All records of a method agree on this: it is part of what identifies it.
     foreign = grid.of_method[method][0].record.method.zero_shot is False
     group = "" if shots is None else f"{shots}-shot"
     return Column(head, label, group, shots, NOT_ZERO_SHOT if foreign else "")
@@ -174,6 +177,7 @@ def finished(
         second=style.get("second", False),
         study=style.get("study", ""),
     )
+    # Notes get their marks after ranks and bold, so that marks stand in the order of reading.
     table = mark_best(table, contests, style.get("best"), of)
     marks = _marks(table)
     rows = []
