@@ -69,7 +69,7 @@ class Sample:
 
     @property
     def lacks_mask(self) -> bool:
-        """True for an anomalous image of which nobody has said where the anomaly is."""
+        """True for an anomalous image without any mask that shows where the anomaly is."""
         return self.anomalous and not self.masks
 
 

@@ -300,7 +300,7 @@ def check_leakage(manifest: Manifest, *, target: Catalogue, source: Catalogue) -
     """Refuse a split in which training knows what it must not.
 
     No test image may be known to training or support images; and no other image of the target category to
-    training, under a zero-shot protocol. An image is known if it stands there itself, as a byte-identical copy, or
+    training, under a zero-shot protocol. An image is known if it is there itself, as a byte-identical copy, or
     as another part of the same photograph.
 
     Raises:

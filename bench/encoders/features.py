@@ -151,7 +151,7 @@ class FeatureCache:
             prepare: one ``(H, W, 3)`` uint8 image -> the encoder's input.
             forward: ``(b, ...)`` stacked inputs, b <= ``batch_size`` -> part -> ``(b, *shape)``.
             batch_size: how many images go through ``forward`` at once.
-            also: further parts that ``forward`` gives, kept for whoever asks for them next.
+            also: further parts that ``forward`` gives, kept for later calls.
 
         Returns:
             part -> ``(N, *shape)`` float32 on the CPU, the caller's own.

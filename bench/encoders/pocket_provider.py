@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 CLIP, RESNET = "pocket/clip", "pocket/resnet"
 _FILES = {CLIP: "clip.safetensors", RESNET: "resnet.safetensors"}
-_IMAGE_SIZE = 64  # of pocket/resnet; that of pocket/clip stands in clip.json
+_IMAGE_SIZE = 64  # of pocket/resnet; that of pocket/clip is in clip.json
 
 
 @dataclass(frozen=True)

@@ -250,7 +250,7 @@ class _Actor:
 
 
 def _absolute(task: Task) -> Task:
-    """The task with paths that mean the same wherever on this machine a process stands."""
+    """The task with absolute paths, which mean the same in every working directory of this machine."""
     weights = {
         name: dataclasses.replace(known, file=known.file and known.file.absolute())
         for name, known in task.weights.items()

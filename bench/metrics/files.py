@@ -371,7 +371,7 @@ def _read_scores(path: Path) -> dict[str, tuple[float, bool | None]]:
     for line, row in enumerate(rows, start=2):
         name = image_name(row["name"] or "")
         if name in found:
-            raise BenchError(f"{path}, line {line}: {shorten(name)} stands twice")
+            raise BenchError(f"{path}, line {line}: {shorten(name)} is given twice")
         try:
             if None in row:
                 raise ValueError("more fields than columns")

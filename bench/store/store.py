@@ -306,7 +306,7 @@ class Store:
             (self.root / "locks").mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
             for path in (self.record_path(key), self.scores_path(key)):
-                remove_leftovers(path)  # nobody else writes these files now
+                remove_leftovers(path)  # no other process writes these files now
         except Timeout:
             return False
         except OSError as error:
@@ -319,7 +319,7 @@ class Store:
         """Give a claimed trial back."""
         lock = self._claims.pop(key, None)
         if lock is not None:
-            # While it is held: whoever waits for a file that is gone does not get it, and opens a new one.
+            # While it is held: a process that waits for a file that is gone does not get it, and opens a new one.
             with contextlib.suppress(OSError):
                 Path(lock.lock_file).unlink()
             lock.release()

@@ -40,8 +40,8 @@ class Study:
         prompts: a prompt file that replaces the datasets' own.
         device: torch device, or ``auto``.
         precision: of float32 matrix products, one of :data:`bench.tools.devices.PRECISIONS`.
-        layout: name of a layout of its tables; empty for plain tables of categories and methods. It is checked by
-            whoever makes tables.
+        layout: name of a layout of its tables; empty for plain tables of categories and methods. It is checked
+            where tables are made.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Study:
         if max(self.seeds) > MAX_SEED:
             raise BenchError(f"the seed {shorten(str(max(self.seeds)))} is above {MAX_SEED}, the largest there is")
         if len(set(self.seeds)) < len(self.seeds) or len(set(self.shots)) < len(self.shots):
-            raise BenchError("a seed or a number of shots stands twice")
+            raise BenchError("a seed or a number of shots is given twice")
         check_study_name(self.name)
 
 

@@ -93,7 +93,7 @@ def _wide_tiff(path: Path) -> NDArray[Any] | None:
             if len(file.pages) > 1 or page.dtype is None or page.dtype.kind != "f" or page.size > MAX_PIXELS:
                 return None
             return np.asarray(page.asarray())
-    except Exception:  # tifffile, too, raises many kinds; what Pillow said stands
+    except Exception:  # tifffile, too, raises many kinds; what Pillow said is reported
         return None
 
 

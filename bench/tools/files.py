@@ -58,6 +58,6 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove the temporary files of writers of ``path`` that were killed; nobody may be writing it now."""
+    """Remove the temporary files of writers of ``path`` that were killed; no process may be writing it now."""
     for temporary in path.parent.glob(f".{glob.escape(path.name)}.*"):
         temporary.unlink(missing_ok=True)

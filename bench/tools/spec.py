@@ -46,7 +46,7 @@ def parse_spec(text: str) -> Spec:
     """Read ``name`` or ``name[key=value,...]``; a value may be a spec with brackets of its own.
 
     Raises:
-        BenchError: brackets or an option are malformed, or an option stands twice.
+        BenchError: brackets or an option are malformed, or an option is given twice.
     """
     text = text.strip()
     shown = shorten(text)
@@ -59,7 +59,7 @@ def parse_spec(text: str) -> Spec:
         if not equals or not key or not value:
             raise BenchError(f"cannot read the option {shorten(item)!r} in {shown!r}; write option=value")
         if key in options:
-            raise BenchError(f"the option {shorten(key)!r} stands twice in {shown!r}")
+            raise BenchError(f"the option {shorten(key)!r} is given twice in {shown!r}")
         options[key] = value
     return Spec(name.strip(), options)
 

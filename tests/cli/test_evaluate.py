@@ -456,7 +456,10 @@ def test_a_mask_without_a_map_is_named(tmp_path: Path, images: tuple[Maps, Masks
         ("name,value\n", "name,score[,label]"),
         ("name,score\ncrack/000,1\n", "no score for crack/001, good/000"),
         ("name,score\n" + "\n".join(f"{name},1" for name in [*NAMES, "hole/002"]), "no map for hole/002"),
-        ("name,score\n" + "\n".join(f"{name},1" for name in [*NAMES, NAMES[0]]), "line 8: crack/000 stands twice"),
+        (
+            "name,score\n" + "\n".join(f"{name},1" for name in [*NAMES, NAMES[0]]),
+            "line 8: crack/000 is given twice",
+        ),
         ("name,score\ncrack/000,high\n", "line 2: expected name,number"),
         ("name,score,label\ncrack/000,1,2\n", "line 2: expected name,number[,0 or 1]"),
         ("name,score,label\n" + "\n".join(f"{name},1,1" for name in NAMES), "labelled anomalous without"),

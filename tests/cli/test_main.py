@@ -50,7 +50,7 @@ def test_unknown_names_suggest_the_nearest(store: list[str]) -> None:
         (["--dataset", "mvtec", "--data-root", "/nonexistent"], "is not a folder"),
         (["--shots", "one"], "expected whole numbers"),
         (["--seeds", "-3,"], "none negative"),
-        (["--shots", "1,1"], "stands twice"),
+        (["--shots", "1,1"], "is given twice"),
         (["--methods", "clip[variant"], "write NAME"),
         (["--protocol", "transfer"], "--train-dataset"),
         (["--train-dataset", "pocket"], "--protocol transfer"),

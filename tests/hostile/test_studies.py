@@ -72,7 +72,7 @@ def load(tmp_path: Path, content: str | bytes) -> dict[str, object]:
         pytest.param("methods: true", "the truth value True; put it in quotes", id="true as a method"),
         pytest.param("methods: !!binary aGk=", "found a bytes", id="bytes as a method"),
         pytest.param("methods: 'clip['", "write NAME", id="open bracket"),
-        pytest.param("methods: 'clip[a=1,a=2]'", "stands twice", id="an option twice"),
+        pytest.param("methods: 'clip[a=1,a=2]'", "is given twice", id="an option twice"),
         pytest.param(
             "categories: [0]",
             "item 1: expected text, found the number 0; put it in quotes",

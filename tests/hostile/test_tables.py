@@ -42,7 +42,7 @@ def scores(tmp_path: Path, content: str | bytes) -> list[float]:
         pytest.param("name,score,score\na,1,9\nb,2,9\nc,3,9\n", "once", id="a column twice"),
         pytest.param("name,score\na,1\nb,2\n", "no score for c", id="too few"),
         pytest.param("name,score\na,1\nb,2\nc,3\nd,4\n", "no map for d", id="too many"),
-        pytest.param("name,score\na,1\nb,2\nc,3\na,4\n", "stands twice", id="a name twice"),
+        pytest.param("name,score\na,1\nb,2\nc,3\na,4\n", "is given twice", id="a name twice"),
         pytest.param("name,score\na,1\nb\nc,3\n", "line 3", id="a field too few"),
         pytest.param("name,score\na,1\nb,2,3\nc,3\n", "line 3", id="a field too many"),
         pytest.param("name,score\na,one\nb,2\nc,3\n", "line 2", id="a word"),

@@ -142,7 +142,7 @@ def note_height(small: str) -> float:
 
 
 def add_texts(figure: Figure, title: str, small: str) -> None:
-    """A title along the upper edge and small print along the lower one; whoever calls leaves room for them."""
+    """A title along the upper edge and small print along the lower one; the caller leaves room for them."""
     width, height = figure.get_size_inches()
     figure.text(0.5, 1 - 0.03 / height, short(title, 160), ha="center", va="top", fontsize=SIZE + 0.5, color=INK)
     figure.text(0.03 / width, 0.02 / height, small, va="bottom", fontsize=TINY, color=SOFT, linespacing=1.15)

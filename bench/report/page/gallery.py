@@ -106,7 +106,7 @@ class Gallery:
         outranked = _outranked(scores["image"], labels)
         others = np.where(labels, (~labels).sum(), labels.sum())
         share = outranked / np.maximum(others, 1)  # there may be images of one class alone
-        right = scores["image"] * np.where(labels, 1, -1)  # how far on the right side an image stands
+        right = scores["image"] * np.where(labels, 1, -1)  # how far an image is on the right side
         order = sorted(range(len(ids)), key=lambda i: (-share[i], right[i], ids[i]))
         best = [i for i in reversed(order) if labels[i]][: self.count]
         worst = [i for i in order if i not in best][: self.count]
