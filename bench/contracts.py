@@ -304,6 +304,8 @@ class Traits:
         text: whether it needs the prompts and a text-image encoder, named by its config's ``encoder``.
         backbone: whether it needs a backbone, to train or as it is, named by its config's ``backbone``.
         support: whether it needs normal images of the target category (``context.support``).
+        fits_on_support: whether ``fit`` already looks at them. Such a fit serves the one target that they are of; all
+            others see ``context.n_support`` alone while they are fitted.
         maps: whether it gives anomaly maps.
         adapted: how it departs from its source, in one sentence; empty if it does not.
     """
@@ -319,6 +321,7 @@ class Traits:
     support: bool = False
     maps: bool = True
     adapted: str = ""
+    fits_on_support: bool = False
 
 
 @runtime_checkable
@@ -363,6 +366,8 @@ class Method(Protocol):
     def fit(self, train: TrainingSet, context: Context) -> None:
         """Learn from seen categories. Not called for a method that is not trained.
 
+        The target is not known here: one fit may serve several.
+
         Raises:
             NotApplicable: the data lack what the method needs (no anomaly at all, say).
         """
@@ -373,6 +378,44 @@ class Method(Protocol):
 
         On a CPU the same call gives the same bits. In another order, in other batches or without some of the
         others, an image's score may differ by rounding alone: by 1e-5 of the scores' range at most.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that a method has learned: tensors and plain values.
+
+    What the method can have without training is not part of it: its options, frozen encoders, images of the target.
+
+    Attributes:
+        tensors: name -> tensor, of any type and device, sharing no memory with each other.
+        values: JSON: strings, numbers, booleans, None, and lists and dicts of these.
+    """
+
+    tensors: Mapping[str, torch.Tensor]
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class HasState(Protocol):
+    """Optional part of a trained method: gives its learned state, and takes it in place of training.
+
+    With it one fit serves many targets, and a fitted detector can be saved, loaded and used on anybody's images.
+    Without it a method is trained anew for every trial.
+    """
+
+    def state(self) -> State:
+        """The learned state, after ``fit``."""
+        ...
+
+    def restore(self, state: State, context: Context) -> None:
+        """Take a state that a method with the same options gave, instead of ``fit``; scores are the same bits.
+
+        Encoders and backbones come from the context, as in ``fit``.
+
+        Raises:
+            BenchError: it is not the state of such a method.
         """
         ...
 
@@ -662,8 +705,10 @@ class Context:
     Attributes:
         device: torch device string.
         seed: seeds this trial's generators (already applied to the global ones).
-        category: the target category.
-        support: normal images of the target category in few-shot and one-class protocols, else None.
+        category: the target category; empty while a method is fitted, since a fit is not of one target.
+        support: normal images of the target category in few-shot and one-class protocols, else None. While a method
+            is fitted it is None, unless its traits say ``fits_on_support``.
+        n_support: number of images in ``support``, also while a method is fitted.
         encoder: loads (once per process) the frozen text-image encoder of that name.
         backbone: loads a fresh trainable backbone of that name.
         track: wraps an iterable of training steps so that progress can be shown: ``for step in
@@ -681,3 +726,4 @@ class Context:
     track: Callable[[Iterable[T], str], Iterable[T]] = lambda steps, _: steps
     notes: list[str] = field(default_factory=list)
     network: Callable[[str], Network] = _no_network
+    n_support: int = 0

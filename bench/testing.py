@@ -28,6 +28,7 @@ from bench.contracts import (
     Dataset,
     DatasetTraits,
     HasFeatures,
+    HasState,
     ImageSet,
     Method,
     Prompts,
@@ -36,6 +37,7 @@ from bench.contracts import (
     Traits,
     Weights,
 )
+from bench.store.detectors import dump_detector, load_detector
 from bench.tools.registry import DATASETS, METHODS
 from bench.tools.spec import Spec, build_config, label, parse_spec
 
@@ -51,7 +53,8 @@ def check_method(
 
     On a CPU the same call must give the same bits. Another order or a part of the test images may change a score
     by rounding alone: by at most :data:`ROUNDING` times the range of all scores (maps: of all their pixels), or by
-    four steps of single precision where that is more. The same holds of features.
+    four steps of single precision where that is more. The same holds of features. Saved and loaded, a method with
+    :class:`bench.contracts.HasState` gives the same bits. While it is fitted, no method is told a target.
 
     Args:
         spec: the method with options that make it quick, e.g. ``devnet[epochs=1]``.
@@ -92,6 +95,9 @@ def check_method(
     for what, order in (("order", [4, 1, 5, 0, 2, 3]), ("number", [1, 4]), ("number", [5])):
         other = _run(cls, config, traits, world, world.test.subset(order))
         assert _agree(first, other, ROUNDING, order), f"{spec}: the {what} of the test images changed a score"
+    if traits.trained and hasattr(cls, "state"):
+        restored = _run(cls, config, traits, world, world.test, restored=True)
+        assert _same(first, restored), f"{spec}: saved and loaded, it scores otherwise"
     if hasattr(cls, "fit_together"):
         joint = _run(cls, config, traits, world, world.test, beside=(8, 9))
         assert _agree(first, joint, _OTHER_SUMS), f"{spec}: fitted together with others it scores unlike alone"
@@ -122,8 +128,12 @@ def _run(
     test: ImageSet,
     beside: Sequence[int] = (),
     device: str = "cpu",
+    restored: bool = False,
 ) -> Scores:
-    """The scores with seed 3, fitted alone, or as one with trials of the seeds ``beside``."""
+    """The scores with seed 3, fitted alone, or as one with trials of the seeds ``beside``.
+
+    With ``restored`` it is another method that scores, which took the learned state of the fitted one from a file.
+    """
     from bench.encoders import identify, load_backbone, load_network, load_text_image
     from bench.tools.devices import limit_threads, seed_everything
 
@@ -133,15 +143,17 @@ def _run(
     for field, used in (("encoder", traits.text), ("backbone", traits.backbone)):
         if used:
             weights[getattr(config, field)] = identify(getattr(config, field))
+    support = world.support if traits.support else None
     contexts = [
         Context(
             device=device,
             seed=seed,
-            category="target",
+            category="",
             encoder=lambda name: load_text_image(weights[name], device),
             backbone=lambda name: load_backbone(weights[name]),
-            support=world.support if traits.support else None,
+            support=support if traits.fits_on_support else None,
             network=lambda name: load_network(weights[name]),
+            n_support=len(support or ()),
         )
         for seed in (3, *beside)
     ]
@@ -152,6 +164,13 @@ def _run(
         cls.fit_together(methods, [world.train, *others], contexts)
     elif traits.trained:
         method.fit(world.train, context)
+    if restored:
+        assert isinstance(method, HasState)
+        _, state = load_detector(dump_detector({}, method.state()), "its state")
+        method = cls(config)
+        method.restore(state, context)
+    seed_everything(3)  # scores may not hang on where training left the generators: another process may score
+    context = dataclasses.replace(context, category="target", support=support)
     scores = method.score(test, context)
     if isinstance(method, HasFeatures):
         _check_features(method, test, context)

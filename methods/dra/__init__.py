@@ -148,6 +148,7 @@ class DRA:
             zero_shot=config.ref_source != "target",
             backbone=True,
             support=config.ref_source == "target",
+            fits_on_support=config.ref_source == "target",
             adapted=f"trained on the pooled images of all seen categories, not within one; {at_test}; {maps}",
         )
 

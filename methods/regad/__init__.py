@@ -146,8 +146,9 @@ class RegAD:
         from bench.methods.shared.pixels import rows
 
         config = self.config
-        support = _support(context)
-        k = config.supports or len(support)
+        k = config.supports or context.n_support
+        if not k:
+            raise NotApplicable("RegAD needs K normal images of the target; use --protocol loo[k=4]")
         images = train.images.subset(np.flatnonzero(train.labels == 0))
         if not draw_epoch(images.categories, config.batch_size, k, np.random.default_rng(0)):
             raise NotApplicable("RegAD registers normal images of one category; no seen category has two")
