@@ -304,8 +304,8 @@ class Traits:
         text: whether it needs the prompts and a text-image encoder, named by its config's ``encoder``.
         backbone: whether it needs a backbone, to train or as it is, named by its config's ``backbone``.
         support: whether it needs normal images of the target category (``context.support``).
-        fits_on_support: whether ``fit`` already looks at them. Such a fit serves the one target that they are of; all
-            others see ``context.n_support`` alone while they are fitted.
+        fits_on_support: whether ``fit`` already looks at them. Such a fit serves the one target that they are of;
+            all others see ``context.n_support`` alone while they are fitted.
         maps: whether it gives anomaly maps.
         adapted: how it departs from its source, in one sentence; empty if it does not.
     """
@@ -386,7 +386,7 @@ class Method(Protocol):
 class State:
     """Everything that a method has learned: tensors and plain values.
 
-    What the method can have without training is not part of it: its options, frozen encoders, images of the target.
+    What the method has without training is not part of it: its options, frozen encoders, images of the target.
 
     Attributes:
         tensors: name -> tensor, of any type and device, sharing no memory with each other.
@@ -706,8 +706,8 @@ class Context:
         device: torch device string.
         seed: seeds this trial's generators (already applied to the global ones).
         category: the target category; empty while a method is fitted, since a fit is not of one target.
-        support: normal images of the target category in few-shot and one-class protocols, else None. While a method
-            is fitted it is None, unless its traits say ``fits_on_support``.
+        support: normal images of the target category in few-shot and one-class protocols, else None. While a
+            method is fitted it is None, unless its traits say ``fits_on_support``.
         n_support: number of images in ``support``, also while a method is fitted.
         encoder: loads (once per process) the frozen text-image encoder of that name.
         backbone: loads a fresh trainable backbone of that name.

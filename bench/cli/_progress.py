@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from bench.study.task import Task
+from bench.study.task import Fit, Job, Task
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +46,7 @@ class ProgressListener:
     ) -> None:
         self._progress.stop()
 
-    def report(self, task: Task, description: str, count: int, total: int) -> None:
+    def report(self, task: Job, description: str, count: int, total: int) -> None:
         if task.key not in self._lines:
             self._lines[task.key] = self._progress.add_task("", total=None)
         self._progress.update(
@@ -64,6 +64,13 @@ class ProgressListener:
         if status != "ok":
             colour = "red" if status == "failed" else "yellow"
             self._console.print(f"[{colour}]{status}[/] {_escape(task.title)}: {_escape(reason or '')}")
+
+    def fitted(self, fit: Fit, status: str, reason: str | None) -> None:
+        line = self._lines.pop(fit.key, None)
+        if line is not None:
+            self._progress.remove_task(line)
+        if status == "failed":
+            self._console.print(f"[red]failed[/] {_escape(fit.title)}: {_escape(reason or '')}")
 
     def waiting(self, number: int) -> None:
         self._progress.update(self._all, description=f"waiting for {number} trials of another process")

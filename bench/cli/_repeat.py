@@ -44,7 +44,9 @@ def keep_features(
 
     from bench.cli._progress import ProgressListener
     from bench.executors.local import LocalConfig, LocalExecutor
+    from bench.study.task import Task
     from bench.tools.text import count
+    from bench.trial.trial import Outcome
 
     lacking = [record for record in records if not store.features_path(record.key).exists()]
     tasks = [task_of(record, store, data, device) for record in lacking]
@@ -58,6 +60,7 @@ def keep_features(
         closing(executor.run([(task,) for task in tasks], listener.report)) as outcomes,  # type: ignore[type-var]
     ):
         for task, outcome in outcomes:
+            assert isinstance(task, Task) and isinstance(outcome, Outcome)  # no fit was asked for
             record = Record.of(outcome.record)
             listener.finished(task, record.status, record.reason)
             if outcome.scores is None or "features" not in outcome.scores:

@@ -96,6 +96,12 @@ class Manifest:
         """SHA-256 of the canonical JSON."""
         return hash_json(self.as_dict())
 
+    @functools.cached_property
+    def learned_hash(self) -> str:
+        """SHA-256 of what is learned: the training images of the source, by their ids."""
+        draws = {category: draw.ids for category, draw in self.anomalous.items()}
+        return hash_json({"source": self.source, "normal": self.normal, "anomalous": draws})
+
     @property
     def train(self) -> tuple[str, ...]:
         """All training ids: normals, then anomalies by category."""
@@ -135,13 +141,13 @@ def split(
     seed: int | None,
     normals: bool = False,
 ) -> Manifest:
-    """The split of one trial.
+    """The split of one trial; without a category, of a fit that is for no target in particular.
 
     Args:
         protocol: with its options.
         target: the dataset tested on.
         source: the dataset learned from; the same object unless the protocol needs a source.
-        category: the target category.
+        category: the target category; empty for none, and so nothing to test on.
         shots: labelled anomalies per seen category, or None for a method that learns from none.
         seed: seed of the draws; may be None only if nothing is drawn.
         normals: give the seen categories' normal images even so, for a method that learns from those alone.
@@ -149,13 +155,13 @@ def split(
     Raises:
         BenchError: unknown category, or nothing to learn from.
     """
-    if category not in target.categories:
+    if category and category not in target.categories:
         raise unknown("category", category, target.categories, f"of {target.label}")
     request = SplitRequest(target, source, category, shots, seed or 0)
     learned = LearnedImages((), {})
     if normals or shots is not None:
         learned = protocol.learned(request)
-    support = tuple(protocol.support(request))
+    support = tuple(protocol.support(request)) if category else ()
     return Manifest(
         protocol=protocol.name,
         options=config_dict(protocol.config),
@@ -167,7 +173,7 @@ def split(
         normal=tuple(learned.normal),
         anomalous=dict(learned.anomalous),
         support=support,
-        test=tuple(protocol.tested(request, support)),
+        test=tuple(protocol.tested(request, support)) if category else (),
         notes=tuple(draw.note for draw in learned.anomalous.values() if draw.note),
     )
 

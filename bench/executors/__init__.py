@@ -8,11 +8,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from bench.study.task import Batch, Task
-from bench.trial.trial import Outcome
+from bench.study.task import Batch, Job
+from bench.trial.batch import JobOutcome
 
-# (task, what it is doing, steps done, steps in all); called in the driver, often
-Report = Callable[[Task, str, int, int], None]
+# (trial or fit, what it is doing, steps done, steps in all); called in the driver, often
+Report = Callable[[Job, str, int, int], None]
+
+NOT_YET = None
+"""Comes from an executor's source in place of a batch: nothing can begin now, but more will come; ask again."""
+
+Source = Iterable[Batch | None]
 
 
 class Executor(Protocol):
@@ -35,21 +40,23 @@ class Executor(Protocol):
         """
         ...
 
-    def run(self, batches: Iterable[Batch], report: Report) -> Iterator[tuple[Task, Outcome]]:
-        """Carry out batches by :func:`bench.trial.trial.run_together`, in any order; yield each with its outcome.
+    def run(self, batches: Source, report: Report) -> Iterator[tuple[Job, JobOutcome]]:
+        """Carry out batches by :func:`bench.trial.batch.run_batch`, in any order; yield each job with its outcome.
 
         Batches are taken from the iterable one by one, only when there is room for them: taking one claims its
-        tasks. Closing the generator stops what is running. What a batch's trials do is reported of its first.
+        jobs. Where it gives :data:`NOT_YET`, trials wait for fits that are under way: it is asked again after
+        every outcome. Closing the generator stops what is running. The progress of a batch is reported of its
+        first job.
         """
         ...
 
 
-def log_path(logs: Path, task: Task) -> Path:
+def log_path(logs: Path, task: Job) -> Path:
     """File for the output of a trial, if it prints anything."""
     return logs / task.key[:2] / f"{task.key}.log"
 
 
-def share_log(logs: Path, batch: Batch, outcomes: Sequence[Outcome]) -> None:
+def share_log(logs: Path, batch: Batch, outcomes: Sequence[JobOutcome]) -> None:
     """A batch has ended: its output is found under the key of every trial of it that failed, too.
 
     Unless the disk is full, say: the trials matter more.

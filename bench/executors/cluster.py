@@ -13,7 +13,7 @@ import itertools
 import os
 import signal
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import bench
 from bench.errors import BenchError
-from bench.executors import Report, check_time_limit, log_path, share_log
+from bench.executors import Report, Source, check_time_limit, log_path, share_log
 from bench.executors.pool import Scheduler, Worker
 from bench.executors.shipping import FileCache, LocalFiles
 from bench.executors.worker import BatchRunner, Done, Progress, memory
-from bench.study.task import Batch, Task
-from bench.trial.trial import Outcome, failed
+from bench.study.task import Batch, Fit, Job, Task
+from bench.trial.batch import JobOutcome, failed_job
 
 OBJECT_STORE = 256 * 2**20  # bytes, of a cluster started here: results pass through it, and little else
 LOG = 2**20  # bytes of a trial's output that travel back: the last ones
@@ -82,14 +82,14 @@ class RayExecutor:
             raise BenchError("say what each worker gets of a GPU, for one each: --executor 'ray[gpus=1]'")
         return bool(self.config.gpus) and device != "cpu"
 
-    def run(self, batches: Iterable[Batch], report: Report) -> Iterator[tuple[Task, Outcome]]:
+    def run(self, batches: Source, report: Report) -> Iterator[tuple[Job, JobOutcome]]:
         """Run batches, see :meth:`bench.executors.Executor.run`.
 
         Raises:
             BenchError: no cluster at the address, no room on it, other versions there, or no such device.
         """
         source = iter(batches)
-        if (first := next(source, None)) is None:
+        if not (first := next(source, ())):
             return
         self.on_gpu(first[0].device)
         with _connected(self.config.address, self.workers):
@@ -225,8 +225,8 @@ class _Actor:
         self.ready: Future[Any] = actor.ready.remote().future()
 
     def submit(self, batch: Batch) -> Future[Done]:
-        tasks = tuple(_absolute(task) for task in batch)
-        answer: Future[_Answer] = self.actor.work.remote(tasks).future()
+        jobs = tuple(_absolute(job) for job in batch)
+        answer: Future[_Answer] = self.actor.work.remote(jobs).future()
         future: Future[Done] = Future()
         answer.add_done_callback(lambda _: self._receive(batch, answer, future))
         return future
@@ -249,8 +249,14 @@ class _Actor:
         self.pool.ray.kill(self.actor)
 
 
-def _absolute(task: Task) -> Task:
-    """The task with absolute paths, which mean the same in every working directory of this machine."""
+def _absolute(job: Job) -> Job:
+    """The job with absolute paths, which mean the same in every working directory of this machine."""
+    if isinstance(job, Fit):
+        return Fit(_absolute_task(job.task))
+    return _absolute_task(job)
+
+
+def _absolute_task(task: Task) -> Task:
     weights = {
         name: dataclasses.replace(known, file=known.file and known.file.absolute())
         for name, known in task.weights.items()
@@ -258,7 +264,12 @@ def _absolute(task: Task) -> Task:
     source_root = task.source_root and os.path.abspath(task.source_root)
     files = {sha256: os.path.abspath(path) for sha256, path in task.files.items()}
     return dataclasses.replace(
-        task, root=os.path.abspath(task.root), source_root=source_root, weights=weights, files=files
+        task,
+        root=os.path.abspath(task.root),
+        source_root=source_root,
+        weights=weights,
+        files=files,
+        detector=task.detector and os.path.abspath(task.detector),
     )
 
 
@@ -318,10 +329,10 @@ class WorkerActor:
 
     def work(self, batch: Batch) -> _Answer:
         try:
-            tasks = tuple(self.files.localised(task) for task in batch)
+            jobs = tuple(self.files.localised(job) for job in batch)
         except (BenchError, OSError) as error:
-            return _Answer(Done([failed(task, str(error)) for task in batch], worn=False), b"")
+            return _Answer(Done([failed_job(job, str(error)) for job in batch], worn=False), b"")
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder) / "log"
-            done = self.runner.work(tasks, self.driver.tell.remote, log)
+            done = self.runner.work(jobs, self.driver.tell.remote, log)
             return _Answer(done, log.read_bytes()[-LOG:] if log.exists() else b"")

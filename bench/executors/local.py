@@ -8,7 +8,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bench.errors import BenchError
-from bench.executors import Report, check_time_limit, log_path, share_log
+from bench.executors import NOT_YET, Report, Source, check_time_limit, log_path, share_log
 from bench.executors.pool import Scheduler, Worker
 from bench.executors.worker import BatchRunner, Done, Progress, Tracker, memory
-from bench.study.task import Batch, Task
-from bench.trial.trial import Outcome, run_together
+from bench.study.task import Batch, Job
+from bench.trial.batch import JobOutcome, run_batch
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ class LocalExecutor:
 
         return choose_device(device).startswith("cuda")
 
-    def run(self, batches: Iterable[Batch], report: Report) -> Iterator[tuple[Task, Outcome]]:
+    def run(self, batches: Source, report: Report) -> Iterator[tuple[Job, JobOutcome]]:
         """Run batches, see :meth:`bench.executors.Executor.run`."""
         if self.workers == 0:
             yield from _in_process(batches, report)
             return
         source = iter(batches)
-        if (first := next(source, None)) is None:
+        if not (first := next(source, ())):
             return
         gpus = visible_gpus(first[0].device)
         pool = _ProcessPool(self.workers or len(gpus) or cores(), gpus, self.logs)
@@ -98,14 +98,15 @@ def visible_gpus(device: str) -> list[str]:
     return given.split(",")[:count] if given else [str(number) for number in range(count)]
 
 
-def _in_process(batches: Iterable[Batch], report: Report) -> Iterator[tuple[Task, Outcome]]:
+def _in_process(batches: Source, report: Report) -> Iterator[tuple[Job, JobOutcome]]:
     from bench.tools.devices import limit_threads
 
     limit_threads()
     for batch in batches:
+        assert batch is not NOT_YET  # nothing is under way here when this loop asks
         report(batch[0], "starts", 0, 0)
         tracker = Tracker(lambda *progress, task=batch[0]: report(task, *progress))
-        yield from zip(batch, run_together(batch, tracker), strict=True)
+        yield from zip(batch, run_batch(batch, tracker), strict=True)
 
 
 class _ProcessPool:

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from bench.errors import BenchError, first_line
-from bench.executors import Report
+from bench.executors import NOT_YET, Report, Source
 from bench.executors.worker import Done, Progress
-from bench.study.task import Batch, Task
-from bench.trial.trial import Outcome, failed
+from bench.study.task import Batch, Job
+from bench.trial.batch import JobOutcome, failed_job
 
 _POLL = 0.2  # seconds between looks at the workers
 TRIES = 2  # of a trial whose worker dies
@@ -102,15 +102,15 @@ class Scheduler:
         self.idle: list[Worker] = []
         self.flying: dict[Future[Done], _Job] = {}
         self.waiting: deque[Batch] = deque()
-        self.suspects: deque[Task] = deque()
+        self.suspects: deque[Job] = deque()
         self.deaths: Counter[str] = Counter()
         self.lost_nodes: Counter[str] = Counter()
         self.failed_starts = 0
 
-    def run(self, batches: Iterable[Batch]) -> Iterator[tuple[Task, Outcome]]:
+    def run(self, batches: Source) -> Iterator[tuple[Job, JobOutcome]]:
         """Run batches, see :meth:`bench.executors.Executor.run`."""
         source = iter(batches)
-        ended: list[tuple[Task, Outcome]] = []
+        ended: list[tuple[Job, JobOutcome]] = []
         try:
             while self._take(source) or ended:
                 self._start_workers()
@@ -128,15 +128,20 @@ class Scheduler:
             for worker in [*self.starting, *self.idle, *(job.worker for job in self.flying.values())]:
                 worker.stop()
 
-    def _take(self, source: Iterator[Batch]) -> bool:
+    def _take(self, source: Iterator[Batch | None]) -> bool:
         """Take batches while there is room for them; False if nothing is left to do."""
         room = self.pool.size()
-        while len(self.waiting) + len(self.flying) < room and (batch := next(source, None)) is not None:
+        more_to_come = False
+        while len(self.waiting) + len(self.flying) < room:
+            batch = next(source, ())
+            if not batch:
+                more_to_come = batch is NOT_YET
+                break
             self.report(batch[0], "starts", 0, 0)
             self.waiting.append(batch)
         if self.suspects and not self.waiting and not self.flying:
             self.waiting.append((self.suspects.popleft(),))
-        return bool(self.waiting or self.flying)
+        return bool(self.waiting or self.flying or more_to_come)
 
     def _start_workers(self) -> None:
         """Start workers while there is work for them, and stop idle ones that there is no longer room for."""
@@ -176,7 +181,7 @@ class Scheduler:
             if key in tasks:
                 self.report(tasks[key], description, count, total)
 
-    def _collect(self, future: Future[Done]) -> list[tuple[Task, Outcome]]:
+    def _collect(self, future: Future[Done]) -> list[tuple[Job, JobOutcome]]:
         """The outcomes of a job if it has ended, in whatever way."""
         job = self.flying[future]
         if not future.done():
@@ -199,21 +204,21 @@ class Scheduler:
             return []
         return list(zip(job.batch, done.outcomes, strict=True))
 
-    def _stop_late(self, future: Future[Done], job: _Job) -> list[tuple[Task, Outcome]]:
+    def _stop_late(self, future: Future[Done], job: _Job) -> list[tuple[Job, JobOutcome]]:
         if self.time_limit is None or time.monotonic() - job.begin < self.time_limit * len(job.batch):
             return []
         del self.flying[future]
         job.worker.stop()
         return self._blame(job.batch, f"took longer than {self.time_limit:g} seconds; raise --time-limit")
 
-    def _blame(self, batch: Batch, reason: str) -> list[tuple[Task, Outcome]]:
+    def _blame(self, batch: Batch, reason: str) -> list[tuple[Job, JobOutcome]]:
         """Fail a trial; of several, it is not known which has failed, so that each is tried again alone."""
         if len(batch) == 1:
             return _all_failed(batch, reason)
         self.suspects.extend(batch)
         return []
 
-    def _lost(self, job: _Job, death: BaseException) -> list[tuple[Task, Outcome]]:
+    def _lost(self, job: _Job, death: BaseException) -> list[tuple[Job, JobOutcome]]:
         """The outcomes of a job whose worker died; its trials are tried again, or have failed."""
         keys = [task.key for task in job.batch]
         if not self.pool.is_to_blame(job.worker, death):
@@ -228,5 +233,5 @@ class Scheduler:
         return _all_failed(culprits, "the worker process died, twice; most often it ran out of memory")
 
 
-def _all_failed(batch: Batch, reason: str) -> list[tuple[Task, Outcome]]:
-    return [(task, failed(task, reason)) for task in batch]
+def _all_failed(batch: Batch, reason: str) -> list[tuple[Job, JobOutcome]]:
+    return [(job, failed_job(job, reason)) for job in batch]

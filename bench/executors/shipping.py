@@ -4,6 +4,7 @@ Layout under the folder of :func:`shipped_root`::
 
     data/<fingerprint>/     a dataset's files as they lie on the driver's machine
     weights/<sha256>/NAME   a weights file
+    detectors/<key>.zsad    a fit's detector
     hashes.json             the memory of file hashes
 
 What lies here at the path that the driver knows it by, with the same content, is used as it is.
@@ -24,7 +25,8 @@ from typing import Protocol
 from bench.data.catalogue import open_as_recorded
 from bench.encoders.feature_store import default_root
 from bench.errors import BenchError
-from bench.study.task import Task
+from bench.store.detectors import is_detector_of
+from bench.study.task import Fit, Job, Task
 from bench.tools.hashes import HashBook, canonical_json, hash_file
 
 CHUNK = 32 * 2**20  # bytes of files that travel at once
@@ -73,14 +75,18 @@ class FileCache:
         self.hashes = self.root / "hashes.json"
         self._dataset = functools.lru_cache(maxsize=16)(self._find_dataset)
         self._weights = functools.lru_cache(maxsize=16)(self._find_weights)
+        self._detector = functools.lru_cache(maxsize=16)(self._find_detector)
 
-    def localised(self, task: Task) -> Task:
-        """The task, with the paths of its data and weights on this machine.
+    def localised(self, job: Job) -> Job:
+        """The trial or fit, with the paths of its data and weights on this machine.
 
         Raises:
             BenchError: the driver's files are no longer those that were planned with.
             OSError: they cannot be read or kept.
         """
+        return Fit(self._localised(job.task)) if isinstance(job, Fit) else self._localised(job)
+
+    def _localised(self, task: Task) -> Task:
         source = task.identity["protocol"]["source"]
         weights = {
             name: dataclasses.replace(known, file=self._weights(str(known.file), known.sha256))
@@ -93,6 +99,7 @@ class FileCache:
             source_root=source and self._dataset(canonical_json(source), str(task.source_root)),
             weights={**task.weights, **weights},
             files={sha256: str(self._weights(path, sha256)) for sha256, path in task.files.items()},
+            detector=task.detector and str(self._detector(task.detector, task.fit_key)),
             hashes=str(self.hashes),
         )
 
@@ -114,6 +121,12 @@ class FileCache:
             return path.is_file() and hash_file(path) == sha256
 
         return self._find(file, self.root / "weights" / sha256 / Path(file).name, planned)
+
+    def _find_detector(self, file: str, key: str) -> Path:
+        def planned(path: Path) -> bool:
+            return path.is_file() and is_detector_of(path.read_bytes(), key)
+
+        return self._find(file, self.root / "detectors" / f"{key}.zsad", planned)
 
     def _find(self, path: str, kept: Path, planned: Callable[[Path], bool]) -> Path:
         """``path`` if what lies there is as planned; else the copy that is ``kept``, fetched if need be."""

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.study.task import Batch
-from bench.trial.trial import Outcome, run_together
+from bench.trial.batch import JobOutcome, run_batch
 
 PAUSE = 0.2  # seconds between two reports of one trial's progress
 
-# (key of the batch's first trial, what it is doing, steps done, steps in all)
+# (key of the batch's first job, what it is doing, steps done, steps in all)
 Progress = tuple[str, str, int, int]
 
 
@@ -25,13 +25,13 @@ class Done(NamedTuple):
     """The answer of a worker to a batch.
 
     Attributes:
-        outcomes: of the batch's trials, in order.
+        outcomes: of the batch's trials or fits, in order.
         worn: the process has gathered so much memory that it should be replaced.
         broken: it has lost its GPU. It must be replaced, and if the batch had several trials, all but one of them
             failed through no fault of their own.
     """
 
-    outcomes: list[Outcome]
+    outcomes: list[JobOutcome]
     worn: bool
     broken: bool = False
 
@@ -58,7 +58,7 @@ class BatchRunner:
     def work(self, batch: Batch, tell: Callable[[Progress], object], log: Path) -> Done:
         """Carry out a batch, and tell how it goes on; what it prints goes to ``log``."""
         with captured(log):
-            outcomes = run_together(batch, Tracker(lambda *progress: tell((batch[0].key, *progress))))
+            outcomes = run_batch(batch, Tracker(lambda *progress: tell((batch[0].key, *progress))))
         held = _resident()
         self._at_first = self._at_first or held
         # Encoders and cached features may rightly fill the share; a leak goes on growing after the first trial.

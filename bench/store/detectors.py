@@ -81,6 +81,15 @@ def load_detector(data: bytes, name: str) -> tuple[dict[str, Any], State]:
     return content, State(restored, values)
 
 
+def is_detector_of(data: bytes, key: str) -> bool:
+    """True if a file's content is the sound detector of the fit with this key."""
+    try:
+        description, _ = load_detector(data, "it")
+    except BenchError:
+        return False
+    return description.get("key") == key
+
+
 def _checksum(tensors: Mapping[str, torch.Tensor]) -> str:
     """SHA-256 of names, types, shapes and bytes."""
     import torch
@@ -89,7 +98,7 @@ def _checksum(tensors: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

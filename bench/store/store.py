@@ -23,6 +23,7 @@ import errno
 import hashlib
 import logging
 import os
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -61,6 +62,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._claims: dict[str, BaseFileLock] = {}
+        self._needed: dict[str, BaseFileLock] = {}  # detectors, by the keys of their fits
 
     # ------------------------------------------------------------ records
 
@@ -199,6 +201,87 @@ class Store:
         found = self._sound(f"features-{key}", self.features_path(key), load_arrays)
         return None if found is None else found[0]
 
+    # ------------------------------------------------------------ detectors
+
+    def detector_path(self, key: str) -> Path:
+        """File of a fit's detector: one that is kept, or one that stays while trials need it."""
+        kept = self._kept_path(key)
+        return kept if kept.exists() else self.root / f"fits/{key[:2]}/{key}.zsad"
+
+    def _kept_path(self, key: str) -> Path:
+        return self.root / f"detectors/{key[:2]}/{key}.zsad"
+
+    def has_detector(self, key: str) -> bool:
+        """True if a fit's detector is there and sound; a damaged one is put aside."""
+
+        def read(data: bytes) -> bool | None:
+            from bench.store.detectors import is_detector_of
+
+            return is_detector_of(data, key) or None
+
+        return self._sound(f"detector-{key}", self.detector_path(key), read) is not None
+
+    def write_detector(self, key: str, data: bytes) -> None:
+        """Keep a fit's detector.
+
+        Raises:
+            BenchError: the store cannot be written.
+        """
+        try:
+            write_atomically(self.detector_path(key), data)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def keep_detector(self, key: str) -> None:
+        """Keep a fit's detector for good.
+
+        Raises:
+            BenchError: the store cannot be written.
+        """
+        path, kept = self.detector_path(key), self._kept_path(key)
+        if path != kept:
+            try:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(kept)
+            except OSError as error:
+                raise self._unwritable(error) from None
+
+    def drop_detector(self, key: str) -> None:
+        """Remove a fit's detector, unless it is kept, or another process needs it (:meth:`need_detector`)."""
+        own = self._needed.pop(key, None)
+        if own is not None:
+            _unlock(own)
+        for other in (self.root / "locks").glob(f"{key}.needed-*.lock"):
+            if not _is_stale(other):
+                return
+        path = self.detector_path(key)
+        if path != self._kept_path(key):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def need_detector(self, key: str) -> None:
+        """Say that this process needs a fit's detector: no other one drops it until this one has dropped it."""
+        from filelock import FileLock
+
+        if key in self._needed:
+            return
+        lock = FileLock(self.root / "locks" / f"{key}.needed-{uuid.uuid4().hex[:12]}.lock")
+        try:
+            (self.root / "locks").mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        self._needed[key] = lock
+
+    def detectors(self) -> list[Path]:
+        """The files of all detectors: those that are kept, then those that a run needed, or needs."""
+        return [*sorted(self.root.glob("detectors/*/*.zsad")), *sorted(self.root.glob("fits/*/*.zsad"))]
+
+    def claimed_elsewhere(self, key: str) -> bool:
+        """True if another process has claimed a trial or fit."""
+        path = self.root / "locks" / f"{key}.lock"
+        return key not in self._claims and path.exists() and not _is_stale(path)
+
     # ------------------------------------------------------------ manifests and studies
 
     def write_once(self, folder: str, name: str, content: Any) -> None:
@@ -296,7 +379,7 @@ class Store:
     # ------------------------------------------------------------ claims
 
     def claim(self, key: str) -> bool:
-        """Take a trial for this process; False if this or another process has it."""
+        """Take a trial or a fit for this process; False if this or another process has it."""
         from filelock import FileLock, Timeout
 
         if key in self._claims:
@@ -305,7 +388,7 @@ class Store:
         try:
             (self.root / "locks").mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
-            for path in (self.record_path(key), self.scores_path(key)):
+            for path in (self.record_path(key), self.scores_path(key), self.detector_path(key)):
                 remove_leftovers(path)  # no other process writes these files now
         except Timeout:
             return False
@@ -319,15 +402,14 @@ class Store:
         """Give a claimed trial back."""
         lock = self._claims.pop(key, None)
         if lock is not None:
-            # While it is held: a process that waits for a file that is gone does not get it, and opens a new one.
-            with contextlib.suppress(OSError):
-                Path(lock.lock_file).unlink()
-            lock.release()
+            _unlock(lock)
 
     def release_all(self) -> None:
-        """Give back whatever is still claimed."""
+        """Give back whatever is still claimed or needed."""
         for key in list(self._claims):
             self.release(key)
+        while self._needed:
+            _unlock(self._needed.popitem()[1])
 
     def _unwritable(self, error: OSError) -> BenchError:
         if error.errno == errno.EMFILE:
@@ -339,6 +421,26 @@ class Store:
             f"cannot write to the store {self.root}: {error.strerror or error}; "
             "make room or choose another folder with --store"
         )
+
+
+def _unlock(lock: BaseFileLock) -> None:
+    # While it is held: a process that waits for a file that is gone does not get it, and opens a new one.
+    with contextlib.suppress(OSError):
+        Path(lock.lock_file).unlink()
+    lock.release()
+
+
+def _is_stale(path: Path) -> bool:
+    """True if no process holds a lock any more; its file is removed then."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except (Timeout, OSError):
+        return False
+    _unlock(lock)
+    return True
 
 
 def _load_document(data: bytes, key: str) -> dict[str, Any] | None:

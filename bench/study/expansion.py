@@ -83,6 +83,7 @@ class Expansion:
         self.protocol_label = label(protocol.name, protocol.config)
         self.manifests: dict[str, Manifest] = {}
         self._splits: dict[tuple[Any, ...], Manifest] = {}  # methods share them, and there are many methods
+        self._categories_seen: dict[str, list[str]] = {}  # by what is learned
 
     def tasks(self, target: Catalogue, methods: Iterable[ChosenMethod]) -> Iterator[Task]:
         """The tasks on one dataset.
@@ -168,6 +169,9 @@ class Expansion:
                 for field, encoder in method.encoders.items()
             },
         }
+        fit_key = ""
+        if method.traits.trained:
+            fit_key = hash_json(self._fit_identity(identity, target, method, manifest, prompts))
         labels = {"method": method.label, "dataset": target.label, "protocol": self.protocol_label}
         source_root = None
         if self.source is not None:
@@ -188,7 +192,46 @@ class Expansion:
             hashes=str(self.hash_file),
             command=self._command(target, method, category, repetition),
             inputs=self._inputs(target, method, options),
+            fit_key=fit_key,
         )
+
+    def _fit_identity(
+        self,
+        identity: Mapping[str, Any],
+        target: Catalogue,
+        method: ChosenMethod,
+        manifest: Manifest,
+        prompts: TaskPrompts,
+    ) -> dict[str, Any]:
+        """Everything that a fit depends on; the target is not part of it, unless the method fits on its images."""
+        source = self.source or target
+        learned_with = None
+        if method.traits.text:
+            known = prompts.target if prompts.source is None else prompts.source
+            seen = self._seen(manifest, source)
+            learned_with = hash_json({category: known[category] for category in seen})
+        support: Any = None
+        if method.traits.fits_on_support:
+            support = {"dataset": identity["dataset"], "images": manifest.support}
+        elif method.traits.support:
+            support = len(manifest.support)
+        return {
+            "method": identity["method"],
+            "encoders": identity["encoders"],
+            "source": identity["protocol"]["source"] or identity["dataset"],
+            "learned": manifest.learned_hash,
+            "shots": identity["shots"],
+            "seed": identity["seed"],
+            "prompts": learned_with,
+            "support": support,
+        }
+
+    def _seen(self, manifest: Manifest, source: Catalogue) -> list[str]:
+        """The categories of the training images, sorted."""
+        if manifest.learned_hash not in self._categories_seen:
+            seen = sorted({source.samples[id_].category for id_ in manifest.train})
+            self._categories_seen[manifest.learned_hash] = seen
+        return self._categories_seen[manifest.learned_hash]
 
     def _manifest(
         self, target: Catalogue, method: ChosenMethod, category: str, repetition: Repetition

@@ -33,6 +33,9 @@ class Task:
         inputs: JSON for the record: ``roots``, ``weights``, ``prompts`` (files as the user gave them) and
             ``options`` of the method.
         features: whether the method's features come with the scores (:class:`bench.contracts.HasFeatures`).
+        fit_key: SHA-256 of what is learned, and by which method: the same for trials that one fit serves. Empty
+            for a method that is not trained.
+        detector: file of the fit's detector, which is to be loaded in place of training; None to train.
     """
 
     key: str
@@ -50,6 +53,8 @@ class Task:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     precision: Precision = "highest"
     features: bool = False
+    fit_key: str = ""
+    detector: str | None = None
 
     @property
     def method(self) -> str:
@@ -92,13 +97,49 @@ class Task:
     @property
     def title(self) -> str:
         """A short name for progress lines and messages."""
-        parts = [self.method, self.category]
-        if self.shots is not None:
-            parts.append(f"{self.shots}-shot")
-        if self.seed is not None:
-            parts.append(f"seed {self.seed}")
-        return " · ".join(parts)
+        return title(f"{self.method} · {self.category}", self.shots, self.seed)
 
 
-Batch = tuple[Task, ...]
-"""Trials that one process carries out together (see :func:`bench.trial.trial.run_together`); mostly it is one."""
+def title(what: str, shots: int | None, seed: int | None) -> str:
+    """A short name of a trial or fit."""
+    parts = [what]
+    if shots is not None:
+        parts.append(f"{shots}-shot")
+    if seed is not None:
+        parts.append(f"seed {seed}")
+    return " · ".join(parts)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One fit that serves several trials, as plain values.
+
+    Attributes:
+        task: one of its trials, whose target plays no part.
+    """
+
+    task: Task
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of what is learned."""
+        return self.task.fit_key
+
+    @property
+    def title(self) -> str:
+        """A short name for progress lines and messages."""
+        return f"{title(self.task.method, self.task.shots, self.task.seed)} · fit"
+
+    @property
+    def device(self) -> str:
+        """Torch device, or ``auto``."""
+        return self.task.device
+
+
+Job = Task | Fit
+
+Batch = tuple[Job, ...]
+"""Trials, or fits, that one process carries out together; mostly it is one of them.
+
+See :func:`bench.trial.trial.run_together` and :func:`bench.trial.fit.run_fits`.
+"""

@@ -130,7 +130,7 @@ def test_a_process_that_gathers_memory_is_worn(tmp_path: Path, monkeypatch: pyte
     from bench.encoders.features import CACHE
 
     monkeypatch.setattr(CACHE, "limit", CACHE.limit)
-    monkeypatch.setattr(worker_module, "run_together", lambda batch, track: [])
+    monkeypatch.setattr(worker_module, "run_batch", lambda batch, track: [])
     held = iter([30, 59, 61, 99, 101])
     monkeypatch.setattr(worker_module, "_resident", lambda: next(held))
     small, large = BatchRunner(50), BatchRunner(100)
@@ -144,7 +144,7 @@ def test_a_process_that_gathers_memory_is_worn(tmp_path: Path, monkeypatch: pyte
 
 def test_a_process_that_has_lost_its_gpu_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes: list[Any] = [SimpleNamespace(status=status) for status in ("ok", "failed")]
-    monkeypatch.setattr(worker_module, "run_together", lambda batch, track: outcomes)
+    monkeypatch.setattr(worker_module, "run_batch", lambda batch, track: outcomes)
 
     def broken() -> bool:
         return BatchRunner(2**40).work((), lambda _: None, tmp_path / "log").broken

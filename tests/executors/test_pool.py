@@ -97,7 +97,7 @@ def run(pool: FakeCrew, batches: Iterator[Any] | list[str], limit: float | None 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "_POLL", 0.01)
-    monkeypatch.setattr(pool_module, "failed", lambda task, reason: f"failed: {reason}")
+    monkeypatch.setattr(pool_module, "failed_job", lambda task, reason: f"failed: {reason}")
 
 
 def dying() -> Future[Any]:
