@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 )
 @click.option("--ray-address", help="Ray cluster to run on, HOST:PORT or auto: --executor ray[address=...].")
 @click.option("--time-limit", type=float, metavar="SECONDS", help="End a trial that takes longer; it has failed.")
+@click.option("--keep-detectors", is_flag=True, help="Keep what is trained in the store, for bench predict.")
 @click.option("--metrics", help=f"Tables to print: {','.join(MEASURED)}.")
 @best_option
 @click.option("--dry-run", is_flag=True, help="Check everything, list the trials, estimate their time; run none.")
@@ -74,6 +75,7 @@ def command(
     executor_name: str,
     ray_address: str | None,
     time_limit: float | None,
+    keep_detectors: bool,
     metrics: str | None,
     best: Best | None,
     dry_run: bool,
@@ -99,7 +101,7 @@ def command(
     if dry_run:
         _print_trials(plan, todo, results, workers)
         return
-    failures = _execute(plan, todo, results, executor, together, console)
+    failures = _execute(plan, todo, results, executor, together, keep_detectors, console)
     _remember(plan, todo, results)
     layout = PLAIN if metrics else plan.study.layout or PLAIN
     print_tables(results, plan.study.name, chosen_metrics, layout=layout, best=best)
@@ -239,7 +241,13 @@ def _executor(
 
 
 def _execute(
-    plan: Plan, todo: tuple[Task, ...], store: Store, executor: Executor, together: int | None, console: Any
+    plan: Plan,
+    todo: tuple[Task, ...],
+    store: Store,
+    executor: Executor,
+    together: int | None,
+    keep: bool,
+    console: Any,
 ) -> bool:
     """Run what is left; True if a trial failed."""
     from bench.cli._progress import ProgressListener
@@ -257,7 +265,7 @@ def _execute(
             rest = dataclasses.replace(plan, tasks=todo)
             if together is None:  # a GPU needs many trials at once to be filled; a CPU's cache has room for one
                 together = TOGETHER_ON_GPU if executor.on_gpu(plan.study.device) else 1
-            summary = execute(rest, store, executor, listener, together)
+            summary = execute(rest, store, executor, listener, together, keep)
     except Interrupted as stop:
         _remember(plan, todo, store)
         left = len(todo) - sum(stop.summary.ended.values())

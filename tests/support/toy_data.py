@@ -11,9 +11,9 @@ CATEGORIES = ("bolt", "cloth", "plate")
 PARTS = (("train/good", 4, False), ("test/good", 3, False), ("test/dent", 12, True), ("test/stain", 3, True))
 
 
-def write_toy_data(root: Path) -> None:
+def write_toy_data(root: Path, first_seed: int = 0) -> None:
     """Per category 4 + 3 normal images, and two types of 12 and 3 anomalies."""
-    seed = 0
+    seed = first_seed
     for category in CATEGORIES:
         for part, count, blot in PARTS:
             for number in range(count):

@@ -15,7 +15,8 @@ MODULE = '''
 import dataclasses, json, os, sys, time, warnings
 from pathlib import Path
 import numpy as np
-from bench.contracts import LearnedImages, ProtocolTraits, Scores, Traits
+from bench.contracts import LearnedImages, ProtocolTraits, Scores, State, Traits
+from bench.errors import NotApplicable
 
 
 class Brightness:
@@ -67,6 +68,38 @@ class Learner(Brightness):
 
     def features(self, images, context):
         return np.array([[*i.mean((0, 1)) - self.centre, i.std()] for i in images], np.float32)
+
+
+class Keeper(Learner):
+    """A learner whose state can be kept; it counts its trainings in the file that the environment names."""
+
+    name = "toy-keeper"
+
+    @dataclasses.dataclass(frozen=True)
+    class Config(Learner.Config):
+        how: str = ""
+
+    @classmethod
+    def traits(cls, config):
+        return Traits("Keeper", "this test", maps=False)
+
+    def fit(self, train, context):
+        assert context.category == "" and context.support is None
+        with open(os.environ["ZSAD_TRAININGS"], "a") as file:
+            file.write(f"{context.seed}\\n")
+        if self.config.how == "raise":
+            raise RuntimeError("boom in training")
+        if self.config.how == "lack":
+            raise NotApplicable("nothing to keep here")
+        super().fit(train, context)
+        context.notes.append("kept well")
+
+    def state(self):
+        import torch
+        return State({"centre": torch.tensor(self.centre)}, {"steps": self.config.steps})
+
+    def restore(self, state, context):
+        self.centre = float(state.tensors["centre"])
 
 
 class Faulty(Brightness):
@@ -269,6 +302,7 @@ class Curious(Brightness):
 ENTRY_POINTS = """[bench.methods]
 toy-brightness = zsad_toy:Brightness
 toy-learner = zsad_toy:Learner
+toy-keeper = zsad_toy:Keeper
 toy-faulty = zsad_toy:Faulty
 toy-curious = zsad_toy:Curious
 toy-loud = zsad_toy:Loud
