@@ -7,12 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bench.metrics.evaluation import evaluate
+    from bench.predict.detector import Detector, fit, load
     from bench.report.frame import results
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "evaluate", "results"]
+__all__ = ["Detector", "__version__", "evaluate", "fit", "load", "results"]
 
-_LAZY = {"evaluate": "bench.metrics.evaluation", "results": "bench.report.frame"}
+_LAZY = {
+    "Detector": "bench.predict.detector",
+    "evaluate": "bench.metrics.evaluation",
+    "fit": "bench.predict.detector",
+    "load": "bench.predict.detector",
+    "results": "bench.report.frame",
+}
 
 
 def __getattr__(name: str) -> Any:

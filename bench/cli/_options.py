@@ -77,3 +77,18 @@ def read_metrics(text: str | None) -> tuple[str, ...]:
         if name not in registry.METRICS:
             raise unknown("metric", name, registry.METRICS)
     return chosen
+
+
+def read_weights(given: tuple[str, ...]) -> dict[str, Path]:
+    """Name of an encoder -> its file; under the name ``""`` a file that was given without one."""
+    weights: dict[str, Path] = {}
+    for text in given:
+        # A file may have an equals sign in its name; one that exists as it is written is meant as it is written.
+        name, equals, file = text.rpartition("=")
+        if not equals or Path(text).exists():
+            name, file = "", text
+        if name in weights:
+            which = f"those of {name} are given already" if name else "a file without a name is given already"
+            raise BenchError(f"--weights {text}: {which}, {weights[name]}")
+        weights[name] = Path(file).expanduser()
+    return weights

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli._options import best_option, data_options, read_metrics, read_roots, store_option
+from bench.cli._options import best_option, data_options, read_metrics, read_roots, read_weights, store_option
 from bench.cli.table import PLAIN, print_tables
 from bench.errors import BenchError, unknown
 from bench.metrics.registry import MEASURED
@@ -155,7 +155,7 @@ def study_of(study_name: str | None, methods: str | None, options: dict[str, Any
         if fields.get("source") is None:
             raise BenchError("--train-root goes with --train-dataset")
         fields["roots"][f"train:{fields['source'].name}"] = options["train_root"]
-    fields["weights"] = _weights(options["weights"])
+    fields["weights"] = read_weights(options["weights"])
     # The name of a study stands for exactly its trials: one that was changed gets a name of its own later.
     changed = bool(methods or given.keys() - {"device", "precision", "weights", "roots"})
     return Study(name="" if changed else own_name, **fields)
@@ -176,20 +176,6 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
     if not numbers:
         raise BenchError(f"{option} {text}: expected whole numbers, such as 1,10")
     return numbers
-
-
-def _weights(given: tuple[str, ...]) -> dict[str, Path]:
-    weights: dict[str, Path] = {}
-    for text in given:
-        # A file may have an equals sign in its name; one that exists as it is written is meant as it is written.
-        name, equals, file = text.rpartition("=")
-        if not equals or Path(text).exists():
-            name, file = "", text
-        if name in weights:
-            which = f"those of {name} are given already" if name else "a file without a name is given already"
-            raise BenchError(f"--weights {text}: {which}, {weights[name]}")
-        weights[name] = Path(file).expanduser()
-    return weights
 
 
 def _prepare(study: Study, store: Store, console: Any) -> Plan:

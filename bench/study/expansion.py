@@ -101,6 +101,15 @@ class Expansion:
             for repetition in self._repetitions(method):
                 yield self._task(target, method, category, repetition, prompts)
 
+    def fit(self, source: Catalogue, method: ChosenMethod) -> Task:
+        """The task of a fit for no target: its category is empty, and it tests on nothing.
+
+        Raises:
+            BenchError: wrong prompts, nothing to learn from, an option that names a file which is not there.
+        """
+        (repetition,) = self._repetitions(method)
+        return self._task(source, method, "", repetition, self._prompts(source))
+
     def _categories(self, target: Catalogue) -> Sequence[str]:
         for category in self.study.categories:
             if category not in target.categories:

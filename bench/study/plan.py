@@ -73,6 +73,31 @@ def prepare(study: Study, store: Store) -> Plan:
     return Plan(study, tuple(tasks.values()), manifests, tuple(notes))
 
 
+def prepare_fit(study: Study, store: Store) -> Task:
+    """The fit of a study's one method on the dataset to learn from, for no target in particular.
+
+    Its key is that of the fits that trials of the same study would share.
+
+    Args:
+        study: with one method, one protocol, one seed and one number of shots; it names the dataset to learn from.
+        store: remembers hashes and checks of the dataset.
+
+    Raises:
+        BenchError: anything the user must mend first.
+    """
+    assert study.source is not None
+    hash_file = store.root / "hashes.json"
+    hashes = HashBook(hash_file)
+    protocol = load_protocol(study.protocols[0])
+    source = open_catalogue(study.source, study.roots.get(f"train:{study.source.name}"), hashes)
+    _checked(source, store)
+    method = choose_method(study.methods[0], study.source, study)
+    check_used(study, [method])
+    weights = find_weights(study, [method])
+    own_source = source if protocol.traits.needs_source else None
+    return Expansion(study, protocol, own_source, weights, hashes, hash_file).fit(source, method)
+
+
 def _generic_prompts(file: Path, catalogue: Catalogue) -> list[str]:
     """A note that names the categories of which neither the prompt file nor the dataset has own prompts."""
     known = {**catalogue.dataset.prompts(), **load_prompts(file, catalogue.dataset.name)}

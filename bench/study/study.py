@@ -13,6 +13,7 @@ from bench.tools.spec import Spec
 
 DEFAULT_PROTOCOL = Spec("loo")
 DEFAULT_WITH_SOURCE = Spec("transfer")  # where a dataset to learn from is named and no protocol
+DEFAULT_TO_FIT = "transfer"  # what a detector that is for no target in particular learns from
 PAPER_SEEDS = 10
 MAX_SEEDS = 10_000  # repetitions of one study
 MAX_SEED = 2**32 - 1  # of NumPy's generators
