@@ -10,6 +10,7 @@ import jinja2
 import numpy as np
 
 import bench
+from bench.predict.pictures import short_names
 from bench.report.page.pictures import data_uri, plain, scale
 
 if TYPE_CHECKING:
@@ -54,14 +55,14 @@ def _rendered(template: str, predictions: Predictions, sources: list[str]) -> st
         lstrip_blocks=True,
     )
     verdicts = predictions.anomalous
-    met = set(predictions.met)
+    names, met = short_names(predictions.pictures), set(predictions.met)
     cards = []
     for index in _order(predictions):
         if sources[index]:
             cards.append(
                 {
                     "source": sources[index],
-                    "name": predictions.names[index],
+                    "name": names[index],
                     "score": f"{predictions.image[index]:.4g}",
                     "anomalous": None if verdicts is None else bool(verdicts[index]),
                     "met": predictions.names[index] in met,

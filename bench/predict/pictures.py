@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,3 +139,11 @@ def _at(path: Path) -> list[Picture]:
     if not found:
         raise BenchError(f"{path} holds no picture ({', '.join(SUFFIXES)})")
     return [Picture(str(file), file) for file in sorted(found)]
+
+
+def short_names(pictures: Sequence[Picture]) -> list[str]:
+    """Names of the pictures without the folder that all their files have in common."""
+    if any(picture.name != str(picture.path) for picture in pictures):
+        return [picture.name for picture in pictures]  # arrays, or a dataset's images, have no such folder
+    common = os.path.commonpath([os.path.dirname(os.path.abspath(picture.name)) for picture in pictures])
+    return [os.path.relpath(os.path.abspath(picture.name), common) for picture in pictures]

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
-from bench.predict.pictures import Picture
+from bench.predict.pictures import Picture, short_names
 from bench.tools.files import write_atomically
 from bench.tools.text import count
 
@@ -196,15 +196,12 @@ def threshold_at(normal: NDArray[np.float32], false_alarms: float) -> tuple[floa
     return float(ordered[allowed]), note
 
 
-def _file_names(pictures: tuple[Picture, ...]) -> tuple[str, ...]:
-    """A file's stem for each picture: its path below what all have in common, each once."""
-    parents = [str(picture.path.absolute().parent) for picture in pictures if picture.path is not None]
-    common = os.path.commonpath(parents) if parents else ""
+def _file_names(pictures: Sequence[Picture]) -> tuple[str, ...]:
+    """A file's stem for each picture: its short name, each once."""
     taken: set[str] = set()
     stems = []
-    for picture in pictures:
-        name = picture.name if picture.path is None else os.path.relpath(picture.path.absolute(), common)
-        stem = os.path.splitext(name)[0].replace(os.sep, "-").replace(" ", "_")[-150:]
+    for name in short_names(pictures):
+        stem = os.path.splitext(name)[0].replace("/", "-").replace(os.sep, "-").replace(" ", "_")[-150:]
         free, number = stem, 2
         while free in taken:
             free, number = f"{stem}-{number}", number + 1

@@ -1,7 +1,8 @@
 """Files of fitted detectors: one safetensors file, with everything that is not a tensor as JSON in its header.
 
 The layout: the tensors of the method's :class:`bench.contracts.State`, and under the header's key ``zsad-bench`` a
-JSON text with the state's plain values and a description of the fit. Nothing in it is ever executed (no pickle).
+checksum and a JSON text with the state's plain values and a description of the fit. Nothing in it is ever executed:
+there is no pickle.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def dump_detector(description: Mapping[str, Any], state: State) -> bytes:
         text = canonical_json({**content, "tensors": _checksum(tensors)})
     except (TypeError, ValueError) as error:
         raise BenchError(f"the method's state holds values that are no JSON: {error}") from None
-    return save(tensors, {_HEADER: text, "sha256": hashlib.sha256(text.encode()).hexdigest()})
+    # In one entry: the library writes several in a random order.
+    return save(tensors, {_HEADER: f"{hashlib.sha256(text.encode()).hexdigest()} {text}"})
 
 
 def load_detector(data: bytes, name: str) -> tuple[dict[str, Any], State]:
@@ -66,9 +68,9 @@ def load_detector(data: bytes, name: str) -> tuple[dict[str, Any], State]:
     try:
         tensors = load(data)
         size = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + size]).get("__metadata__") or {}
-        content = json.loads(header[_HEADER])
-        sound = header["sha256"] == hashlib.sha256(header[_HEADER].encode()).hexdigest()
+        written, _, text = json.loads(data[8 : 8 + size])["__metadata__"][_HEADER].partition(" ")
+        content = json.loads(text)
+        sound = written == hashlib.sha256(text.encode()).hexdigest()
         number, checksum = content.pop("format"), content.pop("tensors")
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError):
         raise BenchError(f"{name} is not a detector, or is damaged; bench fit writes one") from None

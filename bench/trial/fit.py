@@ -271,7 +271,7 @@ class Fitting:
         self._take_notes(description["notes"])
 
     def _description(self) -> dict[str, Any]:
-        """What the detector's file tells beside the state: enough to use it without any study."""
+        """The rest of the detector's file, beside the state: enough to use it without any study."""
         train = self.manifest.train
         identity = self.task.identity
         return {
