@@ -1,8 +1,8 @@
 """Files of fitted detectors: one safetensors file, with everything that is not a tensor as JSON in its header.
 
 The layout: the tensors of the method's :class:`bench.contracts.State`, and under the header's key ``zsad-bench`` a
-checksum and a JSON text with the state's plain values and a description of the fit. Nothing in it is ever executed:
-there is no pickle.
+checksum and a JSON text with the state's plain values and a description of the fit. Nothing in it is ever
+executed: there is no pickle.
 """
 
 from __future__ import annotations
