@@ -490,8 +490,10 @@ class SplitRequest:
         target: the dataset tested on.
         source: the dataset learned from; ``target`` itself for a protocol that needs no other.
         category: the target category.
-        shots: labelled anomalies per seen category; None for a method that learns from none.
+        shots: labelled anomalies per seen category; None for a method that learns from none, or under a protocol
+            without shots.
         seed: seeds the draws.
+        anomalies: whether the method learns from labelled anomalies, whatever their number.
     """
 
     target: SampleIndex
@@ -499,6 +501,7 @@ class SplitRequest:
     category: str
     shots: int | None
     seed: int
+    anomalies: bool = True
 
 
 @dataclass(frozen=True)
@@ -535,6 +538,9 @@ class ProtocolTraits:
         needs_source: whether it learns from another dataset than the one tested on (``--train-dataset``).
         zero_shot: False for a protocol that gives every method images of the target category. One with few-shot
             options (``loo[k=4]``) is zero-shot without them.
+        shots: whether the number of shots decides what is learned. Where it does not, trials have none, and an
+            attribute ``learned_in_words`` of the protocol may say what is learned instead; tables note it.
+        apart: whether source and target may share no image at all, of whatever category.
     """
 
     title: str
@@ -543,6 +549,8 @@ class ProtocolTraits:
     tests: str
     needs_source: bool = False
     zero_shot: bool = True
+    shots: bool = True
+    apart: bool = False
 
 
 @runtime_checkable

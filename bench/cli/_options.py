@@ -12,6 +12,7 @@ from bench.errors import BenchError, unknown
 from bench.metrics import registry
 from bench.metrics.blocks import DEFAULT
 from bench.store.store import DEFAULT_ROOT
+from bench.study.sources import Sources
 
 
 def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -48,27 +49,49 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--dataset", "--datasets", "datasets", help="Dataset, or several with commas."),
             click.option("--data-root", "roots", multiple=True, help="Its folder: DIR, or DATASET=DIR."),
             click.option("--protocol", help="Protocol (bench list protocols) with options: loo[k=4]."),
-            click.option("--train-dataset", help="The dataset to learn from, under protocols that need one."),
-            click.option("--train-root", type=click.Path(path_type=Path), help="Its folder."),
+            click.option(
+                "--train-dataset",
+                help="Learn from it, where protocols do: visa, visa+clinicdb, or mvtec=visa,*=mvtec by target.",
+            ),
+            click.option("--train-root", "train_roots", multiple=True, help="Its folder: DIR, or DATASET=DIR."),
         ]
     ):
         command = decorate(command)
     return command
 
 
-def read_roots(given: tuple[str, ...], datasets: tuple[Any, ...]) -> dict[str, Path]:
+def read_roots(given: tuple[str, ...], datasets: tuple[Any, ...], option: str = "--data-root") -> dict[str, Path]:
+    """Name of a dataset -> its folder, of ``DIR`` or ``DATASET=DIR`` as a user wrote them.
+
+    Raises:
+        BenchError: it is not said of which dataset, or one has two folders.
+    """
     names = [spec.name for spec in datasets]
     roots: dict[str, Path] = {}
     for text in given:
         name, equals, folder = text.partition("=")
         if not (equals and name in names):
             if len(set(names)) > 1:
-                raise BenchError(f"--data-root {text}: say of which dataset, {names[0]}=DIR")
+                raise BenchError(f"{option} {text}: say of which dataset, {names[0]}=DIR")
             name, folder = names[0], text
         if name in roots:
-            raise BenchError(f"--data-root {text}: the folder of {name} is given already, {roots[name]}")
+            raise BenchError(f"{option} {text}: the folder of {name} is given already, {roots[name]}")
         roots[name] = Path(folder).expanduser()
     return roots
+
+
+def read_train_roots(given: tuple[str, ...], sources: Sources | None) -> dict[str, Path]:
+    """The folders of the datasets to learn from, as a study has them.
+
+    Raises:
+        BenchError: there is no such dataset, or as :func:`read_roots`.
+    """
+    if not given:
+        return {}
+    if sources is None:
+        raise BenchError("--train-root goes with --train-dataset")
+    found = read_roots(given, sources.all, "--train-root")
+    return {f"train:{name}": root for name, root in found.items()}
 
 
 def read_metrics(text: str | None) -> tuple[str, ...]:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli._options import best_option, data_options, read_metrics, read_roots, read_weights, store_option
+from bench.cli._options import (
+    best_option,
+    data_options,
+    read_metrics,
+    read_roots,
+    read_train_roots,
+    read_weights,
+    store_option,
+)
 from bench.cli.table import PLAIN, print_tables
 from bench.errors import BenchError, unknown
 from bench.metrics.registry import MEASURED
@@ -113,6 +121,7 @@ def command(
 def study_of(study_name: str | None, methods: str | None, options: dict[str, Any]) -> Study:
     """The study that the command line asks for: a named one, changed by whatever else was given."""
     from bench.study.files import load_study
+    from bench.study.sources import parse_sources
     from bench.study.study import Study, first_seeds, set_options
     from bench.tools.spec import parse_spec, split_list, split_specs
 
@@ -132,7 +141,7 @@ def study_of(study_name: str | None, methods: str | None, options: dict[str, Any
     if options["protocol"]:
         fields["protocols"] = tuple(split_specs(options["protocol"]))
     if options["train_dataset"]:
-        fields["source"] = parse_spec(options["train_dataset"])
+        fields["source"] = parse_sources(options["train_dataset"])
     if options["categories"]:
         fields["categories"] = tuple(part.strip() for part in options["categories"].split(",") if part.strip())
     if options["shots"]:
@@ -151,10 +160,7 @@ def study_of(study_name: str | None, methods: str | None, options: dict[str, Any
     # Nothing to download: pocket ships with the package.
     fields.setdefault("datasets", (parse_spec("pocket"),) if alone else ())
     fields["roots"] = read_roots(options["roots"], fields["datasets"]) if fields["datasets"] else {}
-    if options["train_root"]:
-        if fields.get("source") is None:
-            raise BenchError("--train-root goes with --train-dataset")
-        fields["roots"][f"train:{fields['source'].name}"] = options["train_root"]
+    fields["roots"] |= read_train_roots(options["train_roots"], fields.get("source"))
     fields["weights"] = read_weights(options["weights"])
     # The name of a study stands for exactly its trials: one that was changed gets a name of its own later.
     changed = bool(methods or given.keys() - {"device", "precision", "weights", "roots"})

@@ -18,6 +18,7 @@ from bench.store.detectors import dump_detector, load_detector
 from bench.store.store import DEFAULT_ROOT, Store
 from bench.study.lookup import ChosenMethod, choose_method, find_weights
 from bench.study.plan import prepare_fit
+from bench.study.sources import ANY, Sources, parse_sources
 from bench.study.study import DEFAULT_TO_FIT, Study
 from bench.study.task import Fit, Task
 from bench.tools.devices import Precision, choose_device
@@ -209,7 +210,7 @@ def fit(
     method: str,
     *,
     train_dataset: str = "",
-    train_root: str | Path | None = None,
+    train_root: str | Path | Mapping[str, str | Path] | None = None,
     protocol: str = DEFAULT_TO_FIT,
     shots: int | None = None,
     seed: int = 0,
@@ -228,8 +229,9 @@ def fit(
 
     Args:
         method: with options: ``promptad[cmi=off]``.
-        train_dataset: dataset to learn from; with options. Not for methods that are not trained.
-        train_root: its folder.
+        train_dataset: dataset to learn from, with options; several as one: ``visa+clinicdb``. Not for methods that
+            are not trained.
+        train_root: its folder; of several, name -> folder.
         protocol: decides which of its images are learned from.
         shots: labelled anomalies per category, under protocols that draw some.
         seed: seeds everything random.
@@ -244,16 +246,17 @@ def fit(
         BenchError: anything the user must mend, or training failed.
     """
     spec = parse_spec(method)
-    source = parse_spec(train_dataset) if train_dataset else None
+    sources = parse_sources(train_dataset) if train_dataset else None
+    source = sources.of(ANY)[0] if sources is not None else None
     study = Study(
         name="",
         methods=(spec,),
         datasets=(source or spec,),  # none is tested on
         protocols=(parse_spec(protocol),),
-        source=source,
+        source=sources,
         shots=(10,) if shots is None else (shots,),
         seeds=(seed,),
-        roots={} if source is None or train_root is None else {f"train:{source.name}": Path(train_root)},
+        roots=_train_roots(sources, train_root),
         encoder=encoder,
         backbone=backbone,
         weights={name: Path(file) for name, file in (weights or {}).items()},
@@ -276,6 +279,17 @@ def fit(
         )
     task = prepare_fit(study, Store(Path(store)))
     return fitted(task, track)
+
+
+def _train_roots(sources: Sources | None, given: str | Path | Mapping[str, str | Path] | None) -> dict[str, Path]:
+    """The folders of the datasets to learn from, as a study has them."""
+    if sources is None or given is None:
+        return {}
+    if isinstance(given, Mapping):
+        return {f"train:{name}": Path(root) for name, root in given.items()}
+    if len(sources.all) > 1:
+        raise BenchError("several datasets to learn from have a folder each: train_root={NAME: DIR}")
+    return {f"train:{sources.all[0].name}": Path(given)}
 
 
 def fitted(task: Task, track: Track | None = None) -> Detector:

@@ -176,6 +176,7 @@ class Fitting:
             shots=self.task.shots,
             seed=self.task.seed,
             normals=self.traits.trained,
+            anomalies=self.traits.anomalies,
         )
         if manifest.hash != self.task.identity["protocol"]["manifest"]:
             raise RuntimeError("the split came out differently than planned")
