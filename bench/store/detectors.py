@@ -40,7 +40,8 @@ def dump_detector(description: Mapping[str, Any], state: State) -> bytes:
     for name, tensor in state.tensors.items():
         if not isinstance(name, str) or not name.isprintable() or name == "__metadata__":
             raise BenchError(f"the method's state holds a tensor called {name!r}, which is no name for one")
-        if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.is_quantized:
+        plain = isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided
+        if not plain or tensor.is_quantized or tensor.is_meta:
             raise BenchError(f"the method's state holds no plain tensor as {name!r}")
         # A copy in the plain order of dimensions; which order they had is kept beside it, since sums depend on it.
         tensors[name] = tensor.detach().to("cpu").contiguous().clone()
