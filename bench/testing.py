@@ -179,6 +179,7 @@ def _run(
     context = dataclasses.replace(context, category="target", support=support)
     scores = method.score(test, context)
     if restored:
+        assert isinstance(method, HasState)
         after = dump_detector({}, method.state())
         assert after == saved, f"{cls.name}: restoring it or scoring with it changed its state"
     if isinstance(method, HasFeatures):

@@ -1,4 +1,4 @@
-"""What a method has learned, when it is the tensors of a network: given as a state and taken back."""
+"""States of methods that learn the tensors of a network: given, and taken back."""
 
 from __future__ import annotations
 
