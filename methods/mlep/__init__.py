@@ -169,9 +169,10 @@ class MLEP:
                 lambda chosen: network.embeddings(prepare(pixels[chosen])), normals, _SCORE_BATCH
             )
             network.look_at(embedded["embedding"])
+        self._network = network
 
     def _build(self, context: Context, generator: torch.Generator) -> tuple[EmbedNet | ReconNet, Preparation]:
-        """The network before training, and the images' preparation; this method's own from now on."""
+        """The network before training, and the images' preparation; this method keeps the latter."""
         import torch
 
         from bench.methods.mlep.net import EmbedNet, ReconNet
@@ -186,7 +187,7 @@ class MLEP:
             network = EmbedNet(config, backbone, generator)
         else:
             network = ReconNet(config, backbone, prepare, generator)
-        self._network = network.to(context.device)
+        network.to(context.device)
         network.to(memory_format=torch.channels_last)
         return network, prepare
 
@@ -207,6 +208,7 @@ class MLEP:
         network, _ = self._build(context, torch.Generator())
         restore_module(network, state)
         network.eval()
+        self._network = network
 
     def score(self, images: ImageSet, context: Context) -> Scores:
         """Image scores, and maps on the backbone's grid (``embed``) or on a quarter of the pixels (``recon``)."""

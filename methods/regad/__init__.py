@@ -176,9 +176,10 @@ class RegAD:
             loss.backward()
             optimiser.step()
         net.eval()
+        self._net = net
 
     def _build(self, context: Context) -> tuple[RegistrationNet, bool]:
-        """The network before training, which is this method's own from now on; whether its BatchNorm is frozen."""
+        """The network before training, and whether its BatchNorm is frozen; this method keeps its backbone."""
         import torch
 
         from bench.methods.regad.net import RegistrationNet
@@ -187,8 +188,7 @@ class RegAD:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.seed)
             net = RegistrationNet(backbone.module, self._size, self.config.stn)
-        self._net = net = net.to(context.device).to(memory_format=torch.channels_last)
-        return net, backbone.frozen_norm
+        return net.to(context.device).to(memory_format=torch.channels_last), backbone.frozen_norm
 
     def state(self) -> State:
         """All weights of the registration network; the Gaussians are of the target's images, not learned."""
@@ -205,6 +205,7 @@ class RegAD:
         net, _ = self._build(context)
         restore_module(net, state)
         net.eval()
+        self._net = net
 
     # ---------------------------------------------------------------- scoring
 

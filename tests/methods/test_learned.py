@@ -127,8 +127,10 @@ def test_a_state_gives_the_same_bits(spec: str) -> None:
 def test_a_state_of_other_options_is_refused(learned: str, taken: str) -> None:
     state = fitted(learned).state()
     with pytest.raises(BenchError, match="learned with other options") as refused:
-        method(taken).restore(state, context())
+        (other := method(taken)).restore(state, context())
     assert "\n" not in str(refused.value)
+    with pytest.raises(RuntimeError, match="fit"):  # nor does it score with weights that nobody learned
+        other.score(images(2, 1)[0], context(images(2, 2)[0]))
 
 
 @pytest.mark.parametrize("name", ["devnet", "dra", "mlep", "regad"])
