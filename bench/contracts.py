@@ -406,16 +406,21 @@ class HasState(Protocol):
     """
 
     def state(self) -> State:
-        """The learned state, after ``fit``."""
+        """The learned state, after ``fit`` or ``restore``: copies without gradients.
+
+        Neither training nor scoring changes a state that was given, and scoring changes nothing that is learned.
+        """
         ...
 
     def restore(self, state: State, context: Context) -> None:
         """Take a state that a method with the same options gave, instead of ``fit``; scores are the same bits.
 
-        Encoders and backbones come from the context, as in ``fit``.
+        Encoders and backbones come from the context, as in ``fit``. The tensors are copied: one state may be
+        taken by several methods.
 
         Raises:
-            BenchError: it is not the state of such a method.
+            BenchError: it is not the state of such a method: a tensor is missing, is one too many, or has
+                another shape.
         """
         ...
 
