@@ -190,7 +190,7 @@ class Fitting:
             NotApplicable: no support images, or nothing to learn from.
         """
         title = self.traits.title
-        if self.traits.support and not self.manifest.support:
+        if self.traits.support and self.task.category and not self.manifest.support:
             others = "" if self.traits.trained else ", or oneclass"
             raise NotApplicable(f"{title} needs K normal images of the target; use --protocol loo[k=4]{others}")
         if self.traits.trained and not self.manifest.train:
