@@ -69,6 +69,7 @@ if TYPE_CHECKING:
 )
 @click.option("--ray-address", help="Ray cluster to run on, HOST:PORT or auto: --executor ray[address=...].")
 @click.option("--time-limit", type=float, metavar="SECONDS", help="End a trial that takes longer; it has failed.")
+@click.option("--allow-leak", is_flag=True, help="Run weights that have learned from the data tested on; marked.")
 @click.option("--keep-detectors", is_flag=True, help="Keep what is trained in the store, for bench predict.")
 @click.option("--metrics", help=f"Tables to print: {','.join(MEASURED)}.")
 @best_option
@@ -125,7 +126,7 @@ def study_of(study_name: str | None, methods: str | None, options: dict[str, Any
     from bench.study.study import Study, first_seeds, set_options
     from bench.tools.spec import parse_spec, split_list, split_specs
 
-    given = {key: value for key, value in options.items() if value not in (None, ())}
+    given = {key: value for key, value in options.items() if value not in (None, ()) and value is not False}
     # Without a study and with options of its own, the command line is the whole study; alone it is the quick one.
     alone = study_name is None and (methods or given.keys() - {"device", "precision", "weights"})
     fields: dict[str, Any] = {} if alone else load_study(study_name or "quick")
@@ -154,7 +155,7 @@ def study_of(study_name: str | None, methods: str | None, options: dict[str, Any
         numbers = _numbers("--seeds", options["seeds"])
         # One number says how many seeds, a list says which.
         fields["seeds"] = first_seeds(numbers[0]) if "," not in options["seeds"] else numbers
-    for key in ("encoder", "backbone", "prompts", "device", "precision"):
+    for key in ("encoder", "backbone", "prompts", "device", "precision", "allow_leak"):
         if options[key]:
             fields[key] = options[key]
     # Nothing to download: pocket ships with the package.

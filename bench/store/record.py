@@ -210,6 +210,7 @@ class Record:
         category: of the target.
         shots: labelled anomalies per seen category; None for a method that learns from none.
         seed: None for a method that draws nothing.
+        leak: a sentence if the method's weights have learned from the dataset tested on; else empty.
         prompts: hash of the prompts; None for a method that reads none.
         encoders: role (``encoder``, ``backbone``) -> the encoder.
         blocks: metric protocol -> metrics. Numbers that another version of the metrics code took are None here,
@@ -226,6 +227,7 @@ class Record:
     category: str
     shots: int | None
     seed: int | None
+    leak: str
     prompts: str | None
     encoders: Mapping[str, RecordedEncoder]
     blocks: Mapping[str, MetricBlock] = field(repr=False)
@@ -321,6 +323,7 @@ def _record(document: Mapping[str, Any]) -> Record:
         category=str(trial["category"]),
         shots=as_whole(trial["shots"]),
         seed=as_whole(trial["seed"]),
+        leak=str(trial.get("leak") or ""),
         prompts=_text(trial.get("prompts")),
         encoders=_encoders(trial.get("encoders") or {}),
         blocks=_blocks(readable(document.get("metrics") or {})),
