@@ -72,9 +72,9 @@ class Folder(FileDataset):
         if images:
             plural = "s" * (len(images) != 1)
             raise BenchError(
-                f"{self.root} holds {len(images)} image{plural} without labels: no category folder with train/good, "
-                "test/good and test/<type>, so there is nothing to measure. Score the images with bench predict, e.g. "
-                f"bench predict --method clip {shlex.quote(str(self.root))} --category NAME"
+                f"{self.root} holds {len(images)} image{plural} without labels: no category folder with "
+                "train/good, test/good and test/<type>, so there is nothing to measure. Score the images with "
+                f"bench predict, e.g. bench predict --method clip {shlex.quote(str(self.root))} --category NAME"
             )
 
     def prompts(self) -> Mapping[str, Prompts]:
