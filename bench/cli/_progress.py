@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import click
 
+from bench.errors import printable
 from bench.metrics.registry import METRICS
 from bench.store.record import Record
 from bench.study.estimate import Durations, can_share, in_words
@@ -165,7 +166,7 @@ class ProgressListener:
 
     def _echo(self, text: str) -> None:
         if not self._quiet:
-            click.echo(" ".join(text.split()), err=True)
+            click.echo(printable(" ".join(text.split())), err=True)
 
 
 @dataclass
@@ -185,7 +186,7 @@ class _Told:
 class _Running:
     """A job under way: since when, and the part of its steps that is done."""
 
-    began: float = field(default_factory=time.monotonic)
+    began: float
     part: float = 0.0
 
 
@@ -209,7 +210,7 @@ class TimeLeft:
 
     def runs(self, job: Job, part: float) -> None:
         """A job is under way, and has done a part of its steps."""
-        self._running.setdefault(job.key, _Running()).part = part
+        self._running.setdefault(job.key, _Running(time.monotonic())).part = part
         self._workers = max(self._workers, len(self._running))
 
     def ended(self, task: Task, record: Record | None) -> float | None:
@@ -230,28 +231,32 @@ class TimeLeft:
 
         None if nothing is known of any.
         """
-        if self._durations is None:
-            return None
         now = time.monotonic() if now is None else now
-        rests, fits, complete = [], set(self._fits), True
+        needs, fits, complete = [], set(self._fits), True
         for task in self._todo.values():
-            expected = self._durations.of(task)
-            if expected is None:
-                complete = False
-                continue
-            need = expected.seconds
-            if can_share(task):
-                need -= expected.fit if task.fit_key in fits else 0.0
+            expected = None if self._durations is None else self._durations.of(task)
+            need = None if expected is None else expected.seconds
+            if expected is not None and can_share(task):
+                need = expected.rest if task.fit_key in fits else expected.seconds
                 fits.add(task.fit_key)
-            job = self._running.get(task.key) or self._running.get(task.fit_key)
-            if job is not None:
-                passed = now - job.began
-                # Its own steps tell more than other trials, once there are enough of them.
-                need = passed * (1 - job.part) / job.part if job.part >= PART else max(need - passed, 0.0)
-            rests.append(need)
-        if not rests and not complete:
+            need = self._remaining(task, need, now)
+            if need is None:
+                complete = False
+            else:
+                needs.append(need)
+        if not needs and not complete:
             return None
-        return max(sum(rests) / self._workers, max(rests, default=0.0)), complete
+        return max(sum(needs) / self._workers, max(needs, default=0.0)), complete
+
+    def _remaining(self, task: Task, need: float | None, now: float) -> float | None:
+        """Seconds of ``need`` that a trial still needs, if it is under way."""
+        running = self._running.get(task.key)
+        if running is None:
+            return need
+        passed = now - running.began
+        if running.part >= PART:  # its own steps tell more than other trials
+            return passed * (1 - running.part) / running.part
+        return None if need is None else max(need - passed, 0.0)
 
 
 # ------------------------------------------------------------ drawing

@@ -69,7 +69,7 @@ class Duration:
 
 @dataclass(frozen=True)
 class _Extent:
-    """How much a trial does; None where it is not known."""
+    """Amount of what a trial does; None where it is not known."""
 
     work: float | None
     sizes: Sizes | None
@@ -238,7 +238,7 @@ def estimate(
 def durations_of(
     tasks: Iterable[Task], records: Iterable[AnyRecord], device: str = "auto", sizes: Lookup = lambda _: None
 ) -> Durations:
-    """What ``records`` tell of how long ``tasks`` take; arguments are those of :func:`estimate`."""
+    """Durations of ``tasks`` that ``records`` tell of; arguments are those of :func:`estimate`."""
     durations = Durations({task.identity["method"]["name"] for task in tasks}, device, sizes)
     for record in as_records(records):
         durations.add(record)
