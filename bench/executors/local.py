@@ -77,7 +77,7 @@ class LocalExecutor:
             return ""
         found = room(tasks, records, cores(), free_memory())
         given, self.workers = self.workers, self.workers or found.workers
-        if given is not None and (given <= found.in_memory or found.task is None):
+        if given is not None and (given <= found.in_memory or not found.measured):
             return ""
         return found.in_words(self.workers)
 

@@ -20,13 +20,13 @@ class Room:
         cores: that may be used.
         free: bytes of memory.
         need: bytes of a worker, for the most demanding of the trials.
-        task: this trial, if its need was measured; None if nothing is known.
+        measured: the method, with its options, of the trials whose need was measured; empty if nothing is known.
     """
 
     cores: int
     free: int
     need: int
-    task: Task | None = None
+    measured: str = ""
 
     @property
     def in_memory(self) -> int:
@@ -41,10 +41,9 @@ class Room:
     def in_words(self, workers: int) -> str:
         """A sentence on this number of workers."""
         gib = 2**30
-        if self.task is None:
-            need = f"at least {self.need / gib:.1f} GiB each"
-        else:
-            need = f"{self.need / gib:.1f} GiB each, as measured of {self.task.method}"
+        need = f"at least {self.need / gib:.1f} GiB each"
+        if self.measured:
+            need = f"{self.need / gib:.1f} GiB each, as measured of {self.measured}"
         side = "1 worker" if workers == 1 else f"{workers} workers"
         return (
             f"{side} (of {self.cores} cores; memory for {self.in_memory}: {self.free / gib:.1f} GiB free, {need})"
@@ -54,19 +53,25 @@ class Room:
 def room(tasks: Sequence[Task], records: Iterable[Record], cores: int, free: int) -> Room:
     """The room for workers that carry out these trials.
 
-    A worker needs what it took to carry out trials of the same method with the same options on the same dataset.
-    Of their peaks the lowest counts, since a process that has carried out others before has the peak of those.
+    A worker needs what it took to carry out trials of the same method with the same options on the same dataset;
+    where there are none, what it took with any other options. Of the peaks under the same options the lowest
+    counts, since a process that has carried out other trials before has the peak of those.
     """
-    kinds = {(task.method, task.dataset): task for task in tasks}
-    peaks: dict[tuple[str, str], int] = {}
+    names = {(task.identity["method"]["name"], task.dataset) for task in tasks}
+    peaks: dict[tuple[str, str], dict[str, int]] = {}  # (method, dataset) -> with options -> MiB
     for record in records:
-        kind, ran = (record.method.label, record.dataset.label), record.provenance
-        if kind in kinds and ran.peak_memory_mib is not None and ran.device.startswith("cpu"):
-            peaks[kind] = min(peaks.get(kind, ran.peak_memory_mib), ran.peak_memory_mib)
-    if not peaks:
+        name, label, ran = (record.method.name, record.dataset.label), record.method.label, record.provenance
+        if name in names and ran.peak_memory_mib is not None and ran.device.startswith("cpu"):
+            own = peaks.setdefault(name, {})
+            own[label] = min(own.get(label, ran.peak_memory_mib), ran.peak_memory_mib)
+    need, measured = 0, ""
+    for task in tasks:
+        own = peaks.get((task.identity["method"]["name"], task.dataset), {})
+        if task.method in own:
+            own = {task.method: own[task.method]}
+        for label, peak in own.items():
+            if peak * 2**20 * MARGIN > need:
+                need, measured = int(peak * 2**20 * MARGIN), label
+    if not measured or (need < LEAST and len(peaks) < len(names)):
         return Room(cores, free, LEAST)
-    largest = max(peaks, key=lambda each: peaks[each])
-    need = int(peaks[largest] * 2**20 * MARGIN)
-    if need < LEAST and len(peaks) < len(kinds):
-        return Room(cores, free, LEAST)
-    return Room(cores, free, need, kinds[largest])
+    return Room(cores, free, need, measured)

@@ -19,7 +19,8 @@ DEVNET = "devnet[backbone=pocket/resnet]"
 
 
 def task(method: str, dataset: str = "pocket") -> Any:
-    return SimpleNamespace(method=method, dataset=dataset, device="cpu")
+    identity = {"method": {"name": method.partition("[")[0]}}
+    return SimpleNamespace(method=method, dataset=dataset, device="cpu", identity=identity)
 
 
 def measured(method: str, gib: float, device: str = "cpu (2 cores)", dataset: str = "pocket") -> Record:
@@ -45,6 +46,7 @@ def test_the_most_demanding_trial_counts_by_its_lowest_peak() -> None:
     assert (
         room([task("clip"), task("new")], records, 4, 24 * GIB).need == LEAST
     )  # a small need tells nothing of new
+    assert room([task("devnet")], records, 4, 24 * GIB).need == found.need  # of other options, if of none like it
     assert room([task("clip")], records, 40, 24 * GIB).workers == int(24 / MARGIN)
 
 
