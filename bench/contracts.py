@@ -482,6 +482,27 @@ class FitsTogether(Protocol):
 
 
 @runtime_checkable
+class HasWork(Protocol):
+    """Optional part of a method, for estimates of time alone: how much its training does under some options.
+
+    Without it nothing is said of how long a trial takes with options under which none has finished yet.
+    """
+
+    @classmethod
+    def work(cls, config: Any, n_images: int) -> float:
+        """A number above 0 that the time of training grows with, such as images seen over all steps.
+
+        Only ratios count, between two configs of one method with the same encoder or backbone.
+
+        Args:
+            config: the options.
+            n_images: images that it learns from: training images, or the target's for one that learns from
+                them alone, while it scores.
+        """
+        ...
+
+
+@runtime_checkable
 class HasFeatures(Protocol):
     """Optional part of a method, for figures alone: features, which ``bench figure tsne`` draws.
 

@@ -29,6 +29,7 @@ from bench.contracts import (
     DatasetTraits,
     HasFeatures,
     HasState,
+    HasWork,
     ImageSet,
     Method,
     Prompts,
@@ -180,6 +181,8 @@ def _run(
         cls.fit_together(methods, [world.train, *others], contexts)
     elif traits.trained:
         method.fit(world.train, context)
+    if isinstance(cls, HasWork):
+        assert 0 < cls.work(config, 10) < np.inf, f"{method.name}: its work is no positive number"
     if restored:
         assert isinstance(method, HasState)
         saved = dump_detector({}, method.state())

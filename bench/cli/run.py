@@ -73,6 +73,7 @@ if TYPE_CHECKING:
 @click.option("--keep-detectors", is_flag=True, help="Keep what is trained in the store, for bench predict.")
 @click.option("--metrics", help=f"Tables to print: {','.join(MEASURED)}.")
 @best_option
+@click.option("--quiet", "-q", is_flag=True, help="Show no progress: no bar, no line for each trial that ends.")
 @click.option("--dry-run", is_flag=True, help="Check everything, list the trials, estimate their time; run none.")
 @store_option
 def command(
@@ -87,6 +88,7 @@ def command(
     keep_detectors: bool,
     metrics: str | None,
     best: Best | None,
+    quiet: bool,
     dry_run: bool,
     **options: Any,
 ) -> None:
@@ -108,9 +110,9 @@ def command(
     plan = _prepare(study, results, console)
     todo = _left(plan, results)
     if dry_run:
-        _print_trials(plan, todo, results, workers)
+        _print_trials(plan, todo, results, executor, workers)
         return
-    failures = _execute(plan, todo, results, executor, together, keep_detectors, console)
+    failures = _execute(plan, todo, results, executor, together, keep_detectors, console, quiet)
     _remember(plan, todo, results)
     layout = PLAIN if metrics else plan.study.layout or PLAIN
     print_tables(results, plan.study.name, chosen_metrics, layout=layout, best=best)
@@ -241,19 +243,30 @@ def _execute(
     together: int | None,
     keep: bool,
     console: Any,
+    quiet: bool,
 ) -> bool:
     """Run what is left; True if a trial failed."""
     from bench.cli._progress import ProgressListener
     from bench.executors import log_path
     from bench.executors.engine import Interrupted, execute
+    from bench.executors.local import LocalExecutor
+    from bench.study.estimate import durations_of, sizes_of_splits
     from bench.tools.files import allow_many_open_files
 
     if not todo:
         click.echo("nothing to do: every trial is in the store already", err=True)
         return False
     allow_many_open_files()  # every trial in flight holds one
+    records = list(store.records())
+    if isinstance(executor, LocalExecutor) and (chosen := executor.choose_workers(todo, records)):
+        click.echo(chosen, err=True)
+    durations = durations_of(todo, records, plan.study.device, sizes_of_splits(store, plan.manifests))
+    before = len(plan.tasks) - len(todo)
+    progress = ProgressListener(
+        console, len(plan.tasks), before, todo=todo, durations=durations, record=store.record, quiet=quiet
+    )
     try:
-        with ProgressListener(console, len(plan.tasks), len(plan.tasks) - len(todo)) as listener:
+        with progress as listener:
             # The bar counts all trials, the engine runs those that are left.
             rest = dataclasses.replace(plan, tasks=todo)
             if together is None:  # a GPU needs many trials at once to be filled; a CPU's cache has room for one
@@ -293,19 +306,26 @@ def _remember(plan: Plan, todo: tuple[Task, ...], store: Store) -> None:
     store.write_study(plan.study.name, content)
 
 
-def _print_trials(plan: Plan, todo: tuple[Task, ...], store: Store, workers: int | None) -> None:
+def _print_trials(
+    plan: Plan, todo: tuple[Task, ...], store: Store, executor: Executor, workers: int | None
+) -> None:
     """List all trials and what is known of how long those that are left will take."""
-    from bench.executors.local import cores, visible_gpus
-    from bench.study.estimate import ROUGH, estimate, in_words
+    from bench.executors.local import LocalExecutor, visible_gpus
+    from bench.study.estimate import ROUGH, estimate, in_words, sizes_of_splits
 
     left = {task.key for task in todo}
-    expected = estimate(todo, store.records() if todo else (), plan.study.device)
+    records = list(store.records()) if todo else []
+    expected = estimate(todo, records, plan.study.device, sizes_of_splits(store, plan.manifests))
     for task in plan.tasks:
         state = "to run" if task.key in left else "done"
         seconds = expected.seconds.get(task.key)
         about = "" if seconds is None else f"~ {in_words(seconds)} {ROUGH * (task.key in expected.rough)}"
         click.echo(f"{task.key[:12]}  {state:8}{about:14}{task.dataset} · {task.title}")
-    if workers is None and expected.seconds:
-        workers = cores() if expected.device.startswith("cpu") else len(visible_gpus(plan.study.device))
+    if isinstance(executor, LocalExecutor):
+        if chosen := executor.choose_workers(todo, records):
+            click.echo(chosen, err=True)
+        workers = executor.workers
+        if workers is None and expected.seconds:
+            workers = len(visible_gpus(plan.study.device))
     for line in expected.lines(min(workers or 1, len(todo))):
         click.echo(line, err=True)

@@ -274,6 +274,13 @@ class Record:
         """Part of the trial -> its duration, with ``total``; empty if it did not come that far."""
         return self.provenance.seconds
 
+    @property
+    def fit_seconds(self) -> float | None:
+        """Duration of training that several trials share, which is no part of ``seconds``; None if it is."""
+        fit = (self.document.get("provenance") or {}).get("fit")
+        seconds = fit.get("seconds") if isinstance(fit, Mapping) else None
+        return float(seconds) if isinstance(seconds, int | float) else None
+
     @functools.cached_property
     def provenance(self) -> Provenance:
         """Where, when and with what the trial ran."""
