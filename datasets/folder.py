@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from bench.contracts import DatasetTraits, Prompts
-from bench.datasets.layout import FileDataset, Tree, is_category, is_image, open_root, read_tree
+from bench.datasets.layout import CategoryConfig, FileDataset, Tree, is_category, is_image, open_root, read_tree
 from bench.errors import BenchError
 
 
 @dataclass(frozen=True)
-class FolderConfig:
-    """Options.
+class FolderConfig(CategoryConfig):
+    """Options, beside ``categories``.
 
     Attributes:
         good: further names of folders that hold images without anomalies, beside MVTec AD's ``good``, e.g.

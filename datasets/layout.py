@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from bench.contracts import GOOD, Finding, Sample
-from bench.errors import BenchError, printable
+from bench.errors import BenchError, printable, unknown
 from bench.tools.files import name_fault
+from bench.tools.spec import ADDED
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")  # lossless: JPEG would smear a mask's edge
@@ -38,6 +39,18 @@ class Tree:
 
     samples: tuple[Sample, ...]
     findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class CategoryConfig:
+    """Options of datasets of which a part can be taken.
+
+    Attributes:
+        categories: the only ones that are there, so that some can be learned from and others tested on; empty for
+            all.
+    """
+
+    categories: tuple[str, ...] = field(default=(), metadata=ADDED)
 
 
 class FileDataset(ABC):
@@ -61,7 +74,18 @@ class FileDataset(ABC):
 
     @functools.cached_property
     def _tree(self) -> Tree:
-        return self._read()
+        tree = self._read()
+        chosen = getattr(self.config, "categories", ())
+        if not chosen:
+            return tree
+        known = {sample.category for sample in tree.samples}
+        for category in chosen:
+            if category not in known:
+                raise unknown("category", category, known, f"of {self.name}")
+        samples = tuple(sample for sample in tree.samples if sample.category in chosen)
+        # Nothing is to be said of the others.
+        findings = tuple(f for f in tree.findings if f.path.partition("/")[0] not in known - set(chosen))
+        return Tree(samples, findings)
 
     def samples(self) -> tuple[Sample, ...]:
         """All images, sorted by id.

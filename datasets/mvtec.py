@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from bench.contracts import GOOD, DatasetTraits, Finding, Prompts
-from bench.datasets.layout import FileDataset, Tree, read_tree, subset_note
+from bench.datasets.layout import CategoryConfig, FileDataset, Tree, read_tree, subset_note
 
 # category -> (train/good, test/good, {anomaly type: images}): 3629 + 467 + 1258 images, 73 types.
 OFFICIAL: dict[str, tuple[int, int, dict[str, int]]] = {
@@ -81,11 +80,6 @@ OFFICIAL: dict[str, tuple[int, int, dict[str, int]]] = {
 }
 
 
-@dataclass(frozen=True)
-class MVTecConfig:
-    """No options."""
-
-
 class MVTec(FileDataset):
     """MVTec AD, all 15 categories or some of them; folders of other names are left alone."""
 
@@ -94,7 +88,7 @@ class MVTec(FileDataset):
     traits: ClassVar[DatasetTraits] = DatasetTraits(
         title="MVTec AD", source="Bergmann et al., MVTec AD, CVPR 2019"
     )
-    Config: ClassVar[type[Any]] = MVTecConfig
+    Config: ClassVar[type[Any]] = CategoryConfig
     official: ClassVar[dict[str, tuple[int, int, dict[str, int]]]] = OFFICIAL
 
     def _read(self) -> Tree:

@@ -1,11 +1,10 @@
 """Images per second of ``bench predict`` beside anomalib's ``Engine.predict``, with the same model in one run.
 
-    python results/benchmarks/bench_predict.py --images DIR --normals DIR --weights FILE --out results/benchmarks/predict.json
+    python results/benchmarks/bench_predict.py --images DIR --normals DIR --weights FILE
 
 Both have PaDiM on the same backbone, fitted on the same normal pictures; the fit is timed apart on anomalib's side,
-and is part of ours, which fits a few-shot model each time it is used. Both write an anomaly map for every picture;
-ours also a picture of it and a page, without which it is timed, too. The rounds alternate, and the first of each is
-not counted.
+and is part of ours, which fits a few-shot model each time it is used. Both give an anomaly map for every picture; ours
+is also timed with its files, pictures and page. The rounds alternate, and the first of each is not counted.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ from PIL import Image
 
 import bench
 
-
 LAYERS = ["blocks.1", "blocks.2", "blocks.4"]
 FEATURES = 100  # of those layers, drawn at random
 
@@ -48,8 +46,9 @@ def photographs(folder: Path, number: int, into: Path) -> list[Path]:
 def anomalib_model(backbone_file: Path) -> Any:
     """PaDiM with the layers and sizes that ours has, and weights from a file."""
     from anomalib.models import Padim
-    from bench.methods.anomalib import run
+
     from bench.encoders import identify, load_network
+    from bench.methods.anomalib import run
 
     network = load_network(identify("timm/mobilenetv2_100", backbone_file))
     with run.building("anomalib/padim", network):
@@ -107,7 +106,11 @@ def main() -> None:
         def ours_with_files() -> None:
             detector.predict(photos, normals=given.normals).save(folder / "out")
 
-        sides = {"anomalib Engine.predict": theirs, "bench predict": ours, "bench predict --output": ours_with_files}
+        sides = {
+            "anomalib Engine.predict": theirs,
+            "bench predict": ours,
+            "bench predict --output": ours_with_files,
+        }
         seconds: dict[str, list[float]] = {name: [] for name in sides}
         for _ in range(given.rounds + 1):
             for name, call in sides.items():
