@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
+from bench.store.planned import pack
 from bench.store.store import FORMAT
+from bench.study.plan import Plan
 from bench.study.task import Task
 from bench.tools.provenance import environment
 from bench.tools.registry import DATASETS, METHODS, PROTOCOLS
@@ -57,6 +60,21 @@ def describe(task: Task) -> dict[str, Any]:
     with contextlib.suppress(Exception):
         protocol["zero_shot"] = PROTOCOLS.load(protocol["name"]).traits.zero_shot
     return {**identity, "method": method, "dataset": dataset, "protocol": protocol}
+
+
+def describe_study(plan: Plan) -> dict[str, Any]:
+    """The content of a study's file in the store: its trials, with what tables print of those that have not run."""
+    fits = Counter(task.fit_key for task in plan.tasks if task.fit_key)
+    return {
+        "name": plan.study.name,
+        "hash": plan.hash,
+        "keys": [task.key for task in plan.tasks],
+        "methods": list(dict.fromkeys(task.method for task in plan.tasks)),
+        "layout": plan.study.layout,
+        "planned": pack(map(describe, plan.tasks)),
+        # Fits that several trials wait for: while one of them is trained, none of its trials is running.
+        "fits": [key for key, number in fits.items() if number > 1],
+    }
 
 
 def peak_memory() -> int | None:
