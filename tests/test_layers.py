@@ -25,6 +25,7 @@ LAYERS = [
     "reported",
     "report",
     "testing",
+    "api",
     "cli",
 ]
 FACES = {"__init__", "__main__", "stopwatch"}  # lead to what lies below under a public name

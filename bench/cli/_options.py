@@ -25,6 +25,24 @@ def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def one_study(context: click.Context, _option: click.Parameter, names: tuple[str, ...]) -> str | None:
+    """The value of ``--study`` where it may be given once: click alone would take the last one without a word."""
+    if len(names) > 1:
+        given = " and ".join(f"--study {name}" for name in names)
+        raise BenchError(f"bench {context.info_name} takes one study, not {given}; bench table takes several")
+    return names[0] if names else None
+
+
+def study_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--study",
+        "study_name",
+        multiple=True,
+        callback=one_study,
+        help="A study that was run here.  [default: the latest]",
+    )(command)
+
+
 def metric_protocol_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--metric-protocol",
@@ -54,21 +72,6 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = decorate(command)
     return command
-
-
-def read_roots(given: tuple[str, ...], datasets: tuple[Any, ...]) -> dict[str, Path]:
-    names = [spec.name for spec in datasets]
-    roots: dict[str, Path] = {}
-    for text in given:
-        name, equals, folder = text.partition("=")
-        if not (equals and name in names):
-            if len(set(names)) > 1:
-                raise BenchError(f"--data-root {text}: say of which dataset, {names[0]}=DIR")
-            name, folder = names[0], text
-        if name in roots:
-            raise BenchError(f"--data-root {text}: the folder of {name} is given already, {roots[name]}")
-        roots[name] = Path(folder).expanduser()
-    return roots
 
 
 def read_metrics(text: str | None) -> tuple[str, ...]:

@@ -21,12 +21,13 @@ from bench.errors import BenchError, printable, unknown
 # `command`.
 COMMANDS = {
     "run": "Run a study and print its table.",
+    "status": "Tell how far a study is, while it runs and after.",
     "table": "Print the tables of a study that was run.",
     "report": "A study as one HTML page.",
     "figure": "Draw a figure of a study that was run.",
     "rescore": "Measure stored scores again: other metrics, no training.",
     "compare": "Compare a study's methods: intervals, ranks, tests.",
-    "list": "List methods, datasets, protocols, encoders, executors, studies.",
+    "list": "List methods, datasets, protocols, encoders, executors, studies, runs.",
     "split": "Print the split of one trial.",
     "data": "Check a dataset's files.",
     "prompts": "Print a dataset's prompts as a file to edit.",

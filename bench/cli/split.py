@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from bench.cli._options import data_options, read_roots
+from bench.cli._options import data_options
 from bench.errors import BenchError
+from bench.study.build import read_roots
 
 
 @click.command("split")

@@ -283,6 +283,11 @@ class Store:
         path = self.root / "locks" / f"{key}.lock"
         return key not in self._claims and path.exists() and not _is_stale(path)
 
+    def claimed(self) -> set[str]:
+        """The keys of the trials and fits that some process has claimed now."""
+        keys = {path.stem for path in (self.root / "locks").glob("*.lock")}
+        return {key for key in keys if key in self._claims or self.claimed_elsewhere(key)}
+
     # ------------------------------------------------------------ manifests and studies
 
     def write_once(self, folder: str, name: str, content: Any) -> None:

@@ -63,7 +63,7 @@ def describe(task: Task) -> dict[str, Any]:
 
 
 def describe_study(plan: Plan) -> dict[str, Any]:
-    """The content of a study's file in the store: its trials, with what tables print of those that have not run."""
+    """The content of a study's file: its trials, with what tables print of those that have not run."""
     fits = Counter(task.fit_key for task in plan.tasks if task.fit_key)
     return {
         "name": plan.study.name,
