@@ -6,13 +6,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bench.api.results import Results
+    from bench.api.run import run
     from bench.metrics.evaluation import evaluate
     from bench.report.frame import results
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "evaluate", "results"]
+__all__ = ["Results", "__version__", "evaluate", "results", "run"]
 
-_LAZY = {"evaluate": "bench.metrics.evaluation", "results": "bench.report.frame"}
+_LAZY = {
+    "Results": "bench.api.results",
+    "evaluate": "bench.metrics.evaluation",
+    "results": "bench.report.frame",
+    "run": "bench.api.run",
+}
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion."""
+    return __all__
 
 
 def __getattr__(name: str) -> Any:

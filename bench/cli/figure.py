@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -116,13 +116,13 @@ def curves(metric: str, **options: Any) -> None:
 @_categories
 @_metric_option(MEASURED)
 @click.option("--kind", type=click.Choice(["bar", "box"]), default="bar", show_default=True)
-def categories(metric: str, kind: Literal["bar", "box"], **options: Any) -> None:
+def categories(metric: str, kind: str, **options: Any) -> None:
     """A metric per category and method: bars of the means, or boxes over the seeds.
 
     The means are those of bench table; a cross marks what has no value.
     """
     request = _Request("categories", options)
-    request.save(request.figures.by_category(_one_metric(metric), kind))
+    request.save(request.figures.by_category(_one_metric(metric), kind == "box"))
 
 
 @command.command("tsne")

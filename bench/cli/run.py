@@ -126,14 +126,14 @@ def study_of(study_name: str | None, methods: str | None, options: dict[str, Any
     """The study that the command line asks for: a named one, changed by whatever else was given."""
     from bench.study.build import build_study
 
-    seeds = None if options["seeds"] is None else _numbers("--seeds", options["seeds"])
+    numbers = None if options["seeds"] is None else _numbers("--seeds", options["seeds"])
+    seeds: int | tuple[int, ...] | None = numbers
     if options["seed"] is not None:
-        if seeds:
+        if numbers:
             raise BenchError("--seed and --seeds exclude each other")
         seeds = (options["seed"],)
-    # One number says how many seeds, a list says which.
-    elif seeds and "," not in options["seeds"]:
-        seeds = seeds[0]
+    elif numbers and "," not in options["seeds"]:
+        seeds = numbers[0]  # one number says how many seeds, a list says which
     shots = None if options["shots"] is None else _numbers("--shots", options["shots"])
     same = ("settings", "protocol", "train_dataset", "train_root", "categories", "encoder", "backbone", "prompts")
     study, note = build_study(

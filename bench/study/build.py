@@ -52,9 +52,9 @@ def build_study(
         BenchError: what is asked for is unknown or contradicts itself.
     """
     # What makes other trials; device, weights and so on make the same ones elsewhere or otherwise.
-    own = (methods, settings, dataset, protocol, train_dataset, train_root, categories)
-    own += (shots, seeds, encoder, backbone, prompts)
-    changed = any(value is not None and value != () for value in own)
+    data = (dataset, protocol, train_dataset, train_root, categories, prompts)
+    own = (methods, settings or None, *data, shots, seeds, encoder, backbone)
+    changed = any(value is not None for value in own)
     # Without a study and with anything else, that is the whole study; alone it is the quick one.
     alone = study is None and (changed or data_root is not None)
     fields: dict[str, Any] = {} if alone else load_study(os.fspath(study or QUICK))
@@ -89,12 +89,10 @@ def build_study(
         fields["roots"][f"train:{fields['source'].name}"] = Path(train_root)
     fields["weights"] = read_weights(weights)
     # The name of a study stands for exactly its trials: one that was changed gets a name of its own later.
-    note = (
-        _not_quick(fields["methods"], methods is not None)
-        if alone and (methods is None or dataset is None)
-        else ""
-    )
-    return Study(name=name or ("" if changed else own_name), **fields), note
+    chosen = Study(name=name or ("" if changed else own_name), **fields)
+    # Whoever names both methods and data does not think of the quick study.
+    unlike = alone and (methods is None or dataset is None)
+    return chosen, _not_quick(chosen.methods, methods is not None) if unlike else ""
 
 
 def _not_quick(methods: Sequence[Spec], chosen: bool) -> str:

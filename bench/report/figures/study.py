@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from bench.errors import BenchError
 from bench.report.comparison.compare import Comparison, compare, groups
@@ -76,7 +76,7 @@ class StudyFigures:
         title = trials.title(CURVE_TITLES[metric])
         return draw_curves(panels, trials.heads, metric, title, [*notes, *trials.notes])
 
-    def by_category(self, metric: str, kind: Literal["bar", "box"] = "bar") -> Figure:
+    def by_category(self, metric: str, boxes: bool = False) -> Figure:
         """A metric per category and method: bars of the means, or boxes over the seeds."""
         from bench.report.figures.categories import draw_categories
         from bench.report.figures.collect import category_values
@@ -89,7 +89,7 @@ class StudyFigures:
             heads,
             [*first.categories, *["Average"] * whole],
             first.table.metric_name,
-            boxes=kind == "box",
+            boxes=boxes,
             title=f"{first.table.title}: {first.table.metric_name} per category",
             notes=[note for trials in found for note in trials.notes],
         )
