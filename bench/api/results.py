@@ -132,7 +132,7 @@ class Results:
                 several such tables.
         """
         found = self.tables(metric, methods=methods, metric_protocol=metric_protocol, **style)
-        known = "; ".join(each.heading for each in found)
+        known = "; ".join(f"{each.dataset} under {each.protocol}" for each in found)
         if dataset is not None:
             found = [each for each in found if dataset in (each.dataset, parse_spec(each.dataset).name)]
         if protocol is not None:

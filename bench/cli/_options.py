@@ -29,7 +29,7 @@ def one_study(context: click.Context, _option: click.Parameter, names: tuple[str
     """The value of ``--study`` where it may be given once: click alone would take the last one without a word."""
     if len(names) > 1:
         given = " and ".join(f"--study {name}" for name in names)
-        raise BenchError(f"bench {context.info_name} takes one study, not {given}; bench table takes several")
+        raise BenchError(f"{context.command_path} takes one study, not {given}; bench table takes several")
     return names[0] if names else None
 
 
