@@ -9,14 +9,18 @@ if TYPE_CHECKING:
     from bench.api.results import Results
     from bench.api.run import run
     from bench.metrics.evaluation import evaluate
+    from bench.predict.detector import Detector, fit, load
     from bench.report.frame import results
 
 __version__ = "0.1.0"
-__all__ = ["Results", "__version__", "evaluate", "results", "run"]
+__all__ = ["Detector", "Results", "__version__", "evaluate", "fit", "load", "results", "run"]
 
 _LAZY = {
+    "Detector": "bench.predict.detector",
     "Results": "bench.api.results",
     "evaluate": "bench.metrics.evaluation",
+    "fit": "bench.predict.detector",
+    "load": "bench.predict.detector",
     "results": "bench.report.frame",
     "run": "bench.api.run",
 }

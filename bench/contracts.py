@@ -406,16 +406,21 @@ class HasState(Protocol):
     """
 
     def state(self) -> State:
-        """The learned state, after ``fit``."""
+        """The learned state, after ``fit`` or ``restore``: copies without gradients.
+
+        Neither training nor scoring changes a state that was given, and scoring changes nothing that is learned.
+        """
         ...
 
     def restore(self, state: State, context: Context) -> None:
         """Take a state that a method with the same options gave, instead of ``fit``; scores are the same bits.
 
-        Encoders and backbones come from the context, as in ``fit``.
+        Encoders and backbones come from the context, as in ``fit``. The tensors are copied: one state may be
+        taken by several methods.
 
         Raises:
-            BenchError: it is not the state of such a method.
+            BenchError: it is not the state of such a method: a tensor is missing, is one too many, or has
+                another shape.
         """
         ...
 
@@ -490,8 +495,10 @@ class SplitRequest:
         target: the dataset tested on.
         source: the dataset learned from; ``target`` itself for a protocol that needs no other.
         category: the target category.
-        shots: labelled anomalies per seen category; None for a method that learns from none.
+        shots: labelled anomalies per seen category; None for a method that learns from none, or under a protocol
+            without shots.
         seed: seeds the draws.
+        anomalies: whether the method learns from labelled anomalies, whatever their number.
     """
 
     target: SampleIndex
@@ -499,6 +506,7 @@ class SplitRequest:
     category: str
     shots: int | None
     seed: int
+    anomalies: bool = True
 
 
 @dataclass(frozen=True)
@@ -535,6 +543,9 @@ class ProtocolTraits:
         needs_source: whether it learns from another dataset than the one tested on (``--train-dataset``).
         zero_shot: False for a protocol that gives every method images of the target category. One with few-shot
             options (``loo[k=4]``) is zero-shot without them.
+        shots: whether the number of shots decides what is learned. Where it does not, trials have none, and an
+            attribute ``learned_in_words`` of the protocol may say what is learned instead; tables note it.
+        apart: whether source and target may share no image at all, of whatever category.
     """
 
     title: str
@@ -543,6 +554,8 @@ class ProtocolTraits:
     tests: str
     needs_source: bool = False
     zero_shot: bool = True
+    shots: bool = True
+    apart: bool = False
 
 
 @runtime_checkable

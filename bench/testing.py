@@ -33,10 +33,12 @@ from bench.contracts import (
     Method,
     Prompts,
     Scores,
+    State,
     TrainingSet,
     Traits,
     Weights,
 )
+from bench.errors import BenchError
 from bench.store.detectors import dump_detector, load_detector
 from bench.tools.registry import DATASETS, METHODS
 from bench.tools.spec import Spec, build_config, label, parse_spec
@@ -53,8 +55,9 @@ def check_method(
 
     On a CPU the same call must give the same bits. Another order or a part of the test images may change a score
     by rounding alone: by at most :data:`ROUNDING` times the range of all scores (maps: of all their pixels), or by
-    four steps of single precision where that is more. The same holds of features. Saved and loaded, a method with
-    :class:`bench.contracts.HasState` gives the same bits. While it is fitted, no method is told a target.
+    four steps of single precision where that is more. The same holds of features. While it is fitted, no method is
+    told a target. Saved and loaded, a method with :class:`bench.contracts.HasState` gives the same bits; its state
+    is a copy that scoring does not change, and a state of other tensors is refused.
 
     Args:
         spec: the method with options that make it quick, e.g. ``devnet[epochs=1]``.
@@ -166,15 +169,59 @@ def _run(
         method.fit(world.train, context)
     if restored:
         assert isinstance(method, HasState)
-        _, state = load_detector(dump_detector({}, method.state()), "its state")
+        saved = dump_detector({}, method.state())
+        _check_state(method, cls(config), context)
+        _, state = load_detector(saved, "its state")
         method = cls(config)
         method.restore(state, context)
+        _overwrite(state)  # a state serves many methods: none may work on its tensors themselves
     seed_everything(3)  # scores may not hang on where training left the generators: another process may score
     context = dataclasses.replace(context, category="target", support=support)
     scores = method.score(test, context)
+    if restored:
+        assert isinstance(method, HasState)
+        after = dump_detector({}, method.state())
+        assert after == saved, f"{cls.name}: restoring it or scoring with it changed its state"
     if isinstance(method, HasFeatures):
         _check_features(method, test, context)
     return scores
+
+
+def _check_state(method: HasState, other: HasState, context: Context) -> None:
+    """Check that ``method``, fitted, gives its state as a copy, and that ``other`` refuses other states."""
+    import torch
+
+    name = type(method).__name__
+    state = method.state()
+    content = dump_detector({}, state)
+    places = [tensor.untyped_storage().data_ptr() for tensor in state.tensors.values() if tensor.numel()]
+    assert len(set(places)) == len(places), f"{name}: tensors of its state share memory"
+    attached = [each for each, tensor in state.tensors.items() if tensor.requires_grad]
+    assert not attached, f"{name}: {attached} of its state carry gradients"
+    _overwrite(state)
+    again = method.state()
+    assert dump_detector({}, again) == content, f"{name}: its state is not the same twice, or no copy"
+
+    if not again.tensors:
+        return
+    first, *others = again.tensors
+    tensor = again.tensors[first]
+    refused = {
+        "without one of its tensors": {each: again.tensors[each] for each in others},
+        "with a tensor too many": {**again.tensors, "one too many": torch.zeros(2)},
+        "with a tensor of another shape": {**again.tensors, first: torch.stack([tensor, tensor])},
+    }
+    for what, tensors in refused.items():
+        try:
+            other.restore(State(tensors, again.values), context)
+        except BenchError:
+            continue
+        raise AssertionError(f"{name}: a state {what} must be refused with a BenchError")
+
+
+def _overwrite(state: State) -> None:
+    for tensor in state.tensors.values():
+        tensor.zero_()
 
 
 def _check_features(method: HasFeatures, test: ImageSet, context: Context) -> None:

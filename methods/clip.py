@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.contracts import Context, ImageSet, Scores, TextImageEncoder, TrainingSet, Traits
+from bench.contracts import Context, ImageSet, Scores, State, TextImageEncoder, TrainingSet, Traits
 from bench.errors import NotApplicable
 from bench.methods.shared.cosines import Floats, along, distance, probability, unit
 from bench.methods.shared.prompts import mean_text, sentences
@@ -90,7 +90,7 @@ class Clip:
 
     def __init__(self, config: ClipConfig) -> None:
         self.config = config
-        self._probe: tuple[Floats, float] | None = None
+        self._probe: torch.nn.Linear | None = None
 
     @classmethod
     def traits(cls, config: ClipConfig) -> Traits:
@@ -136,7 +136,7 @@ class Clip:
         steps = draw_steps(train.images.categories, train.labels, config, np.random.default_rng(context.seed))
 
         generator = torch.Generator().manual_seed(context.seed)
-        layer = torch.nn.Linear(inputs.shape[1], 1)
+        layer = self._layer(encoder)
         bound = inputs.shape[1] ** -0.5  # nn.Linear's own range, drawn from this trial's generator
         with torch.no_grad():
             for parameter in layer.parameters():
@@ -148,7 +148,7 @@ class Clip:
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
-        self._probe = (layer.weight.detach()[0].double().numpy(), float(layer.bias.detach()))
+        self._probe = layer
 
     def _loss(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         from torch.nn import functional as F
@@ -156,6 +156,27 @@ class Clip:
         if self.config.loss == "bce":
             return F.binary_cross_entropy_with_logits(scores, labels)
         return F.relu(self.config.alpha + (1 - 2 * labels) * scores).mean()
+
+    def _layer(self, encoder: TextImageEncoder) -> torch.nn.Linear:
+        import torch
+
+        return torch.nn.Linear(encoder.embed_dim * (1 + self.config.text_difference), 1)
+
+    def state(self) -> State:
+        """The probe's weights. Without a probe nothing is learned."""
+        from bench.methods.shared.learned import state_of
+
+        if self._probe is None:
+            raise RuntimeError("fit the probe before asking for its state")
+        return state_of(self._probe.state_dict())
+
+    def restore(self, state: State, context: Context) -> None:
+        """Take the probe's weights instead of training it."""
+        from bench.methods.shared.learned import restore_module
+
+        layer = self._layer(context.encoder(self.config.encoder))
+        restore_module(layer, state)
+        self._probe = layer
 
     # ---------------------------------------------------------------- scoring
 
@@ -197,7 +218,8 @@ class Clip:
     def _probe_scores(self, whole: Floats, patches: Floats, directions: Floats) -> tuple[Floats, Floats]:
         if self._probe is None:
             raise RuntimeError("fit the probe before scoring")
-        weight, bias = self._probe
+        weight = self._probe.weight.detach()[0].double().numpy()
+        bias = float(self._probe.bias.detach())
         size = whole.shape[1]
         offsets = np.full(len(whole), bias)
         if self.config.text_difference:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.contracts import Context, ImageSet, Scores, TrainingSet, Traits
+from bench.contracts import Context, ImageSet, Scores, State, TrainingSet, Traits
 from bench.errors import NotApplicable
 
 if TYPE_CHECKING:
@@ -143,6 +143,25 @@ class DevNet:
             track=context.track,
         )
         network.modules.eval()
+
+    def state(self) -> State:
+        """All weights of the fine-tuned backbone, and the head's."""
+        from bench.methods.shared.learned import state_of
+
+        if self._network is None:
+            raise RuntimeError("state before fit")
+        return state_of(self._network.modules.state_dict())
+
+    def restore(self, state: State, context: Context) -> None:
+        """Take the weights of a fine-tuned network instead of training one."""
+        import torch
+
+        from bench.methods.shared.learned import restore_module
+
+        network = DevNetNetwork(self.config, context, torch.Generator())
+        restore_module(network.modules, state)
+        network.modules.eval()
+        self._network = network
 
     def score(self, images: ImageSet, context: Context) -> Scores:
         """Image scores, and maps on the backbone's grid (``head``) or on a quarter of the pixels (``grad``)."""

@@ -11,7 +11,8 @@ import pytest
 import torch
 import trees
 
-from bench.contracts import Context, ImageSet, Scores, TrainingSet, Traits
+from bench.contracts import Context, ImageSet, Scores, State, TrainingSet, Traits
+from bench.errors import BenchError
 from bench.testing import check_dataset, check_method
 from bench.tools.registry import DATASETS, METHODS
 
@@ -152,6 +153,95 @@ def test_a_method_may_score_in_batches(method: Any, monkeypatch: pytest.MonkeyPa
 def test_a_score_that_depends_on_more_than_its_image_is_refused(
     method: Any, broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(METHODS, "load", lambda name: method)
+    with pytest.raises(AssertionError, match=broken):
+        check_method("ordinary")
+
+
+class Stateful(Ordinary):
+    """It gives its normal images' embeddings as its state."""
+
+    def state(self) -> State:
+        return State({"normals": self.normals.clone()})
+
+    def restore(self, state: State, context: Context) -> None:
+        if state.tensors.keys() != {"normals"} or state.tensors["normals"].ndim != 2:
+            raise BenchError("the state of another method")
+        self.normals = state.tensors["normals"].clone()
+
+
+class Aliased(Stateful):
+    """It gives its own tensor away."""
+
+    def state(self) -> State:
+        return State({"normals": self.normals})
+
+
+class Keeping(Stateful):
+    """It works on the tensor that it was given."""
+
+    def restore(self, state: State, context: Context) -> None:
+        super().restore(state, context)
+        self.normals = state.tensors["normals"]
+
+
+class Forgetful(Stateful):
+    """It loses the lowest bits."""
+
+    def restore(self, state: State, context: Context) -> None:
+        super().restore(state, context)
+        self.normals = self.normals.half().float()
+
+
+class Learning(Stateful):
+    """It learns from the images that it scores."""
+
+    def score(self, images: ImageSet, context: Context) -> Scores:
+        scores = super().score(images, context)
+        self.normals = torch.cat([self.normals, self.embed(images, context)])
+        return scores
+
+
+class Trusting(Stateful):
+    """It takes any state."""
+
+    def restore(self, state: State, context: Context) -> None:
+        self.normals = next(iter(state.tensors.values()), torch.zeros(1)).clone()
+
+
+class Shared(Stateful):
+    """Two names of one tensor."""
+
+    def state(self) -> State:
+        normals = self.normals.clone()
+        return State({"normals": normals, "same": normals})
+
+
+class Attached(Stateful):
+    """Its tensors hang on gradients."""
+
+    def state(self) -> State:
+        return State({"normals": self.normals.clone().requires_grad_()})
+
+
+def test_a_method_may_have_a_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(METHODS, "load", lambda name: Stateful)
+    check_method("ordinary")
+
+
+@pytest.mark.parametrize(
+    ("method", "broken"),
+    [
+        (Aliased, "not the same twice, or no copy"),
+        (Keeping, "saved and loaded, it scores otherwise|changed its state"),
+        (Forgetful, "changed its state"),
+        (Learning, "changed its state"),
+        (Trusting, "must be refused"),
+        (Shared, "share memory"),
+        (Attached, "carry gradients"),
+    ],
+)
+def test_a_state_that_does_not_hold_is_refused(method: Any, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(METHODS, "load", lambda name: method)
     with pytest.raises(AssertionError, match=broken):
         check_method("ordinary")

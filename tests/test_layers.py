@@ -24,6 +24,7 @@ LAYERS = [
     "executors",
     "reported",
     "report",
+    "predict",
     "testing",
     "api",
     "cli",

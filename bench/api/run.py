@@ -37,8 +37,8 @@ def run(
     dataset: Names | None = None,
     data_root: Files | None = None,
     protocol: Names | None = None,
-    train_dataset: str | None = None,
-    train_root: str | os.PathLike[str] | None = None,
+    train_dataset: str | Mapping[str, str] | None = None,
+    train_root: Files | None = None,
     categories: Names | None = None,
     shots: int | list[int] | tuple[int, ...] | None = None,
     seeds: int | list[int] | tuple[int, ...] | None = None,
@@ -74,7 +74,9 @@ def run(
         dataset: one or several, with options.
         data_root: the dataset's folder; of several, a mapping from their names.
         protocol: one or several, with options: ``"loo[k=4]"``.
-        train_dataset: the dataset to learn from, under protocols that need one, and ``train_root``, its folder.
+        train_dataset: the dataset to learn from, under protocols that need one; several as one: ``visa+clinicdb``;
+            another one for each target: ``{"mvtec": "visa", "*": "mvtec"}``.
+        train_root: its folder; of several, a mapping from their names.
         categories: target categories; all by default.
         shots: labelled anomalies per seen category, one number or several; 1 and 10 by default.
         seeds: how many, or a list of which; one by default.

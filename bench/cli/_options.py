@@ -66,8 +66,11 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--dataset", "--datasets", "datasets", help="Dataset, or several with commas."),
             click.option("--data-root", "roots", multiple=True, help="Its folder: DIR, or DATASET=DIR."),
             click.option("--protocol", help="Protocol (bench list protocols) with options: loo[k=4]."),
-            click.option("--train-dataset", help="The dataset to learn from, under protocols that need one."),
-            click.option("--train-root", type=click.Path(path_type=Path), help="Its folder."),
+            click.option(
+                "--train-dataset",
+                help="Learn from it, where protocols do: visa, visa+clinicdb, or mvtec=visa,*=mvtec by target.",
+            ),
+            click.option("--train-root", "train_roots", multiple=True, help="Its folder: DIR, or DATASET=DIR."),
         ]
     ):
         command = decorate(command)

@@ -21,6 +21,8 @@ from bench.errors import BenchError, printable, unknown
 # `command`.
 COMMANDS = {
     "run": "Run a study and print its table.",
+    "fit": "Train a detector and write it to a file.",
+    "predict": "Score your own pictures with a detector.",
     "status": "Tell how far a study is, while it runs and after.",
     "table": "Print the tables of a study that was run.",
     "report": "A study as one HTML page.",

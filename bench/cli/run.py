@@ -135,13 +135,14 @@ def study_of(study_name: str | None, methods: str | None, options: dict[str, Any
     elif numbers and "," not in options["seeds"]:
         seeds = numbers[0]  # one number says how many seeds, a list says which
     shots = None if options["shots"] is None else _numbers("--shots", options["shots"])
-    same = ("settings", "protocol", "train_dataset", "train_root", "categories", "encoder", "backbone", "prompts")
+    same = ("settings", "protocol", "train_dataset", "categories", "encoder", "backbone", "prompts")
     study, note = build_study(
         study_name,
         name=options["name"],
         methods=methods,
         dataset=options["datasets"],
         data_root=options["roots"] or None,
+        train_root=options["train_roots"] or None,
         shots=shots,
         seeds=seeds,
         weights=options["weights"],

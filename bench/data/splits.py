@@ -140,6 +140,7 @@ def split(
     shots: int | None,
     seed: int | None,
     normals: bool = False,
+    anomalies: bool = True,
 ) -> Manifest:
     """The split of one trial; without a category, of a fit that is for no target in particular.
 
@@ -151,13 +152,14 @@ def split(
         shots: labelled anomalies per seen category, or None for a method that learns from none.
         seed: seed of the draws; may be None only if nothing is drawn.
         normals: give the seen categories' normal images even so, for a method that learns from those alone.
+        anomalies: whether the method learns from labelled anomalies, under a protocol without shots.
 
     Raises:
         BenchError: unknown category, or nothing to learn from.
     """
     if category and category not in target.categories:
         raise unknown("category", category, target.categories, f"of {target.label}")
-    request = SplitRequest(target, source, category, shots, seed or 0)
+    request = SplitRequest(target, source, category, shots, seed or 0, anomalies)
     learned = LearnedImages((), {})
     if normals or shots is not None:
         learned = protocol.learned(request)

@@ -261,12 +261,11 @@ def _absolute_task(task: Task) -> Task:
         name: dataclasses.replace(known, file=known.file and known.file.absolute())
         for name, known in task.weights.items()
     }
-    source_root = task.source_root and os.path.abspath(task.source_root)
     files = {sha256: os.path.abspath(path) for sha256, path in task.files.items()}
     return dataclasses.replace(
         task,
         root=os.path.abspath(task.root),
-        source_root=source_root,
+        source_roots=tuple(map(os.path.abspath, task.source_roots)),
         weights=weights,
         files=files,
         detector=task.detector and os.path.abspath(task.detector),

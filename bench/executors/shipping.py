@@ -28,6 +28,7 @@ from bench.errors import BenchError
 from bench.store.detectors import is_detector_of
 from bench.study.task import Fit, Job, Task
 from bench.tools.hashes import HashBook, canonical_json, hash_file
+from bench.trial.loading import planned_parts
 
 CHUNK = 32 * 2**20  # bytes of files that travel at once
 
@@ -96,7 +97,10 @@ class FileCache:
         return dataclasses.replace(
             task,
             root=self._dataset(canonical_json(task.identity["dataset"]), task.root),
-            source_root=source and self._dataset(canonical_json(source), str(task.source_root)),
+            source_roots=tuple(
+                self._dataset(canonical_json(part), root)
+                for part, root in zip(planned_parts(source) if source else [], task.source_roots, strict=True)
+            ),
             weights={**task.weights, **weights},
             files={sha256: str(self._weights(path, sha256)) for sha256, path in task.files.items()},
             detector=task.detector and str(self._detector(task.detector, task.fit_key)),

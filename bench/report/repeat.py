@@ -88,6 +88,7 @@ def task_of(record: Record, store: Store, data: RecordedData, device: str | None
 
 def _study_of(record: Record, target: Path | None, device: str | None) -> Study:
     """The study of one trial alone, from the record's own fields."""
+    from bench.study.sources import ANY, Sources
     from bench.study.study import Study
 
     inputs = record.inputs
@@ -96,9 +97,13 @@ def _study_of(record: Record, target: Path | None, device: str | None) -> Study:
         roots[record.dataset.name] = target
     source = None
     if record.protocol.source is not None:
-        source = _spec(record.protocol.source.name, record.protocol.source.config)
-        if inputs.source is not None:
-            roots[f"train:{source.name}"] = inputs.source
+        learned = record.protocol.source
+        parts = learned.config.get("parts") or [{"name": learned.name, "config": learned.config}]
+        source = Sources({ANY: tuple(_spec(part["name"], part["config"]) for part in parts)})
+        for part in parts:
+            root = inputs.sources.get(part["name"]) or inputs.sources.get("")
+            if root is not None:
+                roots[f"train:{part['name']}"] = root
     return Study(
         name="repeat",
         methods=(_spec(record.method.name, record.method.config),),

@@ -1,7 +1,8 @@
 """Files of fitted detectors: one safetensors file, with everything that is not a tensor as JSON in its header.
 
-The layout: the tensors of the method's :class:`bench.contracts.State`, and under the header's key ``zsad-bench`` a
-JSON text with the state's plain values and a description of the fit. Nothing in it is ever executed (no pickle).
+The layout: the tensors of the method's :class:`bench.contracts.State`, and under the header's key ``zsad-bench``
+the SHA-256 of a JSON text, a space, and that text: the state's plain values and a description of the fit. The same
+state and description give the same bytes. Nothing in it is ever executed (no pickle).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from bench.contracts import State
-from bench.errors import BenchError
+from bench.errors import BenchError, printable
 from bench.tools.hashes import canonical_json
 
 if TYPE_CHECKING:
@@ -35,19 +36,33 @@ def dump_detector(description: Mapping[str, Any], state: State) -> bytes:
     import torch
     from safetensors.torch import save
 
-    tensors = {}
+    tensors, orders = {}, {}
     for name, tensor in state.tensors.items():
-        if not isinstance(tensor, torch.Tensor):
-            raise BenchError(f"the method's state holds {type(tensor).__name__} as tensor {name!r}")
+        if not isinstance(name, str) or not name.isprintable() or name == "__metadata__":
+            raise BenchError(f"the method's state holds a tensor called {name!r}, which is no name for one")
+        plain = isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided
+        if not plain or tensor.is_quantized or tensor.is_meta:
+            raise BenchError(f"the method's state holds no plain tensor as {name!r}")
         # A copy in the plain order of dimensions; which order they had is kept beside it, since sums depend on it.
         tensors[name] = tensor.detach().to("cpu").contiguous().clone()
-    orders = {name: list(order) for name, t in state.tensors.items() if (order := _memory_order(t))}
-    content = {**description, "format": FORMAT, "values": dict(state.values), "orders": orders}
+        if order := _memory_order(tensor):
+            orders[name] = order
+    values = dict(state.values)
+    content = {**description, "format": FORMAT, "values": values, "orders": orders}
     try:
         text = canonical_json({**content, "tensors": _checksum(tensors)})
-    except (TypeError, ValueError) as error:
-        raise BenchError(f"the method's state holds values that are no JSON: {error}") from None
-    return save(tensors, {_HEADER: text, "sha256": hashlib.sha256(text.encode()).hexdigest()})
+        digest = hashlib.sha256(text.encode()).hexdigest()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BenchError(f"the method's state holds values that are no JSON: {printable(str(error))}") from None
+    if json.loads(text)["values"] != values:  # JSON makes text of numbers as keys, and lists of tuples
+        raise BenchError("the method's state holds values that JSON changes: keys must be strings, tuples lists")
+    try:
+        # One entry: several would be written in another order each time.
+        return save(tensors, {_HEADER: f"{digest} {text}"})
+    except KeyError as error:
+        raise BenchError(
+            f"the method's state holds a tensor of a type that no detector's file has: {error}"
+        ) from None
 
 
 def load_detector(data: bytes, name: str) -> tuple[dict[str, Any], State]:
@@ -63,21 +78,22 @@ def load_detector(data: bytes, name: str) -> tuple[dict[str, Any], State]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
+    damaged = BenchError(f"{name} is damaged: it does not have the checksum that it was written with")
     try:
         tensors = load(data)
         size = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + size]).get("__metadata__") or {}
-        content = json.loads(header[_HEADER])
-        sound = header["sha256"] == hashlib.sha256(header[_HEADER].encode()).hexdigest()
-        number, checksum = content.pop("format"), content.pop("tensors")
-    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError):
+        digest, _, text = json.loads(data[8 : 8 + size])["__metadata__"][_HEADER].partition(" ")
+        if digest != hashlib.sha256(text.encode()).hexdigest():
+            raise damaged
+        content = json.loads(text)
+        if content.pop("format") > FORMAT:
+            raise BenchError(f"{name} was written by a newer version of zsad-bench; install that one to use it")
+        if content.pop("tensors") != _checksum(tensors):
+            raise damaged
+        values, orders = content.pop("values"), content.pop("orders")
+        restored = {each: _in_memory_order(tensor, orders.get(each)) for each, tensor in tensors.items()}
+    except (SafetensorError, LookupError, ValueError, TypeError, AttributeError, RuntimeError):
         raise BenchError(f"{name} is not a detector, or is damaged; bench fit writes one") from None
-    if sound and number > FORMAT:
-        raise BenchError(f"{name} was written by a newer version of zsad-bench; install that one to use it")
-    if not sound or checksum != _checksum(tensors):
-        raise BenchError(f"{name} is damaged: it does not have the checksum that it was written with")
-    values, orders = content.pop("values"), content.pop("orders")
-    restored = {each: _in_memory_order(tensor, orders.get(each)) for each, tensor in tensors.items()}
     return content, State(restored, values)
 
 

@@ -97,6 +97,7 @@ class RecordedProtocol(NamedTuple):
         source: the dataset that is learned from, where it is not the target's.
         manifest: hash of the split; None if it was not recorded.
         zero_shot: no image of the target is learned from; None if it was not recorded.
+        learned: what is learned, in words, under a protocol without shots; else empty.
     """
 
     name: str
@@ -106,6 +107,7 @@ class RecordedProtocol(NamedTuple):
     source: RecordedDataset | None
     manifest: str | None
     zero_shot: bool | None = None
+    learned: str = ""
 
 
 class RecordedEncoder(NamedTuple):
@@ -181,15 +183,16 @@ class Inputs:
     """The files that a trial was run on, by their paths on the machine that ran it.
 
     Attributes:
-        target, source: data roots of the dataset tested on and of the one learned from; None for a dataset that
-            needs no root.
+        target: data root of the dataset tested on; None for one that needs none.
+        sources: name -> data root of the datasets learned from, where those are others; of a single one under the
+            empty name.
         weights: encoder -> weights file; None for an encoder that needs none.
         prompts: the prompt file that replaced the datasets' own prompts; None if there was none.
         options: all options of the method, as JSON.
     """
 
     target: Path | None = None
-    source: Path | None = None
+    sources: Mapping[str, Path | None] = field(default_factory=dict)
     weights: Mapping[str, Path | None] = field(default_factory=dict)
     prompts: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -365,6 +368,7 @@ def _protocol(protocol: Mapping[str, Any]) -> RecordedProtocol:
         source=source,
         manifest=_text(protocol.get("manifest")),
         zero_shot=protocol.get("zero_shot"),
+        learned=str(protocol.get("learned") or ""),
     )
 
 
@@ -415,7 +419,7 @@ def _inputs(content: Mapping[str, Any]) -> Inputs:
     roots, weights = content.get("roots") or {}, content.get("weights") or {}
     return Inputs(
         target=_path(roots.get("target")),
-        source=_path(roots.get("source")),
+        sources=_sources(roots.get("source")),
         weights={str(name): _path(file) for name, file in weights.items()},
         prompts=_path(content.get("prompts")),
         options=content.get("options") or {},
@@ -439,7 +443,13 @@ def _inputs_of_command(command: str) -> Inputs:
             weights[encoder] = Path(file)
         elif option.startswith("--") and value != "DIR":  # written for a source that needed no folder
             given[option] = Path(value)
-    return Inputs(given.get("--data-root"), given.get("--train-root"), weights, given.get("--prompts"))
+    return Inputs(given.get("--data-root"), _sources(given.get("--train-root")), weights, given.get("--prompts"))
+
+
+def _sources(root: object) -> dict[str, Path | None]:
+    if isinstance(root, Mapping):
+        return {str(name): _path(each) for name, each in root.items()}
+    return {} if root is None else {"": _path(root)}
 
 
 def _path(text: object) -> Path | None:

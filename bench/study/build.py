@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from bench.errors import BenchError, unknown
 from bench.study.files import load_study
+from bench.study.sources import Sources, parse_sources
 from bench.study.study import Study, first_seeds, set_options
 from bench.tools.spec import Spec, parse_spec, split_list, split_specs
 
@@ -31,8 +32,8 @@ def build_study(
     dataset: Names | None = None,
     data_root: Files | None = None,
     protocol: Names | None = None,
-    train_dataset: str | None = None,
-    train_root: str | os.PathLike[str] | None = None,
+    train_dataset: str | Mapping[str, str] | None = None,
+    train_root: Files | None = None,
     categories: Names | None = None,
     shots: int | Iterable[int] | None = None,
     seeds: int | Iterable[int] | None = None,
@@ -69,7 +70,7 @@ def build_study(
     if protocol is not None:
         fields["protocols"] = read_specs(protocol)
     if train_dataset is not None:
-        fields["source"] = parse_spec(train_dataset)
+        fields["source"] = parse_sources(_written(train_dataset))
     if categories is not None:
         fields["categories"] = tuple(read_names(categories))
     if shots is not None:
@@ -83,10 +84,7 @@ def build_study(
     # Nothing to download: pocket ships with the package.
     fields.setdefault("datasets", (parse_spec("pocket"),) if alone else ())
     fields["roots"] = read_roots(data_root, fields["datasets"]) if fields["datasets"] else {}
-    if train_root is not None:
-        if fields.get("source") is None:
-            raise BenchError("--train-root goes with --train-dataset")
-        fields["roots"][f"train:{fields['source'].name}"] = Path(train_root)
+    fields["roots"] |= read_train_roots(train_root, fields.get("source"))
     fields["weights"] = read_weights(weights)
     # The name of a study stands for exactly its trials: one that was changed gets a name of its own later.
     chosen = Study(name=name or ("" if changed else own_name), **fields)
@@ -127,6 +125,13 @@ def _settings(settings: Names | Mapping[str, object]) -> list[str]:
     return [part for text in texts for part in split_list(text)]
 
 
+def _written(sources: str | Mapping[str, str]) -> str:
+    """Datasets to learn from as :func:`bench.study.sources.parse_sources` reads them."""
+    if isinstance(sources, str):
+        return sources
+    return ",".join(f"{target}={names}" for target, names in sources.items())
+
+
 def _numbers(what: str, given: int | Iterable[int]) -> tuple[int, ...]:
     numbers = (given,) if isinstance(given, int) else tuple(given)
     if not numbers or not all(isinstance(number, int) for number in numbers):
@@ -134,8 +139,8 @@ def _numbers(what: str, given: int | Iterable[int]) -> tuple[int, ...]:
     return numbers
 
 
-def read_roots(given: Files | None, datasets: Sequence[Spec]) -> dict[str, Path]:
-    """Dataset -> its folder.
+def read_roots(given: Files | None, datasets: Sequence[Spec], option: str = "--data-root") -> dict[str, Path]:
+    """Name of a dataset -> its folder.
 
     Raises:
         BenchError: it is not said of which dataset, or the folder of one is given twice.
@@ -145,14 +150,27 @@ def read_roots(given: Files | None, datasets: Sequence[Spec]) -> dict[str, Path]
     for text, name, folder in _named_files(given, names):
         if not name:
             if len(set(names)) > 1:
-                raise BenchError(f"--data-root {text}: say of which dataset, {names[0]}=DIR")
+                raise BenchError(f"{option} {text}: say of which dataset, {names[0]}=DIR")
             name = names[0]
         elif name not in names:
             raise unknown("dataset", name, names, "of the study")
         if name in roots:
-            raise BenchError(f"--data-root {text}: the folder of {name} is given already, {roots[name]}")
+            raise BenchError(f"{option} {text}: the folder of {name} is given already, {roots[name]}")
         roots[name] = Path(folder).expanduser()
     return roots
+
+
+def read_train_roots(given: Files | None, sources: Sources | None) -> dict[str, Path]:
+    """The folders of the datasets to learn from, as a study has them.
+
+    Raises:
+        BenchError: there is no such dataset, or as :func:`read_roots`.
+    """
+    if given is None:
+        return {}
+    if sources is None:
+        raise BenchError("--train-root goes with --train-dataset")
+    return {f"train:{name}": root for name, root in read_roots(given, sources.all, "--train-root").items()}
 
 
 def read_weights(given: Files | None) -> dict[str, Path]:

@@ -15,6 +15,7 @@ from bench.contracts import Prompts, SplitProtocol, Weights
 from bench.data.catalogue import Catalogue
 from bench.data.prompts import default_prompts, load_prompts, prompt_hash, read_prompt_file
 from bench.data.splits import Manifest, check_source, split
+from bench.data.union import UnionCatalogue, parts_of
 from bench.errors import unknown
 from bench.study.lookup import ChosenMethod, weights_file
 from bench.study.study import DEFAULT_PROTOCOL, Study
@@ -94,12 +95,22 @@ class Expansion:
         """
         categories = self._categories(target)
         if self.source is not None:
-            check_source(self.protocol.name, self.source, target, categories)
+            kept_apart = target.categories if self.protocol.traits.apart else categories
+            check_source(self.protocol.name, self.source, target, kept_apart)
         # Once for all trials: reading and hashing prompts for each would take longer than the rest.
         prompts = self._prompts(target)
         for method, category in itertools.product(methods, categories):
             for repetition in self._repetitions(method):
                 yield self._task(target, method, category, repetition, prompts)
+
+    def fit(self, source: Catalogue, method: ChosenMethod) -> Task:
+        """The task of a fit for no target: its category is empty, and it tests on nothing.
+
+        Raises:
+            BenchError: wrong prompts, nothing to learn from, an option that names a file which is not there.
+        """
+        (repetition,) = self._repetitions(method)
+        return self._task(source, method, "", repetition, self._prompts(source))
 
     def _categories(self, target: Catalogue) -> Sequence[str]:
         for category in self.study.categories:
@@ -110,8 +121,8 @@ class Expansion:
     def _repetitions(self, method: ChosenMethod) -> list[Repetition]:
         if method.once:
             return [Repetition(None, None)]
-        # Without labelled anomalies the number of shots changes nothing.
-        if not (method.traits.trained and method.traits.anomalies):
+        # Without labelled anomalies, or where all are learned from, the number of shots changes nothing.
+        if not (method.traits.trained and method.traits.anomalies and self.protocol.traits.shots):
             return [Repetition(None, seed) for seed in self.study.seeds]
         return [Repetition(shots, seed) for shots in self.study.shots for seed in self.study.seeds]
 
@@ -121,10 +132,20 @@ class Expansion:
         own = self._prompts_of(target, is_target=True)
         if self.source is None:
             return TaskPrompts(prompt_hash(own), _fields(own))
-        learned = self._prompts_of(self.source, is_target=False)
+        learned = self._learned_prompts(self.source)
         # The method reads both: what it learned with and what it is asked about.
         both = hash_json([prompt_hash(own), prompt_hash(learned)])
         return TaskPrompts(both, _fields(own), _fields(learned))
+
+    def _learned_prompts(self, source: Catalogue) -> dict[str, Prompts]:
+        """The prompts of the dataset learned from; of several, by the names that the categories have together."""
+        if not isinstance(source, UnionCatalogue):
+            return self._prompts_of(source, is_target=False)
+        found = {}
+        for part in source.parts:
+            for category, prompts in self._prompts_of(part, is_target=False).items():
+                found[f"{part.dataset.name}/{category}"] = prompts
+        return found
 
     def _prompts_of(self, catalogue: Catalogue, *, is_target: bool) -> dict[str, Prompts]:
         """The prompts of a dataset's categories; the one learned from may keep its own."""
@@ -173,16 +194,16 @@ class Expansion:
         if method.traits.trained:
             fit_key = hash_json(self._fit_identity(identity, target, method, manifest, prompts))
         labels = {"method": method.label, "dataset": target.label, "protocol": self.protocol_label}
-        source_root = None
+        source_roots: tuple[str, ...] = ()
         if self.source is not None:
             labels["source"] = self.source.label
-            source_root = str(self.source.dataset.root)
+            source_roots = tuple(str(part.dataset.root) for part in parts_of(self.source))
         return Task(
             key=hash_json(identity),
             identity=identity,
             labels=labels,
             root=str(target.dataset.root),
-            source_root=source_root,
+            source_roots=source_roots,
             prompts=prompts.target if reads_prompts else {},
             source_prompts=prompts.source if reads_prompts else None,
             weights={name: self.weights[name] for name in method.encoders.values()},
@@ -236,7 +257,7 @@ class Expansion:
     def _manifest(
         self, target: Catalogue, method: ChosenMethod, category: str, repetition: Repetition
     ) -> Manifest:
-        place = target.label, category, repetition, method.traits.trained
+        place = target.label, category, repetition, method.traits.trained, method.traits.anomalies
         if place not in self._splits:
             manifest = split(
                 self.protocol,
@@ -246,12 +267,20 @@ class Expansion:
                 shots=repetition.shots,
                 seed=repetition.seed,
                 normals=method.traits.trained,
+                anomalies=method.traits.anomalies,
             )
             self._splits[place] = self.manifests.setdefault(manifest.hash, manifest)
         return self._splits[place]
 
     def _dataset(self, catalogue: Catalogue) -> dict[str, Any]:
         dataset = catalogue.dataset
+        if isinstance(catalogue, UnionCatalogue):
+            return {
+                "name": dataset.name,
+                "version": dataset.version,
+                "config": {"parts": [self._dataset(part) for part in catalogue.parts]},
+                "fingerprint": catalogue.fingerprint,
+            }
         return {
             "name": dataset.name,
             "version": dataset.version,
@@ -268,7 +297,7 @@ class Expansion:
         return {
             "roots": {
                 "target": _given_root(target),
-                "source": None if self.source is None else _given_root(self.source),
+                "source": None if self.source is None else _given_roots(self.source),
             },
             "weights": {name: file and os.path.abspath(file) for name, file in files.items()},
             "prompts": self.study.prompts and os.path.abspath(self.study.prompts),
@@ -281,8 +310,10 @@ class Expansion:
         if target.dataset.traits.needs_root:
             words += ["--data-root", str(target.dataset.root)]
         if self.source is not None and self.study.source is not None:
-            root = self.study.roots.get(f"train:{self.study.source.name}", "DIR")
-            words += ["--train-dataset", str(self.study.source), "--train-root", str(root)]
+            words += ["--train-dataset", self.source.label]
+            for part in parts_of(self.source):
+                if part.dataset.traits.needs_root:
+                    words += ["--train-root", f"{part.dataset.name}={part.dataset.root}"]
         if self.protocol_label != str(DEFAULT_PROTOCOL):
             words += ["--protocol", self.protocol_label]
         words += ["--categories", category]
@@ -301,6 +332,13 @@ class Expansion:
 
 def _fields(prompts: Mapping[str, Prompts]) -> dict[str, Any]:
     return {category: dataclasses.asdict(each) for category, each in prompts.items()}
+
+
+def _given_roots(source: Catalogue) -> str | dict[str, str | None] | None:
+    """The folder of the dataset learned from; of several, name -> folder."""
+    if isinstance(source, UnionCatalogue):
+        return {part.dataset.name: _given_root(part) for part in source.parts}
+    return _given_root(source)
 
 
 def _given_root(catalogue: Catalogue) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import unknown
+from bench.study.sources import parse_sources
 from bench.study.study import first_seeds
 from bench.tools.spec import parse_spec
 from bench.tools.text import parse_yaml, read_text
@@ -57,7 +58,10 @@ def load_study(name: str) -> dict[str, Any]:
         elif key == "seeds":
             fields[key] = tuple(value) if isinstance(value, list) else first_seeds(value)
         elif key == "source":
-            fields[key] = parse_spec(value)
+            written = (
+                value if isinstance(value, str) else ",".join(f"{name}={each}" for name, each in value.items())
+            )
+            fields[key] = parse_sources(written)
         elif key == "prompts":
             fields[key] = Path(value)
         else:

@@ -46,17 +46,22 @@ class ChosenMethod:
         return not (self.traits.trained or self.traits.seeded)
 
 
-def choose_method(spec: Spec, dataset: Spec, study: Study) -> ChosenMethod:
+def choose_method(spec: Spec, dataset: Spec | None, study: Study) -> ChosenMethod:
     """A method with the study's encoders, or the dataset's, where the user wrote none behind its name.
+
+    Args:
+        spec: the method.
+        dataset: whose encoders are chosen; None for none.
+        study: whose encoders go before the dataset's.
 
     Raises:
         BenchError: unknown method or option.
     """
     cls = METHODS.load(spec.name)
-    data_traits = DATASETS.load(dataset.name).traits
+    data_traits = None if dataset is None else DATASETS.load(dataset.name).traits
     fields = {f.name for f in dataclasses.fields(cls.Config)}
     for name in ENCODER_TRAITS:
-        chosen = getattr(study, name) or getattr(data_traits, name)
+        chosen = getattr(study, name) or getattr(data_traits, name, "")
         if chosen and name in fields:
             spec = spec.with_options(**{name: chosen})
     config = build_config(cls.Config, spec)

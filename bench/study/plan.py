@@ -13,14 +13,17 @@ from bench.contracts import Finding, SplitProtocol
 from bench.data.catalogue import Catalogue, check_content, open_catalogue
 from bench.data.prompts import default_prompts, load_prompts
 from bench.data.splits import Manifest, load_protocol
+from bench.data.union import UnionCatalogue, parts_of
 from bench.errors import BenchError, printable
 from bench.store.store import Store
 from bench.study.expansion import Expansion
 from bench.study.lookup import check_used, choose_method, find_weights
+from bench.study.sources import ANY
 from bench.study.study import Study
 from bench.study.task import Task
 from bench.tools.hashes import HashBook, hash_json
 from bench.tools.registry import PROTOCOLS
+from bench.tools.spec import Spec
 from bench.tools.text import count
 
 
@@ -50,10 +53,11 @@ def prepare(study: Study, store: Store) -> Plan:
     protocols = [load_protocol(spec) for spec in study.protocols]
     methods = [[choose_method(method, dataset, study) for method in study.methods] for dataset in study.datasets]
     targets = [open_catalogue(dataset, study.roots.get(dataset.name), hashes) for dataset in study.datasets]
-    source = _source(study, protocols, hashes)
+    sources = _sources(study, protocols, hashes)
 
     notes: list[str] = []
-    for catalogue in targets if source is None else [*targets, source]:
+    learned = {part.label: part for source in sources.values() for part in parts_of(source)}
+    for catalogue in [*targets, *learned.values()]:
         notes += _checked(catalogue, store)
     every_method = [method for own in methods for method in own]
     check_used(study, every_method)
@@ -65,12 +69,39 @@ def prepare(study: Study, store: Store) -> Plan:
     tasks: dict[str, Task] = {}  # by key: two specs may say the same
     manifests: dict[str, Manifest] = {}
     for protocol in protocols:
-        own_source = source if protocol.traits.needs_source else None
-        expansion = Expansion(study, protocol, own_source, weights, hashes, hash_file)
         for target, own in zip(targets, methods, strict=True):
+            source = sources[target.dataset.name] if protocol.traits.needs_source else None
+            expansion = Expansion(study, protocol, source, weights, hashes, hash_file)
             tasks |= {task.key: task for task in expansion.tasks(target, own)}
-        manifests |= expansion.manifests
+            manifests |= expansion.manifests
     return Plan(study, tuple(tasks.values()), manifests, tuple(notes))
+
+
+def prepare_fit(study: Study, store: Store) -> Task:
+    """The fit of a study's one method on the dataset to learn from, for no target in particular.
+
+    Its key is that of the fits that trials of the same study would share.
+
+    Args:
+        study: with one method, one protocol, one seed and one number of shots; it names the dataset to learn from.
+        store: remembers hashes and checks of the dataset.
+
+    Raises:
+        BenchError: anything the user must mend first.
+    """
+    assert study.source is not None
+    hash_file = store.root / "hashes.json"
+    hashes = HashBook(hash_file)
+    protocol = load_protocol(study.protocols[0])
+    specs = study.source.of(ANY)
+    source = open_sources(specs, study.roots, hashes)
+    for part in parts_of(source):
+        _checked(part, store)
+    method = choose_method(study.methods[0], specs[0], study)
+    check_used(study, [method])
+    weights = find_weights(study, [method])
+    own_source = source if protocol.traits.needs_source else None
+    return Expansion(study, protocol, own_source, weights, hashes, hash_file).fit(source, method)
 
 
 def _generic_prompts(file: Path, catalogue: Catalogue) -> list[str]:
@@ -83,19 +114,37 @@ def _generic_prompts(file: Path, catalogue: Catalogue) -> list[str]:
     return [f"{catalogue.label}: {file} has no prompts for {names}: generic ones are used"]
 
 
-def _source(study: Study, protocols: Sequence[SplitProtocol], hashes: HashBook) -> Catalogue | None:
-    """The dataset to learn from, where a protocol needs one."""
+def _sources(study: Study, protocols: Sequence[SplitProtocol], hashes: HashBook) -> dict[str, Catalogue]:
+    """Name of a target dataset -> the dataset to learn from, where a protocol needs one."""
     needing = [protocol.name for protocol in protocols if protocol.traits.needs_source]
     if not needing:
         if study.source is not None:
             names = [name for name in PROTOCOLS.names() if PROTOCOLS.load(name).traits.needs_source]
             raise BenchError(f"a dataset to learn from goes with --protocol {' or '.join(names)}")
-        return None
+        return {}
     if study.source is None:
         raise BenchError(
             f"{needing[0]} learns from another dataset; name it: --train-dataset mvtec --train-root DIR"
         )
-    return open_catalogue(study.source, study.roots.get(f"train:{study.source.name}"), hashes)
+    opened: dict[tuple[str, ...], Catalogue] = {}
+    found = {}
+    for target in study.datasets:
+        specs = study.source.of(target.name)
+        written = tuple(map(str, specs))
+        if written not in opened:
+            opened[written] = open_sources(specs, study.roots, hashes)
+        found[target.name] = opened[written]
+    return found
+
+
+def open_sources(specs: Sequence[Spec], roots: Mapping[str, Path], hashes: HashBook) -> Catalogue:
+    """The dataset to learn from; of several specs their union.
+
+    Raises:
+        BenchError: one cannot be opened, or two share an image.
+    """
+    parts = [open_catalogue(spec, roots.get(f"train:{spec.name}"), hashes) for spec in specs]
+    return parts[0] if len(parts) == 1 else UnionCatalogue(parts, hashes)
 
 
 def check_data(catalogue: Catalogue) -> list[Finding]:

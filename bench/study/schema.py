@@ -31,7 +31,11 @@ class StudyFile(Struct, kw_only=True, forbid_unknown_fields=True):
         Meta(description="Protocols, NAME or NAME[option=value,...]; every trial runs under each. Default: loo."),
     ] = UNSET
     source: Annotated[
-        Text | UnsetType, Meta(description="Dataset to learn from under protocols that learn from another one.")
+        Text | dict[Text, Text] | UnsetType,
+        Meta(
+            description="Dataset to learn from under protocols that learn from others; several as one: A+B; "
+            "another one for each target: {mvtec: visa, '*': mvtec}."
+        ),
     ] = UNSET
     shots: Annotated[
         Whole | list[Whole] | UnsetType,

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import BenchError, nearest, shorten, unknown
+from bench.study.sources import Sources
 from bench.tools.devices import Precision
 from bench.tools.spec import Spec
 
 DEFAULT_PROTOCOL = Spec("loo")
 DEFAULT_WITH_SOURCE = Spec("transfer")  # where a dataset to learn from is named and no protocol
+DEFAULT_TO_FIT = "auxiliary"  # what a detector that is for no target in particular learns from
 PAPER_SEEDS = 10
 MAX_SEEDS = 10_000  # repetitions of one study
 MAX_SEED = 2**32 - 1  # of NumPy's generators
@@ -29,11 +31,11 @@ class Study:
         methods: method specs.
         datasets: dataset specs.
         protocols: protocol specs; every trial is run under each.
-        source: dataset spec to learn from, under protocols that learn from another dataset.
+        source: datasets to learn from, under protocols that learn from others.
         shots: labelled anomalies per seen category.
         seeds: seeds, each a repetition.
         categories: target categories; empty for all.
-        roots: dataset name -> data root.
+        roots: dataset name -> data root; ``train:`` before the name of a dataset to learn from.
         encoder: text-image encoder that replaces the methods' own; empty for none.
         backbone: trainable backbone that replaces the methods' own; empty for none.
         weights: encoder name -> local weights file; under the name ``""`` for the only encoder in use.
@@ -48,7 +50,7 @@ class Study:
     methods: tuple[Spec, ...]
     datasets: tuple[Spec, ...]
     protocols: tuple[Spec, ...] = (DEFAULT_PROTOCOL,)
-    source: Spec | None = None
+    source: Sources | None = None
     shots: tuple[int, ...] = (1, 10)
     seeds: tuple[int, ...] = (0,)
     categories: tuple[str, ...] = ()

@@ -21,7 +21,7 @@ class Task:
             :func:`bench.tools.spec.config_dict` gives them.
         labels: ``method``, ``dataset``, ``protocol`` and ``source`` as people write them; never read back.
         root: folder of the dataset on this machine.
-        source_root: folder of the dataset learned from, where that is another.
+        source_roots: folders of the datasets learned from, where those are others.
         prompts: category -> fields of its :class:`bench.contracts.Prompts`.
         source_prompts: those of the dataset learned from, where that is another.
         weights: encoder name -> :class:`bench.contracts.Weights`.
@@ -42,7 +42,7 @@ class Task:
     identity: Mapping[str, Any]
     labels: Mapping[str, str]
     root: str
-    source_root: str | None
+    source_roots: tuple[str, ...]
     prompts: Mapping[str, Any]
     source_prompts: Mapping[str, Any] | None
     weights: Mapping[str, Any]

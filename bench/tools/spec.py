@@ -111,11 +111,16 @@ def _hints(cls: type[Any]) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
+ADDED = {"added": True}
+"""Metadata of a config's field that came later: ``wide: bool = field(default=False, metadata=ADDED)``."""
+
+
 def config_dict(config: Any, digest: Callable[[Path], str] = hash_file) -> dict[str, Any]:
     """All fields of a config as plain JSON values.
 
-    Tuples become lists. A file becomes ``{"path": ..., "sha256": ...}``, so that a hash of these values depends on
-    its content.
+    A field that was added to an existing config says so in its metadata (:data:`ADDED`): at its default it is left
+    out, so that the keys of earlier trials hold. Tuples become lists. A file becomes ``{"path": ..., "sha256":
+    ...}``, so that a hash of these values depends on its content.
 
     Args:
         config: an instance of a config dataclass.
@@ -124,7 +129,12 @@ def config_dict(config: Any, digest: Callable[[Path], str] = hash_file) -> dict[
     Raises:
         BenchError: an option names a file that is not there or cannot be read.
     """
-    return {f.name: _to_plain(getattr(config, f.name), f.name, digest) for f in dataclasses.fields(config)}
+    plain = {}
+    for option in dataclasses.fields(config):
+        value = getattr(config, option.name)
+        if not (option.metadata.get("added") and value == option.default):
+            plain[option.name] = _to_plain(value, option.name, digest)
+    return plain
 
 
 def _to_plain(value: Any, option: str, digest: Callable[[Path], str]) -> Any:

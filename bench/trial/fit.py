@@ -176,6 +176,7 @@ class Fitting:
             shots=self.task.shots,
             seed=self.task.seed,
             normals=self.traits.trained,
+            anomalies=self.traits.anomalies,
         )
         if manifest.hash != self.task.identity["protocol"]["manifest"]:
             raise RuntimeError("the split came out differently than planned")
@@ -189,7 +190,7 @@ class Fitting:
             NotApplicable: no support images, or nothing to learn from.
         """
         title = self.traits.title
-        if self.traits.support and not self.manifest.support:
+        if self.traits.support and self.task.category and not self.manifest.support:
             others = "" if self.traits.trained else ", or oneclass"
             raise NotApplicable(f"{title} needs K normal images of the target; use --protocol loo[k=4]{others}")
         if self.traits.trained and not self.manifest.train:
@@ -271,7 +272,7 @@ class Fitting:
         self._take_notes(description["notes"])
 
     def _description(self) -> dict[str, Any]:
-        """What the detector's file tells beside the state: enough to use it without any study."""
+        """The rest of the detector's file, beside the state: enough to use it without any study."""
         train = self.manifest.train
         identity = self.task.identity
         return {

@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.contracts import Backbone, Network, Prompts, SplitProtocol, TextImageEncoder, Weights
 from bench.data.catalogue import Catalogue, open_as_recorded
+from bench.data.union import UnionCatalogue
 from bench.study.task import Task
 from bench.tools.hashes import HashBook, canonical_json
 from bench.tools.registry import PROTOCOLS
@@ -29,9 +30,24 @@ def load_target(task: Task) -> Catalogue:
 def load_source(task: Task) -> Catalogue:
     """The dataset that a task learns from, which may be the one that it is tested on; see :func:`load_target`."""
     source = task.identity["protocol"]["source"]
-    if source is None or task.source_root is None:
+    if source is None:
         return load_target(task)
-    return _catalogue(canonical_json(source), task.source_root, task.hashes, _files(task))
+    parts = planned_parts(source)
+    opened = []
+    for part, root in zip(parts, task.source_roots, strict=True):
+        opened.append(_catalogue(canonical_json(part), root, task.hashes, _files(task)))
+    return opened[0] if len(parts) == 1 else _union(tuple(opened), task.hashes)
+
+
+def planned_parts(source: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The identities of the datasets learned from, most often one."""
+    parts: list[Mapping[str, Any]] | None = source["config"].get("parts")
+    return [source] if parts is None else parts
+
+
+@functools.lru_cache(maxsize=2)
+def _union(parts: tuple[Catalogue, ...], hashes: str) -> Catalogue:
+    return UnionCatalogue(parts, HashBook(Path(hashes)))
 
 
 def load_protocol(task: Task) -> SplitProtocol:

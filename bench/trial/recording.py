@@ -44,6 +44,8 @@ def describe(task: Task) -> dict[str, Any]:
     method = {**identity["method"], "label": task.method}
     dataset = {**identity["dataset"], "label": task.dataset}
     protocol = {**identity["protocol"], "label": task.protocol}
+    if task.source is not None:
+        protocol["source"] = {**protocol["source"], "label": task.source}
     # Traits are left out where a plugin is at fault: this runs for trials that failed, too.
     with contextlib.suppress(Exception):
         cls = METHODS.load(method["name"])
@@ -58,7 +60,11 @@ def describe(task: Task) -> dict[str, Any]:
         data_traits = DATASETS.load(dataset["name"]).traits
         dataset |= {"title": data_traits.title, "note": data_traits.note}
     with contextlib.suppress(Exception):
-        protocol["zero_shot"] = PROTOCOLS.load(protocol["name"]).traits.zero_shot
+        cls = PROTOCOLS.load(protocol["name"])
+        protocol["zero_shot"] = cls.traits.zero_shot
+        if not cls.traits.shots:
+            built = cls(config_from_dict(cls.Config, protocol["config"], task.files))
+            protocol["learned"] = getattr(built, "learned_in_words", "")
     return {**identity, "method": method, "dataset": dataset, "protocol": protocol}
 
 

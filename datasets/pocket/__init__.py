@@ -6,21 +6,30 @@ with the scripts that made them.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from bench.contracts import DatasetTraits, Prompts
 from bench.datasets.layout import FileDataset, Tree, read_tree
-from bench.errors import BenchError
+from bench.errors import BenchError, unknown
+from bench.tools.spec import ADDED
 
 HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class PocketConfig:
-    """No options."""
+    """Options.
+
+    Attributes:
+        categories: the only ones that are there, so that one part of the set can be learned from and another
+            tested on; empty for all.
+    """
+
+    categories: tuple[str, ...] = field(default=(), metadata=ADDED)
 
 
 class Pocket(FileDataset):
@@ -52,7 +61,15 @@ class Pocket(FileDataset):
             raise BenchError(
                 f"the images of pocket are missing from this installation ({self.root}); reinstall it"
             )
-        return read_tree(self.root, self.traits.title)
+        tree = read_tree(self.root, self.traits.title)
+        chosen = self.config.categories
+        if not chosen:
+            return tree
+        known = {sample.category for sample in tree.samples}
+        for category in chosen:
+            if category not in known:
+                raise unknown("category", category, known, "of pocket")
+        return dataclasses.replace(tree, samples=tuple(s for s in tree.samples if s.category in chosen))
 
     def prompts(self) -> Mapping[str, Prompts]:
         """The prompts that ship beside the images."""

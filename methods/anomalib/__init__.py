@@ -2,7 +2,8 @@
 
 A model is called as its folder in ``anomalib.models.image``. It is fitted on the normal images of the target
 category that the protocol gives (K of them: ``loo[k=4]``; all: ``oneclass``), so that none of these methods is
-zero-shot but ``anomalib/winclip`` (see :mod:`bench.methods.anomalib.winclip`). Seen categories are not used.
+zero-shot but ``anomalib/winclip`` (see :mod:`bench.methods.anomalib.winclip`). Seen categories are not used,
+so that there is no learned state (:class:`bench.contracts.HasState`) that would serve several targets.
 
 Options are those of the model that are plain values (``anomalib/patchcore[coreset_sampling_ratio=0.01]``) and:
 

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from bench.contracts import Context, ImageSet, Scores, TrainingSet, Traits
+from bench.contracts import Context, ImageSet, Scores, State, TrainingSet, Traits
 from bench.errors import NotApplicable
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class DRA:
         import torch
 
         from bench.methods.dra.batches import Batches
-        from bench.methods.dra.net import DRANetwork, loss
+        from bench.methods.dra.net import loss
         from bench.methods.shared import finetune
         from bench.methods.shared.pixels import load_pixels
 
@@ -174,18 +174,7 @@ class DRA:
         n_ref = len(support) if support else config.n_ref
 
         generator = torch.Generator().manual_seed(context.seed)
-        backbone = context.backbone(config.backbone)
-        size = config.img_size or backbone.image_size
-        network = DRANetwork(
-            backbone,
-            n_scales=config.n_scales,
-            topk=config.topk,
-            hidden=config.hidden,
-            residual=config.ref_train != "none",
-            generator=generator,
-        ).to(context.device)
-        network.to(memory_format=torch.channels_last)
-        prepare = finetune.Preparation(backbone, context.device)
+        network, prepare, size = self._build(context, generator)
         pixels = load_pixels(train.images, size, context.device)
         batches = Batches(config, train, pixels, prepare, n_ref, generator)
         # The test's references are drawn before training, so that they do not hang on its length.
@@ -217,6 +206,51 @@ class DRA:
         )
         network.eval()
         self._scorer = DRAScorer(network, prepare, size, references, config)
+
+    def _build(self, context: Context, generator: torch.Generator) -> tuple[DRANetwork, Preparation, int]:
+        """The network before training, the images' preparation, and the side of the input in pixels."""
+        import torch
+
+        from bench.methods.dra.net import DRANetwork
+        from bench.methods.shared import finetune
+
+        config = self.config
+        backbone = context.backbone(config.backbone)
+        network = DRANetwork(
+            backbone,
+            n_scales=config.n_scales,
+            topk=config.topk,
+            hidden=config.hidden,
+            residual=config.ref_train != "none",
+            generator=generator,
+        ).to(context.device)
+        network.to(memory_format=torch.channels_last)
+        prepare = finetune.Preparation(backbone, context.device)
+        return network, prepare, config.img_size or backbone.image_size
+
+    def state(self) -> State:
+        """All weights of the fine-tuned network, and the mean features of the references."""
+        from bench.methods.shared.learned import state_of
+
+        if self._scorer is None:
+            raise RuntimeError("state before fit")
+        return state_of(self._scorer.tensors())
+
+    def restore(self, state: State, context: Context) -> None:
+        """Take the weights of a fine-tuned network and its references instead of training one."""
+        import torch
+
+        from bench.methods.shared.learned import check_tensors
+
+        network, prepare, size = self._build(context, torch.Generator())
+        network.eval()
+        # A black image as reference tells the shapes that the references' features have.
+        black = prepare(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+        references = None if self.config.ref_source == "none" else black
+        scorer = DRAScorer(network, prepare, size, references, self.config)
+        check_tensors(state, scorer.tensors())
+        scorer.take(state.tensors)
+        self._scorer = scorer
 
     def score(self, images: ImageSet, context: Context) -> Scores:
         """Image scores, and maps on the backbone's grid (``heads``) or on a quarter of the pixels (``grad``)."""
@@ -267,6 +301,19 @@ class DRAScorer:
             # Their features hang on no test image: BatchNorm is in eval mode now.
             with torch.no_grad():
                 self.means = [feature.mean(dim=0, keepdim=True) for feature in network.features(references)]
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All that is learned: the network's weights, and ``references.SCALE``, the references' mean features."""
+        means = {f"references.{scale}": mean for scale, mean in enumerate(self.means or ())}
+        return {**self.network.state_dict(), **means}
+
+    def take(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Copy in what another's :meth:`tensors` gave."""
+        self.network.load_state_dict({name: tensors[name] for name in self.network.state_dict()})
+        if self.means is not None:
+            # Not copied into those that are there, which may lie in memory otherwise.
+            given = [tensors[f"references.{scale}"] for scale in range(len(self.means))]
+            self.means = [mean.to(self.prepare.device, copy=True) for mean in given]
 
     def with_heads(self, pixels: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """Scores and maps of one batch, on the CPU."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from bench.contracts import Context, ImageSet, Scores, TrainingSet, Traits
+from bench.contracts import Context, ImageSet, Scores, State, TrainingSet, Traits
 from bench.errors import NotApplicable
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class MLEP:
         """
         import torch
 
-        from bench.methods.mlep.net import EmbedNet, ReconNet
+        from bench.methods.mlep.net import EmbedNet
         from bench.methods.shared import finetune
         from bench.methods.shared.batches import in_batches
         from bench.methods.shared.pixels import load_pixels, rows
@@ -141,16 +141,7 @@ class MLEP:
         config = self.config
         generator = torch.Generator().manual_seed(context.seed)
         triplets = Triplets(train, config.cross_class, generator)
-        backbone = context.backbone(config.backbone)
-        self._size = config.img_size or backbone.image_size
-        self._prepare = prepare = finetune.Preparation(backbone, context.device)
-        network: EmbedNet | ReconNet
-        if config.variant == "embed":
-            network = EmbedNet(config, backbone, generator)
-        else:
-            network = ReconNet(config, backbone, prepare, generator)
-        self._network = network.to(context.device)
-        network.to(memory_format=torch.channels_last)
+        network, prepare = self._build(context, generator)
         pixels = load_pixels(train.images, self._size, context.device)
 
         def loss_of_step(step: int) -> torch.Tensor:
@@ -178,6 +169,46 @@ class MLEP:
                 lambda chosen: network.embeddings(prepare(pixels[chosen])), normals, _SCORE_BATCH
             )
             network.look_at(embedded["embedding"])
+        self._network = network
+
+    def _build(self, context: Context, generator: torch.Generator) -> tuple[EmbedNet | ReconNet, Preparation]:
+        """The network before training, and the images' preparation; this method keeps the latter."""
+        import torch
+
+        from bench.methods.mlep.net import EmbedNet, ReconNet
+        from bench.methods.shared import finetune
+
+        config = self.config
+        backbone = context.backbone(config.backbone)
+        self._size = config.img_size or backbone.image_size
+        self._prepare = prepare = finetune.Preparation(backbone, context.device)
+        network: EmbedNet | ReconNet
+        if config.variant == "embed":
+            network = EmbedNet(config, backbone, generator)
+        else:
+            network = ReconNet(config, backbone, prepare, generator)
+        network.to(context.device)
+        network.to(memory_format=torch.channels_last)
+        return network, prepare
+
+    def state(self) -> State:
+        """All weights of the fine-tuned network, and the centre where ``score=center`` has one."""
+        from bench.methods.shared.learned import state_of
+
+        if self._network is None:
+            raise RuntimeError("state before fit")
+        return state_of(self._network.state_dict())
+
+    def restore(self, state: State, context: Context) -> None:
+        """Take the weights of a fine-tuned network instead of training one."""
+        import torch
+
+        from bench.methods.shared.learned import restore_module
+
+        network, _ = self._build(context, torch.Generator())
+        restore_module(network, state)
+        network.eval()
+        self._network = network
 
     def score(self, images: ImageSet, context: Context) -> Scores:
         """Image scores, and maps on the backbone's grid (``embed``) or on a quarter of the pixels (``recon``)."""

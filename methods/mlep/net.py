@@ -42,7 +42,7 @@ class EmbedNet(torch.nn.Module):
     is the image's score.
 
     Attributes:
-        centre: ``(E,)`` mean embedding of the seen normals, see :meth:`look_at`.
+        centre: ``(E,)`` mean embedding of the seen normals, see :meth:`look_at`; only with ``score=center``.
     """
 
     centre: torch.Tensor
@@ -58,7 +58,8 @@ class EmbedNet(torch.nn.Module):
             else torch.nn.Identity()
         )
         self.head = finetune.initialised(torch.nn.Linear(width, 1), generator)
-        self.register_buffer("centre", torch.zeros(width))
+        if config.score == "center":
+            self.register_buffer("centre", torch.zeros(width))
 
     def train(self, mode: bool = True) -> EmbedNet:
         super().train(mode)

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.contracts import Context, ImageSet, Scores, TrainingSet, Traits
+from bench.contracts import Context, ImageSet, Scores, State, TrainingSet, Traits
 from bench.methods.promptad.config import PromptADConfig
 from bench.methods.promptad.text import Support, Texts, resolve_layers
 
@@ -83,6 +83,23 @@ class PromptAD:
 
         for method, decoder in zip(methods, fit(methods[0].config, trains, contexts), strict=True):
             method._decoder = decoder
+
+    def state(self) -> State:
+        """The weights of both branches; the encoder is frozen."""
+        from bench.methods.shared.learned import state_of
+
+        if self._decoder is None:
+            raise RuntimeError("fit PromptAD before asking for its state")
+        return state_of(self._decoder.state_dict())
+
+    def restore(self, state: State, context: Context) -> None:
+        """Take the weights of both branches instead of training them."""
+        from bench.methods.promptad.fit import new_decoder
+        from bench.methods.shared.learned import restore_module
+
+        decoder = new_decoder(self.config, context)
+        restore_module(decoder, state)
+        self._decoder = decoder.requires_grad_(False)
 
     # ---------------------------------------------------------------- scoring
 

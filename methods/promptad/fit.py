@@ -59,10 +59,7 @@ def fit(
     # mps, for one, cannot draw all 64 bits of a number
     draws_at = device if device.type == "cuda" else torch.device("cpu")
     draws_of = [torch.Generator(draws_at).manual_seed(context.seed) for context in contexts]
-    decoders = []
-    for context in contexts:
-        decoder = net.BranchDecoder(config, len(layers), encoder.width, encoder.embed_dim, context.seed)
-        decoders.append(decoder.to(device))
+    decoders = [new_decoder(config, context) for context in contexts]
     weights, _ = stack_module_state(decoders)  # (J, ...) each
     optimiser, scheduler = _optimiser(list(weights.values()), config)
     losses = joined_losses(decoders[0], config)
@@ -95,6 +92,14 @@ def fit(
     for row, decoder in enumerate(decoders):
         decoder.load_state_dict({name: stacked.detach()[row] for name, stacked in weights.items()})
     return [decoder.requires_grad_(False) for decoder in decoders]
+
+
+def new_decoder(config: PromptADConfig, context: Context) -> net.BranchDecoder:
+    """The network of one trial on its device, as it is before training."""
+    encoder = context.encoder(config.encoder)
+    layers = resolve_layers(config.clip_layers, encoder.n_blocks)
+    decoder = net.BranchDecoder(config, len(layers), encoder.width, encoder.embed_dim, context.seed)
+    return decoder.to(torch.device(context.device))
 
 
 def joined_losses(decoder: net.BranchDecoder, config: PromptADConfig) -> Callable[..., torch.Tensor]:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.contracts import Backbone, Context, ImageSet, Scores, TrainingSet, Traits
+from bench.contracts import Backbone, Context, ImageSet, Scores, State, TrainingSet, Traits
 from bench.errors import NotApplicable
 
 if TYPE_CHECKING:
@@ -141,7 +141,6 @@ class RegAD:
         """
         import torch
 
-        from bench.methods.regad.net import RegistrationNet
         from bench.methods.shared import finetune
         from bench.methods.shared.pixels import rows
 
@@ -152,14 +151,10 @@ class RegAD:
         images = train.images.subset(np.flatnonzero(train.labels == 0))
         if not draw_epoch(images.categories, config.batch_size, k, np.random.default_rng(0)):
             raise NotApplicable("RegAD registers normal images of one category; no seen category has two")
-        self._backbone = backbone = context.backbone(config.backbone)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(context.seed)
-            net = RegistrationNet(backbone.module, self._size, config.stn)
-        self._net = net = net.to(context.device).to(memory_format=torch.channels_last)
+        net, frozen_norm = self._build(context)
         net.train()
         for part in (net.stem, net.stages):
-            finetune.training_mode(part, backbone.frozen_norm)
+            finetune.training_mode(part, frozen_norm)
 
         pixels = self._load(images, context)
         rng = np.random.default_rng(context.seed)
@@ -181,6 +176,36 @@ class RegAD:
             loss.backward()
             optimiser.step()
         net.eval()
+        self._net = net
+
+    def _build(self, context: Context) -> tuple[RegistrationNet, bool]:
+        """The network before training, and whether its BatchNorm is frozen; this method keeps its backbone."""
+        import torch
+
+        from bench.methods.regad.net import RegistrationNet
+
+        self._backbone = backbone = context.backbone(self.config.backbone)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(context.seed)
+            net = RegistrationNet(backbone.module, self._size, self.config.stn)
+        return net.to(context.device).to(memory_format=torch.channels_last), backbone.frozen_norm
+
+    def state(self) -> State:
+        """All weights of the registration network; the Gaussians are of the target's images, not learned."""
+        from bench.methods.shared.learned import state_of
+
+        if self._net is None:
+            raise RuntimeError("state before fit")
+        return state_of(self._net.state_dict())
+
+    def restore(self, state: State, context: Context) -> None:
+        """Take the weights of a registration network instead of training one."""
+        from bench.methods.shared.learned import restore_module
+
+        net, _ = self._build(context)
+        restore_module(net, state)
+        net.eval()
+        self._net = net
 
     # ---------------------------------------------------------------- scoring
 

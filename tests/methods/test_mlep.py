@@ -155,7 +155,8 @@ def test_two_steps_of_training_equal_numpy(embed_dim: int, parity: Parity) -> No
 @pytest.mark.parametrize("score", ["head", "center"])
 def test_scores_and_maps_equal_numpy(score: str, embed_dim: int, parity: Parity) -> None:
     net, images, seen = embed_net(embed_dim=embed_dim, score=score).eval(), batch(0, 5), batch(1, 4)
-    net.look_at(net.embeddings(seen)["embedding"])
+    if score == "center":
+        net.look_at(net.embeddings(seen)["embedding"])
     hand = ByHand(net)
     found = net.score(images)
     embedding, centre = hand.embed(double(images)), hand.embed(double(seen)).mean(axis=0)

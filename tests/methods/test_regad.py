@@ -48,9 +48,8 @@ class World:
         return image
 
     def context(self, seed: int = 1, support: ImageSet | None = None) -> Context:
-        return tiny.context(
-            network=tiny.backbone(tiny.Convolution(norm=True)), seed=seed, support=support or self.support
-        )
+        network, support = tiny.backbone(tiny.Convolution(norm=True)), support or self.support
+        return tiny.context(network=network, seed=seed, support=support, n_support=len(support))
 
     def run(
         self, config: RegAD.Config = QUICK, seed: int = 1, test: ImageSet | None = None, **given: Any
@@ -131,7 +130,7 @@ class TestMethod:
 
     def test_a_frozen_norm_stays(self, world: World) -> None:
         context = tiny.context(
-            network=tiny.backbone(tiny.Convolution(norm=True), frozen_norm=True), support=world.support
+            network=tiny.backbone(tiny.Convolution(norm=True), frozen_norm=True), n_support=len(world.support)
         )
         method = RegAD(QUICK)
         method.fit(world.train, context)
@@ -175,9 +174,13 @@ class TestMethod:
 class TestReasons:
     def test_without_support(self, world: World) -> None:
         context = tiny.context(network=tiny.backbone())
-        for config in (QUICK, replace(QUICK, supports=2)):
-            with pytest.raises(NotApplicable, match=r"K normal images of the target; use --protocol loo\[k=4\]"):
-                RegAD(config).fit(world.train, context)
+        lacks = r"K normal images of the target; use --protocol loo\[k=4\]"
+        with pytest.raises(NotApplicable, match=lacks):
+            RegAD(QUICK).fit(world.train, context)
+        method = RegAD(replace(QUICK, supports=2))  # it can learn without knowing of a target
+        method.fit(world.train, context)
+        with pytest.raises(NotApplicable, match=lacks):
+            method.score(world.test, context)
 
     def test_a_zero_shot_study_skips_it_and_says_why(self, tmp_path: Path) -> None:
         from bench.store.store import Store

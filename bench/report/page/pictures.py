@@ -20,10 +20,10 @@ _OPACITY = 0.6  # of the map over the image
 _QUALITY = 80  # of WebP
 
 
-def fit(shape: tuple[int, ...]) -> tuple[int, int]:
+def fit(shape: tuple[int, ...], side: int = SIDE) -> tuple[int, int]:
     """``(height, width)`` of a picture of an image of that shape; smaller images keep their size."""
     height, width = shape[:2]
-    shrink = min(1.0, SIDE / max(height, width))
+    shrink = min(1.0, side / max(height, width))
     return max(1, round(height * shrink)), max(1, round(width * shrink))
 
 
@@ -38,7 +38,7 @@ def silhouette(mask: NDArray[np.bool_]) -> str:
 
     stream = io.BytesIO()
     Image.fromarray(_region(mask, fit(mask.shape))).save(stream, "PNG", optimize=True)
-    return _uri("png", stream)
+    return data_uri("png", stream)
 
 
 def overlay(
@@ -52,14 +52,9 @@ def overlay(
         mask: ``(H, W)``; its outline is white with a dark rim.
         low, high: the scores at the two ends of the colours; what lies beyond takes the end's colour.
     """
-    import matplotlib
-
     height, width = image.shape[:2]
     size = max(1, SIDE * height // max(height, width)), max(1, SIDE * width // max(height, width))
-    grey = np.asarray(_resized(image, size).convert("L"), np.float64)[..., None]
-    place = np.clip((resize_bilinear(scores, size) - low) / max(high - low, 1e-12), 0, 1)
-    colours = 255 * matplotlib.colormaps[COLOURS](place)[..., :3]
-    pixels = (1 - _OPACITY) * grey + _OPACITY * colours
+    pixels = _mixed(image, scores, low, high, size)
     inside = _region(mask, size)
     rim = _grown(inside) & ~inside
     pixels[_grown(rim) & ~inside & ~rim] = 0
@@ -67,6 +62,32 @@ def overlay(
     from PIL import Image
 
     return _webp(Image.fromarray(pixels.round().astype(np.uint8)))
+
+
+def colours_over(
+    image: NDArray[np.uint8], scores: NDArray[np.float32], low: float, high: float, side: int
+) -> Image.Image:
+    """The picture of :func:`overlay` without a mask, whose longer side has at most ``side`` pixels."""
+    from PIL import Image
+
+    return Image.fromarray(_mixed(image, scores, low, high, fit(image.shape, side)).round().astype(np.uint8))
+
+
+def plain(image: NDArray[np.uint8], side: int) -> Image.Image:
+    """The picture of ``(H, W, 3)`` RGB, whose longer side has at most ``side`` pixels."""
+    return _resized(image, fit(image.shape, side))
+
+
+def _mixed(
+    image: NDArray[np.uint8], scores: NDArray[np.float32], low: float, high: float, size: tuple[int, int]
+) -> NDArray[np.float64]:
+    """``(h, w, 3)`` from 0 to 255: scores in colours over the grey image, at another size."""
+    import matplotlib
+
+    grey = np.asarray(_resized(image, size).convert("L"), np.float64)[..., None]
+    place = np.clip((resize_bilinear(scores, size) - low) / max(high - low, 1e-12), 0, 1)
+    colours = 255 * matplotlib.colormaps[COLOURS](place)[..., :3]
+    return np.asarray((1 - _OPACITY) * grey + _OPACITY * colours)
 
 
 def scale(steps: int = 16) -> list[str]:
@@ -101,8 +122,8 @@ def _resized(image: NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:
 def _webp(picture: Image.Image) -> str:
     stream = io.BytesIO()
     picture.save(stream, "WEBP", quality=_QUALITY, method=6)
-    return _uri("webp", stream)
+    return data_uri("webp", stream)
 
 
-def _uri(kind: str, stream: io.BytesIO) -> str:
+def data_uri(kind: str, stream: io.BytesIO) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -29,6 +29,9 @@ def footnotes(table: Table, grids: Sequence[Grid], own: Iterable[str] = ()) -> I
     groups = {column.group for column in table.columns}
     if any(name.endswith("-shot") for name in groups):
         yield Note("k-shot: k labelled anomalies per seen category.")
+    told = ((e.record.protocol, e.record.method.trained) for grid in grids for e in grid.entries)
+    for label, learned in dict.fromkeys((p.label, p.learned) for p, trained in told if p.learned and trained):
+        yield Note(f"{label}: learned from {learned}.")
     # Methods without shots have the same numbers in every column group; some of them draw, and have seeds.
     alike, drawn = [], []
     for method in known.recorded:
