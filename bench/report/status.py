@@ -108,7 +108,7 @@ def in_words(counts: Mapping[str, int]) -> str:
 
 
 def _as_task(record: Record) -> Task:
-    """As much of a task as an estimate of its duration needs."""
+    """A task with as much as an estimate of its duration needs."""
     labels = {
         "method": record.method.label,
         "dataset": record.dataset.label,
@@ -120,7 +120,7 @@ def _as_task(record: Record) -> Task:
         identity=identity,
         labels=labels,
         root="",
-        source_root=None,
+        source_roots=(),
         prompts={},
         source_prompts=None,
         weights={},

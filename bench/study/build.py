@@ -189,7 +189,7 @@ def read_weights(given: Files | None) -> dict[str, Path]:
 
 
 def _named_files(given: Files | None, names: Sequence[str] | None) -> list[tuple[str, str, str]]:
-    """What was given, a name or nothing, and a path, of each file; ``names`` are those there may be, if known."""
+    """Each file as it was given, its name or nothing, and its path; ``names`` are those it may have, if known."""
     if given is None:
         return []
     if isinstance(given, Mapping):
