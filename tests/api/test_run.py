@@ -92,13 +92,13 @@ def test_what_a_notebook_shows(run: RUN) -> None:
     assert html.count("<tr") == 2 + 3 + 1  # heads, categories, average
     cell = table.rows[0].cells[0]
     assert f"{cell.mean:.3f}" in html
-    assert "<caption" in html and "1-shot" in html and "image AUROC" in html
+    assert "1-shot" in html and "image AUROC" in html.partition("<table")[0]
     assert "<small>±" in html
-    assert html.index("<b>") > html.index("<tbody>")
+    assert "<b>" in html.partition("<tbody>")[2]
     whole = results._repr_html_()
     assert "study a&amp;b: 12 trials: 9 done, 3 failed" in whole
-    assert whole.count("boom at layer 3") == 3 + whole.split("<table>", 1)[1].count("boom at layer 3")
-    assert whole.count("<table>") == 2
+    assert whole.count("boom at layer 3") == 3 + whole.split("<table", 1)[1].count("boom at layer 3")
+    assert whole.count("<table") == 2
 
 
 def test_trials_that_fail_are_told_and_the_rest_goes_on(run: RUN, capsys: pytest.CaptureFixture[str]) -> None:

@@ -124,6 +124,24 @@ def test_failures_are_told_until_they_are_run_again(call: CALL, tmp_path: Path) 
     store.release(key)
 
 
+def test_a_fit_that_trials_wait_for_is_told(call: CALL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZSAD_TRAININGS", str(tmp_path / "trainings.txt"))
+    source = ["--protocol", "transfer", "--train-dataset", "pocket", "--seeds", "2", "--shots", "1"]
+    assert call("run", "--methods", "toy-keeper", *source).exit_code == 0
+    store = Store(tmp_path / "store")
+    (name,) = store.study_names()
+    fits = (store.study(name) or {})["fits"]
+    assert len(fits) == 2  # one for each seed, of three targets each
+    for key in [record.key for record in store.study_records(name)]:
+        store.record_path(key).unlink()
+    assert "no process runs it now" in call("status").stdout
+    assert store.claim(fits[0])
+    said = call("status").stdout
+    assert "1 fit being trained, which missing trials wait for" in said
+    assert "no process" not in said
+    store.release(fits[0])
+
+
 def test_runs_are_listed_the_latest_first_under_their_names(call: CALL, tmp_path: Path) -> None:
     assert "start with: bench run" in call("list", "runs").stderr
     first = ["--methods", "toy-brightness", "--name", "first"]

@@ -11,8 +11,8 @@ from bench.report.tables.model import Table
 
 # Styles stand at the elements: notebooks, and the sites that show them, drop style sheets.
 _TEMPLATE = """\
-<table>
-<caption style="text-align: left; caption-side: top; font-weight: bold">{{ table.heading|clean }}</caption>
+<div style="margin-top: 1em"><b>{{ table.heading|clean }}</b></div>
+<table style="border-collapse: collapse; margin: 0.5em 0">
 <thead>
 {% if table.columns|selectattr("group")|list %}
 <tr>
@@ -27,7 +27,7 @@ _TEMPLATE = """\
   <th style="text-align: left">{{ head|clean }}</th>
   {% endfor %}
   {% for column in table.columns %}
-  <th style="text-align: right">{{ column.head|clean }}{{ column.mark }}</th>
+  <th style="text-align: right; padding: 0.2em 0.8em">{{ column.head|clean }}{{ column.mark }}</th>
   {% endfor %}
 </tr>
 </thead>
@@ -38,12 +38,12 @@ _TEMPLATE = """\
   <th colspan="{{ row.heads|length + row.cells|length }}" style="text-align: left">{{ row.section|clean }}</th>
 </tr>
 {% endif %}
-<tr{% if row.average %} style="border-top: 1px solid"{% endif %}>
+<tr{% if row.average or loop.first %} style="border-top: 1px solid"{% endif %}>
   {% for head in row.heads %}
-  <th style="text-align: left">{{ head|clean }}</th>
+  <th style="text-align: left{% if not row.average %}; font-weight: normal{% endif %}">{{ head|clean }}</th>
   {% endfor %}
   {% for cell in row.cells %}
-  <td style="text-align: right; white-space: nowrap">
+  <td style="text-align: right; white-space: nowrap; padding: 0.2em 0.8em">
     {%- if cell.best %}<b>{{ cell|number(table) }}</b>
     {%- elif table.is_second(cell) %}<u>{{ cell|number(table) }}</u>
     {%- else %}{{ cell|number(table) }}
