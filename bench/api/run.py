@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -40,8 +40,8 @@ def run(
     train_dataset: str | Mapping[str, str] | None = None,
     train_root: Files | None = None,
     categories: Names | None = None,
-    shots: int | list[int] | tuple[int, ...] | None = None,
-    seeds: int | list[int] | tuple[int, ...] | None = None,
+    shots: int | Iterable[int] | None = None,
+    seeds: int | Iterable[int] | None = None,
     encoder: str | None = None,
     backbone: str | None = None,
     weights: Files | None = None,
@@ -158,6 +158,8 @@ def build_executor(
     from bench.tools.registry import EXECUTORS
     from bench.tools.spec import build_config, parse_spec
 
+    if workers is not None and workers < 0:
+        raise BenchError(f"{workers} workers: 0 runs trials in this process, 1 and more beside it")
     spec = parse_spec(text)
     if ray_address is not None:
         spec = dataclasses.replace(spec, name="ray").with_options(address=ray_address)
@@ -244,6 +246,8 @@ def carry_out(
     from bench.executors.engine import execute
     from bench.tools.files import allow_many_open_files
 
+    if together is not None and together < 1:
+        raise BenchError(f"{together} trials cannot be fitted together; 1 fits each alone")
     write_down(plan, store)
     allow_many_open_files()  # every trial in flight holds one
     if together is None:  # a GPU needs many trials at once to be filled; a CPU's cache has room for one

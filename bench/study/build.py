@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from bench.errors import BenchError, unknown
 from bench.study.files import load_study
 from bench.study.sources import Sources, parse_sources
 from bench.study.study import Study, first_seeds, set_options
+from bench.tools.devices import PRECISIONS
 from bench.tools.spec import Spec, parse_spec, split_list, split_specs
 
 QUICK = "quick"  # the study that runs where none is asked for
@@ -76,9 +78,13 @@ def build_study(
     if shots is not None:
         fields["shots"] = _numbers("shots", shots)
     if seeds is not None:
-        fields["seeds"] = first_seeds(seeds) if isinstance(seeds, int) else _numbers("seeds", seeds)
+        numbers = _numbers("seeds", seeds)
+        # One number says how many seeds, a list says which.
+        fields["seeds"] = numbers if isinstance(seeds, Iterable) else first_seeds(numbers[0])
     given = {"encoder": encoder, "backbone": backbone, "device": device, "precision": precision}
     fields |= {key: value for key, value in given.items() if value}
+    if precision and precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
     if prompts is not None:
         fields["prompts"] = Path(prompts)
     # Nothing to download: pocket ships with the package.
@@ -133,8 +139,12 @@ def _written(sources: str | Mapping[str, str]) -> str:
 
 
 def _numbers(what: str, given: int | Iterable[int]) -> tuple[int, ...]:
-    numbers = (given,) if isinstance(given, int) else tuple(given)
-    if not numbers or not all(isinstance(number, int) for number in numbers):
+    try:
+        # NumPy's whole numbers are as good as Python's.
+        numbers = tuple(map(operator.index, given if isinstance(given, Iterable) else [given]))
+    except TypeError:
+        numbers = ()
+    if not numbers:
         raise BenchError(f"{what} {given!r}: expected whole numbers, such as 1,10")
     return numbers
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from matplotlib.figure import Figure
@@ -145,7 +146,9 @@ def test_an_interrupted_run_goes_on_where_it_was(run: RUN, tmp_path: Path) -> No
 
 
 def test_options_have_pythons_types(run: RUN, tmp_path: Path) -> None:
-    results = run("toy-learner", settings={"steps": 1}, seeds=[0, 7], shots=[1, 10], categories=("bolt",))
+    results = run(
+        "toy-learner", settings={"steps": 1}, seeds=np.array([0, 7]), shots=[1, 10], categories=("bolt",)
+    )
     assert {(record.shots, record.seed) for record in results.records} == {(1, 0), (1, 7), (10, 0), (10, 7)}
     assert {record.method.label for record in results.records} == {"toy-learner[steps=1]"}
     study = tmp_path / "own.yaml"
@@ -163,6 +166,9 @@ def test_options_have_pythons_types(run: RUN, tmp_path: Path) -> None:
         ({"shots": ["one"]}, "expected whole numbers"),
         ({"seeds": []}, "expected whole numbers"),
         ({"executor": "locla"}, "Did you mean 'local'"),
+        ({"precision": "hihg"}, "Did you mean 'high'"),
+        ({"workers": -1}, "-1 workers"),
+        ({"together": 0}, "fits each alone"),
         ({"device": "tpu"}, "unknown device"),
         ({"name": "../x"}, "cannot be called"),
         ({"data_root": {"mvtec": "x"}}, "unknown dataset 'mvtec' of the study"),
