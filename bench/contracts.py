@@ -288,6 +288,27 @@ class Scores:
     extra: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
+WeightsKind = Literal["encoder", "backbone", "checkpoint"]
+"""A frozen text-image encoder, a trainable backbone, or a checkpoint: tensors that only the method understands."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Published weights that a method declares, so that a user can name them.
+
+    Attributes:
+        hub: ``ORGANISATION/REPOSITORY:FILE`` on the Hugging Face hub.
+        url: address of the file, where it is not on the hub.
+        sha256: of the file; empty if it is not known.
+        trained_on: names of the datasets that they have learned from. A trial that tests on one is refused.
+    """
+
+    hub: str = ""
+    url: str = ""
+    sha256: str = ""
+    trained_on: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Traits:
     """Properties of a method, for the engine and for readers of a table.
@@ -308,6 +329,8 @@ class Traits:
             all others see ``context.n_support`` alone while they are fitted.
         maps: whether it gives anomaly maps.
         adapted: how it departs from its source, in one sentence; empty if it does not.
+        weights: role -> kind of the weights that the method loads. A role is a config field whose value names
+            them; the empty string stands for none. Left out, they follow from ``text`` and ``backbone``.
     """
 
     title: str
@@ -322,6 +345,19 @@ class Traits:
     maps: bool = True
     adapted: str = ""
     fits_on_support: bool = False
+    weights: Mapping[str, WeightsKind] = field(default_factory=dict)
+
+    @property
+    def roles(self) -> Mapping[str, WeightsKind]:
+        """Role -> kind of the weights that the method loads."""
+        if self.weights:
+            return self.weights
+        roles: dict[str, WeightsKind] = {}
+        if self.text:
+            roles["encoder"] = "encoder"
+        if self.backbone:
+            roles["backbone"] = "backbone"
+        return roles
 
 
 @runtime_checkable
@@ -351,9 +387,10 @@ class MethodSource(Protocol):
 class Method(Protocol):
     """A method plugin: a class built as ``cls(config)`` with ``config`` an instance of ``cls.Config``.
 
-    ``Config`` is a frozen dataclass; its fields are the method's options and its docstring gives each
-    one's source. The engine seeds every generator before it builds the method. A variant is a config
-    (``promptad[cmi=off]``), so traits may depend on it.
+    ``Config`` is a frozen dataclass; its fields are the method's options and its docstring gives each one's
+    source. A class may have an attribute ``checkpoints``, name -> :class:`Checkpoint`: those that an option with
+    the role of a checkpoint may name. The engine seeds every generator before it builds the method. A variant is a
+    config (``promptad[cmi=off]``), so traits may depend on it.
     """
 
     name: ClassVar[str]
@@ -440,6 +477,27 @@ class FitsTogether(Protocol):
         """Fit ``methods[i]``, just built, on ``trains[i]``, as its ``fit`` would, for all i at once.
 
         If it raises, the engine builds the methods anew and fits them one by one.
+        """
+        ...
+
+
+@runtime_checkable
+class HasWork(Protocol):
+    """Optional part of a method, for estimates of time alone: how much its training does under some options.
+
+    Without it nothing is said of how long a trial takes with options under which none has finished yet.
+    """
+
+    @classmethod
+    def work(cls, config: Any, n_images: int) -> float:
+        """A number above 0 that the time of training grows with, such as images seen over all steps.
+
+        Only ratios count, between two configs of one method with the same encoder or backbone.
+
+        Args:
+            config: the options.
+            n_images: images that it learns from: training images, or the target's for one that learns from
+                them alone, while it scores.
         """
         ...
 
@@ -697,11 +755,19 @@ class Network:
 
 @dataclass(frozen=True)
 class Weights:
-    """An encoder's name and the source of its weights, resolved before anything runs."""
+    """The name and the source of weights, resolved before anything runs.
+
+    Attributes:
+        name: of the encoder, backbone or checkpoint.
+        sha256: of the file.
+        file: None for weights that are drawn.
+        trained_on: what they have learned from, as far as it is known: names of datasets.
+    """
 
     name: str
     sha256: str
     file: Path | None = None
+    trained_on: tuple[str, ...] = ()
 
 
 # ---------------------------------------------------------------- the context of one trial
@@ -709,6 +775,10 @@ class Weights:
 
 def _no_network(name: str) -> Network:
     raise BenchError(f"no network {name} here")
+
+
+def _no_checkpoint(role: str) -> Mapping[str, torch.Tensor]:
+    raise BenchError(f"no checkpoint for {role} here")
 
 
 @dataclass
@@ -728,6 +798,7 @@ class Context:
             context.track(range(n), "train")``.
         notes: a method may append sentences that belong into the record.
         network: the backbone of that name for a library that builds its networks itself.
+        checkpoint: loads the tensors, on the CPU, of the checkpoint that the option of that role names.
     """
 
     device: str
@@ -739,4 +810,5 @@ class Context:
     track: Callable[[Iterable[T], str], Iterable[T]] = lambda steps, _: steps
     notes: list[str] = field(default_factory=list)
     network: Callable[[str], Network] = _no_network
+    checkpoint: Callable[[str], Mapping[str, torch.Tensor]] = _no_checkpoint
     n_support: int = 0

@@ -29,6 +29,7 @@ from bench.contracts import (
     DatasetTraits,
     HasFeatures,
     HasState,
+    HasWork,
     ImageSet,
     Method,
     Prompts,
@@ -49,7 +50,12 @@ _OTHER_SUMS = 1e-3  # of the range, where training itself sums otherwise: on ano
 
 
 def check_method(
-    spec: str, *, encoder: str = "pocket/clip", backbone: str = "pocket/resnet", device: str = "cpu"
+    spec: str,
+    *,
+    encoder: str = "pocket/clip",
+    backbone: str = "pocket/resnet",
+    device: str = "cpu",
+    checkpoints: Mapping[str, Path] | None = None,
 ) -> None:
     """Run a method on a small made-up data set and check what it promises.
 
@@ -63,6 +69,7 @@ def check_method(
         spec: the method with options that make it quick, e.g. ``devnet[epochs=1]``.
         encoder: text-image encoder for methods that have a config field of that name.
         backbone: likewise for a trainable one.
+        checkpoints: role -> file of a checkpoint that the method's options name.
         device: with another one than the CPU, check that it scores there as on the CPU but for rounding; give
             options with which it draws nothing on the device (``promptad[dropout=0]``) and nothing jumps when a
             number is rounded otherwise, as the nearest pixel does (``devnet[rotation=0]``).
@@ -81,12 +88,12 @@ def check_method(
     traits = cls.traits(config)
     assert isinstance(traits, Traits), f"{spec}: traits(config) must return bench.contracts.Traits"
     assert traits.title and traits.source, f"{spec}: title and source must be said"
-    for trait, field in (("text", "encoder"), ("backbone", "backbone")):
-        assert not getattr(traits, trait) or field in names, f"{spec}: {trait} needs a config field {field!r}"
+    for role, kind in traits.roles.items():
+        assert role in names, f"{spec}: the {kind} {role!r} needs a config field of that name"
     again = build_config(cls.Config, parse_spec(label(cls.name, config)))
     assert again == config, f"{spec}: its label does not give its config back"
 
-    world = _World()
+    world = _World(checkpoints or {})
     first = _run(cls, config, traits, world, world.test)
     if device != "cpu":
         there = _run(cls, config, traits, world, world.test, device=device)
@@ -138,14 +145,20 @@ def _run(
     With ``restored`` it is another method that scores, which took the learned state of the fitted one from a file.
     """
     from bench.encoders import identify, load_backbone, load_network, load_text_image
+    from bench.encoders.checkpoints import identify_checkpoint, load_checkpoint
+    from bench.study.lookup import used_weights
     from bench.tools.devices import limit_threads, seed_everything
 
     limit_threads()
     seed_everything(3)
     weights: dict[str, Weights] = {}
-    for field, used in (("encoder", traits.text), ("backbone", traits.backbone)):
-        if used:
-            weights[getattr(config, field)] = identify(getattr(config, field))
+    checkpoints: dict[str, Weights] = {}
+    for role, name in used_weights(config, traits).items():
+        if traits.roles[role] == "checkpoint":
+            declared = getattr(cls, "checkpoints", {})
+            checkpoints[role] = identify_checkpoint(role, name, declared, world.files.get(role))
+        else:
+            weights[name] = identify(name)
     support = world.support if traits.support else None
     contexts = [
         Context(
@@ -156,6 +169,7 @@ def _run(
             backbone=lambda name: load_backbone(weights[name]),
             support=support if traits.fits_on_support else None,
             network=lambda name: load_network(weights[name]),
+            checkpoint=lambda role: load_checkpoint(checkpoints[role]),
             n_support=len(support or ()),
         )
         for seed in (3, *beside)
@@ -167,6 +181,8 @@ def _run(
         cls.fit_together(methods, [world.train, *others], contexts)
     elif traits.trained:
         method.fit(world.train, context)
+    if isinstance(cls, HasWork):
+        assert 0 < cls.work(config, 10) < np.inf, f"{method.name}: its work is no positive number"
     if restored:
         assert isinstance(method, HasState)
         saved = dump_detector({}, method.state())
@@ -265,7 +281,8 @@ def _stacks(scores: Scores) -> dict[str, NDArray[np.float32]]:
 class _World:
     """Two seen categories and a target, of striped images with bright blots as anomalies."""
 
-    def __init__(self) -> None:
+    def __init__(self, files: Mapping[str, Path]) -> None:
+        self.files = files
         self._images: dict[str, NDArray[np.uint8]] = {}
         self._masks: dict[str, NDArray[np.bool_]] = {}
         prompts = {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from bench.contracts import DatasetTraits, Prompts
-from bench.datasets.layout import FileDataset, Tree, read_tree
+from bench.datasets.layout import FileDataset, Tree, is_category, is_image, open_root, read_tree
+from bench.errors import BenchError
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Folder(FileDataset):
     Config: ClassVar[type[Any]] = FolderConfig
 
     def _read(self) -> Tree:
+        self._refuse_unlabelled()
         return read_tree(
             self.root,
             "a dataset in MVTec AD's layout",
@@ -53,6 +56,26 @@ class Folder(FileDataset):
             good=self.config.good,
             mask_threshold=self.config.mask_threshold,
         )
+
+    def _refuse_unlabelled(self) -> None:
+        """Raise a BenchError if images lie in the root, or one folder below it, and no folder has the layout."""
+        scan = open_root(self.root, "a dataset in MVTec AD's layout")
+        folders, files = scan.entries(self.root)
+        if scan.findings or any(map(is_category, (*folders, self.root, self.root.parent))):
+            return  # the reader says what is wrong, and which folder is right
+        images = [path for path in files if is_image(path)]
+        if not images and len(folders) == 1:
+            below, inside = scan.entries(folders[0])
+            if any(is_category(folder) for folder in below):
+                return  # the root is one level too high, which the reader says
+            images = [path for path in inside if is_image(path)]
+        if images:
+            plural = "s" * (len(images) != 1)
+            raise BenchError(
+                f"{self.root} holds {len(images)} image{plural} without labels: no category folder with "
+                "train/good, test/good and test/<type>, so there is nothing to measure. Score the images with "
+                f"bench predict, e.g. bench predict --method clip {shlex.quote(str(self.root))} --category NAME"
+            )
 
     def prompts(self) -> Mapping[str, Prompts]:
         """Prompts made from the categories' names; the user knows better ones (``--prompts FILE``)."""

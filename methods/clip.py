@@ -113,6 +113,11 @@ class Clip:
             adapted=adapted,
         )
 
+    @classmethod
+    def work(cls, config: ClipConfig, n_images: int) -> float:
+        """Images over all steps of the probe, see :class:`bench.contracts.HasWork`."""
+        return config.iterations * config.episodes_per_step * config.n_query
+
     # ---------------------------------------------------------------- the probe
 
     def fit(self, train: TrainingSet, context: Context) -> None:

@@ -99,6 +99,11 @@ class DevNet:
             adapted="trained on the pooled images of all seen categories instead of within one",
         )
 
+    @classmethod
+    def work(cls, config: Config, n_images: int) -> float:
+        """Images over all steps, see :class:`bench.contracts.HasWork`."""
+        return config.epochs * config.steps_per_epoch * config.batch_size
+
     def fit(self, train: TrainingSet, context: Context) -> None:
         """Fine-tune the backbone and the head on balanced batches.
 

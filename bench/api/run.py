@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bench.api.results import Results
     from bench.executors import Executor
     from bench.executors.engine import Listener, Summary
+    from bench.store.record import Record
     from bench.study.plan import Plan
     from bench.study.study import Study
     from bench.study.task import Task
@@ -52,6 +53,7 @@ def run(
     together: int | None = None,
     executor: str = "local",
     time_limit: float | None = None,
+    allow_leak: bool = False,
     keep_detectors: bool = False,
     store: str | os.PathLike[str] | None = None,
     listener: Listener | None = None,
@@ -90,6 +92,7 @@ def run(
         together: trials of one target to fit as one where a method can; 20 on a GPU, else 1.
         executor: ``local`` or ``ray``, with options.
         time_limit: seconds after which a trial is ended.
+        allow_leak: run weights that have learned from the data tested on; tables mark them.
         keep_detectors: keep what is trained in the store.
         store: folder of the records; by default the environment's BENCH_STORE, or ``results/runs``.
         listener: is told of every event of the run; a line per finished trial is printed by default.
@@ -120,6 +123,7 @@ def run(
         prompts=prompts,
         device=device,
         precision=precision,
+        allow_leak=allow_leak,
     )
     if note:
         say(f"note: {note}")
@@ -128,6 +132,7 @@ def run(
     plan = plan_study(chosen, kept, runner, say)
     todo = left(plan, kept, say)
     if todo:
+        choose_workers(runner, todo, kept.records(), say)
         try:
             carry_out(plan, todo, kept, runner, listener or LogListener(len(todo)), together, keep_detectors)
         except Interrupted as stop:
@@ -221,6 +226,14 @@ def write_down(plan: Plan, store: Store) -> None:
     from bench.trial.recording import describe_study
 
     store.write_study(plan.study.name, describe_study(plan))
+
+
+def choose_workers(executor: Executor, todo: tuple[Task, ...], records: Iterable[Record], say: Say) -> None:
+    """Settle the number of workers on this machine by its memory and what trials like these took, and say so."""
+    from bench.executors.local import LocalExecutor
+
+    if isinstance(executor, LocalExecutor) and (chosen := executor.choose_workers(todo, records)):
+        say(chosen)
 
 
 def carry_out(

@@ -69,9 +69,14 @@ def command(
     records.sort(key=lambda record: (record.dataset.label, record.category))
     keys = [record.key for record in records]
     outcomes: Counter[Rescored] = Counter()
+    said: set[str] = set()
     with click.progressbar(keys, label="measuring", file=sys.stderr, hidden=not sys.stderr.isatty()) as shown:
         for key in shown:
-            outcomes[rescore(kept, key, scores, names, aupimo)] += 1
+            outcome = rescore(kept, key, scores, names, aupimo)
+            outcomes[outcome] += 1
+            if outcome.undefined and outcome.undefined not in said:
+                said.add(outcome.undefined)
+                click.echo(f"note: no AUPIMO: {outcome.undefined}", err=True)
     _print(outcomes)
 
 

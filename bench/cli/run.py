@@ -66,9 +66,11 @@ if TYPE_CHECKING:
 )
 @click.option("--ray-address", help="Ray cluster to run on, HOST:PORT or auto: --executor ray[address=...].")
 @click.option("--time-limit", type=float, metavar="SECONDS", help="End a trial that takes longer; it has failed.")
+@click.option("--allow-leak", is_flag=True, help="Run weights that have learned from the data tested on; marked.")
 @click.option("--keep-detectors", is_flag=True, help="Keep what is trained in the store, for bench predict.")
 @click.option("--metrics", help=f"Tables to print: {','.join(MEASURED)}.")
 @best_option
+@click.option("--quiet", "-q", is_flag=True, help="Show no progress: no bar, no line for each trial that ends.")
 @click.option("--dry-run", is_flag=True, help="Check everything, list the trials, estimate their time; run none.")
 @store_option
 def command(
@@ -83,6 +85,7 @@ def command(
     keep_detectors: bool,
     metrics: str | None,
     best: Best | None,
+    quiet: bool,
     dry_run: bool,
     **options: Any,
 ) -> None:
@@ -108,9 +111,9 @@ def command(
         plan = plan_study(study, results, executor, _say)
     todo = left(plan, results, _say)
     if dry_run:
-        _print_trials(plan, todo, results, workers)
+        _print_trials(plan, todo, results, executor, workers)
         return
-    failed = _carry_out(plan, todo, results, executor, together, keep_detectors, console)
+    failed = _carry_out(plan, todo, results, executor, together, keep_detectors, console, quiet)
     layout = PLAIN if metrics else plan.study.layout or PLAIN
     print_tables(results, plan.study.name, chosen_metrics, layout=layout, best=best)
     click.echo(f"records: {results.root}   again: bench table --study {plan.study.name}", err=True)
@@ -135,7 +138,7 @@ def study_of(study_name: str | None, methods: str | None, options: dict[str, Any
     elif numbers and "," not in options["seeds"]:
         seeds = numbers[0]  # one number says how many seeds, a list says which
     shots = None if options["shots"] is None else _numbers("--shots", options["shots"])
-    same = ("settings", "protocol", "train_dataset", "categories", "encoder", "backbone", "prompts")
+    same = ("settings", "protocol", "train_dataset", "categories", "encoder", "backbone", "prompts", "allow_leak")
     study, note = build_study(
         study_name,
         name=options["name"],
@@ -173,20 +176,29 @@ def _carry_out(
     together: int | None,
     keep_detectors: bool,
     console: Any,
+    quiet: bool,
 ) -> bool:
     """Run what is left; True if a trial failed."""
-    from bench.api.run import carry_out, interruption, write_down
+    from bench.api.run import carry_out, choose_workers, interruption, write_down
     from bench.cli._progress import ProgressListener
     from bench.executors import log_path
     from bench.executors.engine import Interrupted
+    from bench.study.estimate import durations_of, sizes_of_splits
 
     if not todo:
         write_down(plan, store)  # its trials may have run as those of other studies
         _say("nothing to do: every trial is in the store already")
         return False
+    records = list(store.records())
+    choose_workers(executor, todo, records, _say)
+    durations = durations_of(todo, records, plan.study.device, sizes_of_splits(store, plan.manifests))
+    before = len(plan.tasks) - len(todo)
+    # The bar counts all trials, the engine runs those that are left.
+    progress = ProgressListener(
+        console, len(plan.tasks), before, todo=todo, durations=durations, record=store.record, quiet=quiet
+    )
     try:
-        # The bar counts all trials, the engine runs those that are left.
-        with ProgressListener(console, len(plan.tasks), len(plan.tasks) - len(todo)) as listener:
+        with progress as listener:
             summary = carry_out(plan, todo, store, executor, listener, together, keep_detectors)
     except Interrupted as stop:
         _say(interruption(plan, todo, stop.summary))
@@ -199,19 +211,26 @@ def _carry_out(
     return bool(summary.failures)
 
 
-def _print_trials(plan: Plan, todo: tuple[Task, ...], store: Store, workers: int | None) -> None:
+def _print_trials(
+    plan: Plan, todo: tuple[Task, ...], store: Store, executor: Executor, workers: int | None
+) -> None:
     """List all trials and what is known of how long those that are left will take."""
-    from bench.executors.local import cores, visible_gpus
-    from bench.study.estimate import ROUGH, estimate, in_words
+    from bench.api.run import choose_workers
+    from bench.executors.local import LocalExecutor, visible_gpus
+    from bench.study.estimate import ROUGH, estimate, in_words, sizes_of_splits
 
     left = {task.key for task in todo}
-    expected = estimate(todo, store.records() if todo else (), plan.study.device)
+    records = list(store.records()) if todo else []
+    expected = estimate(todo, records, plan.study.device, sizes_of_splits(store, plan.manifests))
     for task in plan.tasks:
         state = "to run" if task.key in left else "done"
         seconds = expected.seconds.get(task.key)
         about = "" if seconds is None else f"~ {in_words(seconds)} {ROUGH * (task.key in expected.rough)}"
         click.echo(f"{task.key[:12]}  {state:8}{about:14}{task.dataset} · {task.title}")
-    if workers is None and expected.seconds:
-        workers = cores() if expected.device.startswith("cpu") else len(visible_gpus(plan.study.device))
+    choose_workers(executor, todo, records, _say)
+    if isinstance(executor, LocalExecutor):
+        workers = executor.workers
+        if workers is None and expected.seconds:
+            workers = len(visible_gpus(plan.study.device))
     for line in expected.lines(min(workers or 1, len(todo))):
         click.echo(line, err=True)

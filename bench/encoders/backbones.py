@@ -106,7 +106,9 @@ class Timm:
         name, options = self._parse(spec)
         if options.weights == RANDOM:
             return _random(spec, file)
+        data: tuple[str, ...] = ()  # unknown of a file
         if file is None:
+            data = _timm_data(name)
             config = timm.get_pretrained_cfg(name)
             if config is None or not (config.hf_hub_id or config.url):
                 raise BenchError(f"timm publishes no weights of {name}; give a file with --weights FILE")
@@ -116,7 +118,7 @@ class Timm:
                 file = find_on_hub(str(spec), config.hf_hub_id, files, _INSTEAD)
             else:
                 file = find_by_url(str(spec), str(config.url), _INSTEAD)
-        return Weights(str(spec), hash_file(require_file(file, str(spec))), file)
+        return Weights(str(spec), hash_file(require_file(file, str(spec))), file, data)
 
     def text_image(self, spec: Spec, weights: Weights, device: str) -> TextImageEncoder:
         """Refused: these networks know no text."""
@@ -170,6 +172,13 @@ class Timm:
         return name, options
 
 
+def _timm_data(name: str) -> tuple[str, ...]:
+    """The data that timm's weights of a model have learned from, where the tag behind the point tells."""
+    tag = name.partition(".")[2]
+    known = {"in1k": "ImageNet-1k", "in12k": "ImageNet-12k", "in21k": "ImageNet-21k", "in22k": "ImageNet-22k"}
+    return tuple(data for short, data in known.items() if short in tag.split("_"))
+
+
 class TorchVision:
     """The provider of ``torchvision/MODEL``: ResNets, and models with their convolutions in ``features``."""
 
@@ -182,9 +191,11 @@ class TorchVision:
         name, options = self._parse(spec)
         if options.weights == RANDOM:
             return _random(spec, file)
+        local = file is not None  # trained by whoever made the file
         if file is None:
             file = find_by_url(str(spec), _published(name, options.weights, spec).url, _INSTEAD)
-        return Weights(str(spec), hash_file(require_file(file, str(spec))), file)
+        data = () if local else ("ImageNet-1k",)
+        return Weights(str(spec), hash_file(require_file(file, str(spec))), file, data)
 
     def text_image(self, spec: Spec, weights: Weights, device: str) -> TextImageEncoder:
         """Refused: these networks know no text."""

@@ -50,6 +50,23 @@ class _Model:
     pretrained: dict[str, Any]
 
 
+# Beginning of a tag of open_clip -> the image-text pairs that it stands for.
+_TRAINING_DATA = {
+    "openai": "WebImageText",
+    "laion400m": "LAION-400M",
+    "laion2b": "LAION-2B",
+    "laion5b": "LAION-5B",
+    "laion_aesthetic": "LAION-Aesthetic",
+    "datacomp": "DataComp",
+    "commonpool": "CommonPool",
+    "metaclip": "MetaCLIP",
+    "dfn": "DFN",
+    "webli": "WebLI",
+    "yfcc15m": "YFCC-15M",
+    "cc12m": "CC12M",
+}
+
+
 class OpenClip:
     """The provider of all encoders that open_clip names."""
 
@@ -71,7 +88,7 @@ class OpenClip:
             raise BenchError(f"{spec} takes its weights from a file; give it with --weights FILE")
         else:
             file = _download(str(spec), model)
-        return Weights(str(spec), hash_file(file), file)
+        return Weights(str(spec), hash_file(file), file, _trained_on(model.tag))
 
     def text_image(self, spec: Spec, weights: Weights, device: str) -> TextImageEncoder:
         """The frozen encoder.
@@ -101,6 +118,14 @@ class OpenClip:
             f"{spec} is a text-image encoder; as a trainable backbone choose e.g. torchvision/resnet18, "
             "timm/resnet18 or pocket/resnet"
         )
+
+
+def _trained_on(tag: str) -> tuple[str, ...]:
+    """The data that weights with a tag of open_clip have learned from, where the tag tells."""
+    for beginning, data in _TRAINING_DATA.items():
+        if tag.startswith(beginning):
+            return (data,)
+    return ()
 
 
 def _parse(spec: Spec) -> _Model:

@@ -56,9 +56,11 @@ class PocketEncoders:
             BenchError: no such encoder, or its weights are missing from the installation.
         """
         _options(spec)
+        data: tuple[str, ...] = ()
         if file is None:
             file = _shipped(_FILES[spec.name])
-        return Weights(str(spec), hash_file(require_file(file, str(spec))), file)
+            data = ("renderings that are not among pocket's images",)
+        return Weights(str(spec), hash_file(require_file(file, str(spec))), file, data)
 
     def text_image(self, spec: Spec, weights: Weights, device: str) -> TextImageEncoder:
         """``pocket/clip``, frozen.

@@ -13,6 +13,7 @@ from typing import Protocol
 from bench.executors import NOT_YET, Executor
 from bench.store.record import Record
 from bench.store.store import Store
+from bench.study.estimate import can_share
 from bench.study.plan import Plan
 from bench.study.task import Batch, Fit, Job, Task
 from bench.tools.hashes import hash_json
@@ -237,16 +238,12 @@ def _shared_fits(pending: Iterable[Task], store: Store, keep: bool) -> set[str]:
     They are those that several trials wait for, or that are to be kept, or that are there already or come from
     another process.
     """
-    counts = Counter(task.fit_key for task in pending if task.fit_key and _can_be_kept(task))
+    counts = Counter(task.fit_key for task in pending if can_share(task))
     return {
         key
         for key, number in counts.items()
         if number > 1 or keep or store.has_detector(key) or store.claimed_elsewhere(key)
     }
-
-
-def _can_be_kept(task: Task) -> bool:
-    return hasattr(METHODS.load(task.identity["method"]["name"]), "restore")
 
 
 def batches(jobs: Iterable[Job], together: int) -> list[Batch]:

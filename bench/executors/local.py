@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -22,8 +22,10 @@ from typing import Any, ClassVar
 from bench.errors import BenchError
 from bench.executors import NOT_YET, Report, Source, check_time_limit, log_path, share_log
 from bench.executors.pool import Scheduler, Worker
-from bench.executors.worker import BatchRunner, Done, Progress, Tracker, memory
-from bench.study.task import Batch, Job
+from bench.executors.room import room
+from bench.executors.worker import BatchRunner, Done, Progress, Tracker, free_memory, memory
+from bench.store.record import Record
+from bench.study.task import Batch, Job, Task
 from bench.trial.batch import JobOutcome, run_batch
 
 
@@ -44,8 +46,8 @@ class LocalConfig:
 class LocalExecutor:
     """Runs trials in ``workers`` spawned processes, or in this process if ``workers`` is 0.
 
-    By default there is one for each core, or for each GPU, which it fills. After a worker has died there are half
-    as many: most often memory ran out, and fewer side by side need less of it.
+    By default there is one for each core, as far as there is memory, or for each GPU, which it fills. After one
+    has died there are half as many: most often memory ran out, and fewer side by side need less of it.
 
     Raises:
         BenchError: a time limit, and no process that could be stopped.
@@ -63,6 +65,24 @@ class LocalExecutor:
         from bench.tools.devices import choose_device
 
         return choose_device(device).startswith("cuda")
+
+    def choose_workers(self, tasks: Sequence[Task], records: Iterable[Record]) -> str:
+        """Settle the number of workers for these trials, unless it is given; the sentence that says so.
+
+        On a CPU there are as many as there are cores and memory for (:mod:`bench.executors.room`). The sentence is
+        empty where trials run on GPUs or in this process, and for a given number that there is memory for.
+
+        Args:
+            tasks: trials to be run.
+            records: of finished trials, which tell the memory that trials like them took.
+        """
+        if not tasks or self.workers == 0 or visible_gpus(tasks[0].device):
+            return ""
+        found = room(tasks, records, cores(), free_memory())
+        given, self.workers = self.workers, self.workers or found.workers
+        if given is not None and (given <= found.in_memory or not found.measured):
+            return ""
+        return found.in_words(self.workers)
 
     def run(self, batches: Source, report: Report) -> Iterator[tuple[Job, JobOutcome]]:
         """Run batches, see :meth:`bench.executors.Executor.run`."""

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from bench.errors import BenchError, first_line
 from bench.executors import NOT_YET, Report, Source
 from bench.executors.worker import Done, Progress
-from bench.study.task import Batch, Job
+from bench.study.task import Batch, Fit, Job
 from bench.trial.batch import JobOutcome, failed_job
 
 _POLL = 0.2  # seconds between looks at the workers
@@ -106,6 +106,7 @@ class Scheduler:
         self.deaths: Counter[str] = Counter()
         self.lost_nodes: Counter[str] = Counter()
         self.failed_starts = 0
+        self.most = 0  # workers at once
 
     def run(self, batches: Source) -> Iterator[tuple[Job, JobOutcome]]:
         """Run batches, see :meth:`bench.executors.Executor.run`."""
@@ -148,6 +149,7 @@ class Scheduler:
         room, staff = self.pool.size(), len(self.starting) + len(self.idle) + len(self.flying)
         for _ in range(min(room, len(self.waiting) + len(self.flying)) - staff):
             self.starting.append(self.pool.start())
+        self.most = max(self.most, len(self.starting) + len(self.idle) + len(self.flying))
         for _ in range(min(staff - room, len(self.idle))):
             self.idle.pop().stop()
 
@@ -230,7 +232,18 @@ class Scheduler:
         self.deaths.update(keys)
         self.suspects.extend(task for task in job.batch if self.deaths[task.key] < TRIES)
         culprits = tuple(task for task in job.batch if self.deaths[task.key] >= TRIES)
-        return _all_failed(culprits, "the worker process died, twice; most often it ran out of memory")
+        return [(job, failed_job(job, _died(job, self.most))) for job in culprits]
+
+
+def _died(job: Job, workers: int) -> str:
+    """The reason of a trial whose worker died, one of so many, with what can be changed."""
+    method = (job.task if isinstance(job, Fit) else job).identity["method"]
+    size = method["config"].get("batch_size")
+    advice = ["--workers 1"] if workers > 1 else []
+    if isinstance(size, int) and size > 2:
+        advice.append(f"--set {method['name']}.batch_size={size // 2}")
+    tried = f": try {' or '.join(advice)}" if advice else ""
+    return f"the worker process died, twice; most often it ran out of memory{tried}"
 
 
 def _all_failed(batch: Batch, reason: str) -> list[tuple[Job, JobOutcome]]:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from bench.study.task import Batch
 from bench.trial.batch import JobOutcome, run_batch
 
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
 PAUSE = 0.2  # seconds between two reports of one trial's progress
 
 # (key of the batch's first job, what it is doing, steps done, steps in all)
@@ -125,11 +126,33 @@ def has_lost_gpu() -> bool:
 
 
 def memory() -> int:
-    """Bytes of memory in this machine; a modest guess where the system does not tell."""
+    """Bytes of memory in this machine or container; a modest guess where the system does not tell."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
-        return 8 * 2**30
+        total = 8 * 2**30
+    return min(total, _limit() or total)
+
+
+def free_memory() -> int:
+    """Bytes of memory that new processes may have; all of it where the system does not tell what is free."""
+    total = memory()
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return total
+    return min(
+        total, next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), total)
+    )
+
+
+def _limit() -> int | None:
+    """The limit of a container or a job of a batch system, by Linux's control groups; None without one."""
+    limits = []
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # "max" is no number
+            limits.append(int((CONTROL_GROUPS / name).read_text(encoding="ascii")))
+    return min(limits, default=None)
 
 
 def _resident() -> int:

@@ -118,13 +118,21 @@ def measure(
     if aupimo:
         value, reason = None, found.reasons.get("pixel_auroc")
         if maps is not None and masks is not None and reason is None:
-            from bench.metrics.pimo import aupimo as measure_aupimo
-
-            whole, _ = complete_masks(masks, as_labels(labels), maps)
-            assert whole is not None  # else there would be a reason
-            value, reason = measure_aupimo(maps, whole, protocol)
+            value, reason = measure_aupimo(protocol, labels=labels, maps=maps, masks=masks)
         found.put(["aupimo"], {"aupimo": value}, reason)
     return _finite(found)
+
+
+def measure_aupimo(
+    protocol: MetricProtocol, *, labels: ArrayLike, maps: Maps, masks: Masks
+) -> tuple[float | None, str | None]:
+    """AUPIMO of maps for which the other pixel metrics are defined; or None, and why."""
+    from bench.metrics.pimo import aupimo
+
+    whole, reason = complete_masks(masks, as_labels(labels), maps)
+    if whole is None:
+        return None, reason
+    return aupimo(maps, whole, protocol)
 
 
 def _finite(found: Evaluation) -> Evaluation:

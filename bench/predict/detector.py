@@ -28,7 +28,7 @@ from bench.tools.spec import check_files, config_dict, config_from_dict, parse_s
 from bench.tools.text import count
 from bench.trial.fit import Track, run_fits
 from bench.trial.isolation import isolated
-from bench.trial.loading import load_backbone, load_network, load_text_image
+from bench.trial.loading import load_backbone, load_checkpoint, load_network, load_text_image
 from bench.trial.scores import checked
 
 CHUNK = 16  # pictures that are decoded and scored at once
@@ -40,6 +40,7 @@ class Detector:
     Attributes:
         label: the method with its options, e.g. ``promptad[cmi=off]``.
         traits: of the method.
+        weights: role -> the weights that it loads.
         trained_on: ``dataset``, ``protocol``, ``categories`` and ``images`` (content keys) that it has learned
             from; empty for a method that is not trained.
     """
@@ -54,7 +55,7 @@ class Detector:
         device: str,
         precision: Precision,
     ) -> None:
-        self._method, self.traits, self._weights = method, traits, dict(weights)
+        self._method, self.traits, self.weights = method, traits, dict(weights)
         self._description, self._state = dict(description), state
         self._device, self._precision = device, precision
         self.label: str = description["method"]["label"]
@@ -192,7 +193,7 @@ class Detector:
     def _context(self, category: str, support: ImageSet | None) -> Context:
         seed = self._description.get("seed") or 0
         return dataclasses.replace(
-            context_of(self._weights, self._device, seed),
+            context_of(self.weights, self._device, seed),
             category=category,
             support=support,
             n_support=len(support or ()),
@@ -236,7 +237,7 @@ def fit(
         shots: labelled anomalies per category, under protocols that draw some.
         seed: seeds everything random.
         encoder, backbone: replace the method's own.
-        weights: name of an encoder or backbone -> local file.
+        weights: role or name of weights -> local file.
         prompts: prompt file that replaces the dataset's own.
         device, precision: as of :class:`bench.study.study.Study`.
         store: where hashes of the dataset's files are remembered.
@@ -306,7 +307,8 @@ def fitted(task: Task, track: Track | None = None) -> Detector:
     if outcome.detector is None:
         raise BenchError(f"{task.method} could not be fitted: {outcome.reason}\n{outcome.trace}".rstrip())
     description, state = load_detector(outcome.detector, task.method)
-    return _restored(description, state, task.weights, task.device, task.precision)
+    weights = {role: task.weights[key] for role, key in task.weights_by_role.items()}
+    return _restored(description, state, weights, task.device, task.precision)
 
 
 def load(
@@ -341,19 +343,25 @@ def load(
             f"{path} was fitted by version {method['version']} of {method['name']}, and version {cls.version} is "
             "installed, which scores otherwise; fit it anew"
         )
-    found = _find_weights(description["weights"], weights or {}, str(path))
+    config = config_from_dict(cls.Config, method["config"], planned_files(method["config"]))
+    found = _find_weights(cls, cls.traits(config), description["weights"], weights or {}, str(path))
     return _restored(description, state, found, device, precision)
 
 
 def _find_weights(
-    recorded: Mapping[str, Mapping[str, str]], given: Mapping[str, str | Path], path: str
+    cls: type[Method],
+    traits: Traits,
+    recorded: Mapping[str, Mapping[str, str]],
+    given: Mapping[str, str | Path],
+    path: str,
 ) -> dict[str, Weights]:
-    """The weights that a detector was fitted on, by name.
+    """The weights that a detector was fitted on, by role.
 
     Raises:
         BenchError: they cannot be had, or those found are others.
     """
     from bench.encoders import identify
+    from bench.encoders.checkpoints import identify_checkpoint
 
     used = {role: known["name"] for role, known in recorded.items()}
     for name in given:
@@ -362,19 +370,24 @@ def _find_weights(
     only = given.get("") if len(used) == 1 else None
     found = {}
     for role, name in used.items():
-        file = given.get(role) or given.get(name) or only
-        found[name] = identify(name, None if file is None else Path(file))
-        if found[name].sha256 != recorded[role]["sha256"]:
+        written = given.get(role) or given.get(name) or only
+        file = None if written is None else Path(written)
+        if traits.roles.get(role) == "checkpoint":
+            found[role] = identify_checkpoint(role, name, getattr(cls, "checkpoints", {}), file)
+        else:
+            found[role] = identify(name, file)
+        if found[role].sha256 != recorded[role]["sha256"]:
             raise BenchError(
                 f"{path} was fitted on other weights of {name} (SHA-256 {recorded[role]['sha256'][:12]}...) than "
-                f"those here ({found[name].sha256[:12]}...); give the right file with --weights {role}=FILE"
+                f"those here ({found[role].sha256[:12]}...); give the right file with --weights {role}=FILE"
             )
     return found
 
 
 def _untrained(chosen: ChosenMethod, study: Study) -> Detector:
     """A detector of a method that learns nothing."""
-    weights = find_weights(study, [chosen])
+    known = find_weights(study, [chosen])
+    weights = {role: known[chosen.weights_key(role)] for role in chosen.encoders}
     options = config_dict(chosen.config)
     description = {
         "method": {
@@ -383,9 +396,7 @@ def _untrained(chosen: ChosenMethod, study: Study) -> Detector:
             "config": options,
             "label": chosen.label,
         },
-        "weights": {
-            role: {"name": name, "sha256": weights[name].sha256} for role, name in chosen.encoders.items()
-        },
+        "weights": {role: {"name": each.name, "sha256": each.sha256} for role, each in weights.items()},
         "seed": study.seeds[0],
     }
     method = chosen.cls(chosen.config)  # type: ignore[call-arg]  # a protocol says nothing of building
@@ -421,14 +432,16 @@ def _restored(
 
 
 def context_of(weights: Mapping[str, Weights], device: str, seed: int) -> Context:
-    """A context with encoders and backbones, and without any target."""
+    """A context with weights, by role, and without any target."""
+    named = {each.name: each for each in weights.values()}
     return Context(
         device=device,
         seed=seed,
         category="",
-        encoder=lambda name: load_text_image(weights[name], device),
-        backbone=lambda name: load_backbone(weights[name]),
-        network=lambda name: load_network(weights[name]),
+        encoder=lambda name: load_text_image(named[name], device),
+        backbone=lambda name: load_backbone(named[name]),
+        network=lambda name: load_network(named[name]),
+        checkpoint=lambda role: load_checkpoint(weights[role]),
     )
 
 

@@ -16,6 +16,7 @@ from bench.metrics.registry import METRICS
 from bench.predict.detector import Detector
 from bench.predict.pictures import Picture, Pictures
 from bench.predict.predictions import Predictions
+from bench.study.lookup import leak
 from bench.tools.spec import parse_spec
 from bench.tools.text import count
 
@@ -54,6 +55,9 @@ class Labelled:
         if options.get("prompts") is None:
             options["prompts"] = self.catalogue.dataset.prompts().get(category)
         keys = {self.catalogue.keys[s.id] for s in self.catalogue.samples.values() if s.category == category}
+        leaked = leak(detector.weights.values(), self.catalogue.dataset.name)
+        if leaked and not allow_leak:
+            raise BenchError(f"leakage: {leaked}; --allow-leak prints its metrics even so")
         known = keys & frozenset(detector.trained_on.get("images", ()))
         if known and not allow_leak:
             raise BenchError(

@@ -50,9 +50,10 @@ class StudyStatus:
 
     def estimate(self, store: Store) -> Estimate:
         """The time that is left, from finished trials like those that are left."""
-        from bench.study.estimate import estimate
+        from bench.study.estimate import estimate, sizes_of_splits
 
-        return estimate([_as_task(record) for record in self.left], store.records())
+        tasks = [_as_task(record) for record in self.left]
+        return estimate(tasks, store.records(), sizes=sizes_of_splits(store, {}))
 
 
 def study_status(store: Store, name: str) -> StudyStatus:

@@ -15,6 +15,7 @@ from typing import Any
 
 from bench.errors import BenchError
 
+_ABSENT = "-"  # the place of a field that a trial does not have
 _SPLIT = "manifest"  # of the protocol; apart, since it is another for each split, and the rest of it is not
 
 
@@ -22,18 +23,19 @@ def pack(descriptions: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """The compact form of trials' descriptions, in their order.
 
     Args:
-        descriptions: of each trial, as in the ``trial`` of its record, all with the same fields.
+        descriptions: of each trial, as in the ``trial`` of its record.
     """
     places: dict[str, dict[str, int]] = {}  # field -> a value as JSON -> its place
-    lines = []
+    trials = []
     for description in descriptions:
         protocol = dict(description["protocol"])
         flat = {**description, _SPLIT: protocol.pop(_SPLIT, None), "protocol": protocol}
-        line = []
+        trial = {}
         for name, value in flat.items():
             known = places.setdefault(name, {})
-            line.append(known.setdefault(json.dumps(value, sort_keys=True), len(known)))
-        lines.append(" ".join(map(str, line)))
+            trial[name] = str(known.setdefault(json.dumps(value, sort_keys=True), len(known)))
+        trials.append(trial)
+    lines = [" ".join(trial.get(name, _ABSENT) for name in places) for trial in trials]
     # The fields have an order of their own: in the file, names of an object are sorted.
     values = {name: [*map(json.loads, known)] for name, known in places.items()}
     return {"fields": list(places), "values": values, "trials": lines}
@@ -48,8 +50,10 @@ def unpack(packed: Mapping[str, Any], keys: Sequence[str]) -> Iterator[tuple[str
     try:
         fields, values = packed["fields"], packed["values"]
         for key, line in zip(keys, packed["trials"], strict=True):
-            places = map(int, line.split(" "))
-            trial = {name: values[name][place] for name, place in zip(fields, places, strict=True)}
+            trial = {}
+            for name, place in zip(fields, line.split(" "), strict=True):
+                if place != _ABSENT:
+                    trial[name] = values[name][int(place)]
             split = trial.pop(_SPLIT)
             yield key, {**trial, "protocol": {**trial["protocol"], _SPLIT: split}}
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):

@@ -210,6 +210,7 @@ class Record:
         category: of the target.
         shots: labelled anomalies per seen category; None for a method that learns from none.
         seed: None for a method that draws nothing.
+        leak: a sentence if the method's weights have learned from the dataset tested on; else empty.
         prompts: hash of the prompts; None for a method that reads none.
         encoders: role (``encoder``, ``backbone``) -> the encoder.
         blocks: metric protocol -> metrics. Numbers that another version of the metrics code took are None here,
@@ -226,6 +227,7 @@ class Record:
     category: str
     shots: int | None
     seed: int | None
+    leak: str
     prompts: str | None
     encoders: Mapping[str, RecordedEncoder]
     blocks: Mapping[str, MetricBlock] = field(repr=False)
@@ -271,6 +273,13 @@ class Record:
     def seconds(self) -> Mapping[str, float]:
         """Part of the trial -> its duration, with ``total``; empty if it did not come that far."""
         return self.provenance.seconds
+
+    @property
+    def fit_seconds(self) -> float | None:
+        """Duration of training that several trials share, which is no part of ``seconds``; None if it is."""
+        fit = (self.document.get("provenance") or {}).get("fit")
+        seconds = fit.get("seconds") if isinstance(fit, Mapping) else None
+        return float(seconds) if isinstance(seconds, int | float) else None
 
     @functools.cached_property
     def provenance(self) -> Provenance:
@@ -321,6 +330,7 @@ def _record(document: Mapping[str, Any]) -> Record:
         category=str(trial["category"]),
         shots=as_whole(trial["shots"]),
         seed=as_whole(trial["seed"]),
+        leak=str(trial.get("leak") or ""),
         prompts=_text(trial.get("prompts")),
         encoders=_encoders(trial.get("encoders") or {}),
         blocks=_blocks(readable(document.get("metrics") or {})),

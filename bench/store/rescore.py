@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 import bench
 from bench.errors import BenchError
 from bench.metrics.blocks import AUPIMO, DEFAULT, block, is_complete, verdict
-from bench.metrics.protocols import resolve
+from bench.metrics.protocols import MetricProtocol, resolve
 from bench.store.record import Record
-from bench.store.scores import StoredScores
+from bench.store.scores import LabelledScores, StoredScores
 from bench.store.store import Store
 from bench.tools.provenance import revision
 
@@ -25,10 +25,12 @@ class Rescored:
         kind: ``measured``: its record was rewritten; ``current``: there was nothing to do; ``without``: it has
             no scores, since it was skipped or failed; ``refused``: it could not be measured.
         reason: why, in the last two cases.
+        undefined: why there is no AUPIMO, if it was asked for and its block was measured.
     """
 
     kind: Literal["measured", "current", "without", "refused"]
     reason: str = ""
+    undefined: str = ""
 
 
 def rescore(store: Store, key: str, scores: StoredScores, protocols: Sequence[str], aupimo: bool) -> Rescored:
@@ -75,7 +77,10 @@ def _rescore(store: Store, key: str, scores: StoredScores, protocols: Sequence[s
         scored = scores.open(record)
         for name, too in todo.items():
             protocol = resolve(name, scored.eval_size if name == DEFAULT else None)
-            metrics[name] = block(protocol, scored.measure(protocol, too))
+            if is_complete(name, metrics.get(name)):  # but for AUPIMO
+                metrics[name] = _with_aupimo(metrics[name], scored, protocol)
+            else:
+                metrics[name] = block(protocol, scored.measure(protocol, too))
     except (BenchError, ValueError, MemoryError) as error:
         return Rescored("refused", f"{error}" or type(error).__name__)
     status, reason = document["status"], document["reason"]
@@ -90,4 +95,16 @@ def _rescore(store: Store, key: str, scores: StoredScores, protocols: Sequence[s
     provenance = {**document["provenance"], "rescored": rescored}
     changed = {"status": status, "reason": reason, "metrics": metrics, "provenance": provenance}
     store.write({**document, **changed}, None)
-    return Rescored("measured")
+    reasons = [metrics[name]["reasons"].get(AUPIMO, "") for name, too in todo.items() if too]
+    return Rescored("measured", undefined=next(filter(None, reasons), ""))
+
+
+def _with_aupimo(found: Mapping[str, Any], scored: LabelledScores, protocol: MetricProtocol) -> dict[str, Any]:
+    """A block with AUPIMO besides; nothing is measured if the other pixel metrics are not defined either."""
+    reasons = dict(found.get("reasons") or {})
+    value, reason = None, reasons.get("pixel_auroc")
+    if reason is None:
+        value, reason = scored.measure_aupimo(protocol)
+    if value is None and reason is not None:
+        reasons[AUPIMO] = reason
+    return {**found, "values": {**found["values"], AUPIMO: value}, "reasons": reasons}

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from bench.data.catalogue import Catalogue, open_as_recorded
 from bench.data.images import read_mask
 from bench.metrics import Evaluation
-from bench.metrics.evaluation import measure
+from bench.metrics.evaluation import measure, measure_aupimo
+from bench.metrics.measurement import NO_MAPS, NO_MASKS
 from bench.metrics.prepare import Kept
 from bench.metrics.protocols import MetricProtocol
 from bench.store.record import Record
@@ -87,6 +88,18 @@ class LabelledScores:
             aupimo=aupimo,
             no_masks=self.without_masks,
         )
+
+    def measure_aupimo(self, protocol: MetricProtocol) -> tuple[float | None, str | None]:
+        """AUPIMO alone, where the other pixel metrics are defined; or None, and why.
+
+        Raises:
+            ValueError: masks and labels contradict each other.
+        """
+        if self.maps is None:
+            return None, NO_MAPS
+        if self.masks is None:
+            return None, self.without_masks or NO_MASKS
+        return measure_aupimo(protocol, labels=self.labels, maps=self.maps, masks=self.masks)
 
 
 class StoredScores:

@@ -45,6 +45,7 @@ def build_study(
     prompts: str | os.PathLike[str] | None = None,
     device: str | None = None,
     precision: str | None = None,
+    allow_leak: bool = False,
 ) -> tuple[Study, str]:
     """The study that is asked for: a named one, changed by whatever else is given; see :func:`bench.run`.
 
@@ -56,7 +57,7 @@ def build_study(
     """
     # What makes other trials; device, weights and so on make the same ones elsewhere or otherwise.
     data = (dataset, protocol, train_dataset, train_root, categories, prompts)
-    own = (methods, settings or None, *data, shots, seeds, encoder, backbone)
+    own = (methods, settings or None, *data, shots, seeds, encoder, backbone, allow_leak or None)
     changed = any(value is not None for value in own)
     # Without a study and with anything else, that is the whole study; alone it is the quick one.
     alone = study is None and (changed or data_root is not None)
@@ -81,7 +82,8 @@ def build_study(
         numbers = _numbers("seeds", seeds)
         # One number says how many seeds, a list says which.
         fields["seeds"] = numbers if isinstance(seeds, Iterable) else first_seeds(numbers[0])
-    given = {"encoder": encoder, "backbone": backbone, "device": device, "precision": precision}
+    given: dict[str, Any] = {"encoder": encoder, "backbone": backbone, "device": device, "precision": precision}
+    given["allow_leak"] = allow_leak
     fields |= {key: value for key, value in given.items() if value}
     if precision and precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)

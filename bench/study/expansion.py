@@ -16,8 +16,8 @@ from bench.data.catalogue import Catalogue
 from bench.data.prompts import default_prompts, load_prompts, prompt_hash, read_prompt_file
 from bench.data.splits import Manifest, check_source, split
 from bench.data.union import UnionCatalogue, parts_of
-from bench.errors import unknown
-from bench.study.lookup import ChosenMethod, weights_file
+from bench.errors import BenchError, unknown
+from bench.study.lookup import ChosenMethod, leak, weights_file
 from bench.study.study import DEFAULT_PROTOCOL, Study
 from bench.study.task import Task
 from bench.tools.hashes import HashBook, hash_json
@@ -167,6 +167,13 @@ class Expansion:
     ) -> Task:
         reads_prompts = method.traits.text
         manifest = self._manifest(target, method, category, repetition)
+        weights = {role: self.weights[method.weights_key(role)] for role in method.encoders}
+        leaked = leak(weights.values(), target.dataset.name) if category else ""
+        if leaked and not self.study.allow_leak:
+            raise BenchError(
+                f"leakage: {method.label}: {leaked}; test on another dataset, or add --allow-leak to run it even "
+                "so, marked in every table"
+            )
         options = self._plain(method.config)
         identity = {
             "method": {
@@ -185,10 +192,7 @@ class Expansion:
             "shots": repetition.shots,
             "seed": repetition.seed,
             "prompts": prompts.hash if reads_prompts else None,
-            "encoders": {
-                field: {"name": encoder, "sha256": self.weights[encoder].sha256}
-                for field, encoder in method.encoders.items()
-            },
+            "encoders": {role: {"name": each.name, "sha256": each.sha256} for role, each in weights.items()},
         }
         fit_key = ""
         if method.traits.trained:
@@ -206,7 +210,9 @@ class Expansion:
             source_roots=source_roots,
             prompts=prompts.target if reads_prompts else {},
             source_prompts=prompts.source if reads_prompts else None,
-            weights={name: self.weights[name] for name in method.encoders.values()},
+            weights={method.weights_key(role): each for role, each in weights.items()},
+            weights_by_role={role: method.weights_key(role) for role in weights},
+            leak=leaked,
             files=planned_files(identity),
             device=self.study.device,
             precision=self.study.precision,
@@ -293,7 +299,7 @@ class Expansion:
 
     def _inputs(self, target: Catalogue, method: ChosenMethod, options: Mapping[str, Any]) -> dict[str, Any]:
         """The trial's inputs, for the record: with absolute paths, as no folder is current there."""
-        files = {name: weights_file(self.weights[name]) for name in method.encoders.values()}
+        files = {written: weights_file(each) for written, each in self._given_weights(method)}
         return {
             "roots": {
                 "target": _given_root(target),
@@ -303,6 +309,16 @@ class Expansion:
             "prompts": self.study.prompts and os.path.abspath(self.study.prompts),
             "options": options,
         }
+
+    def _given_weights(self, method: ChosenMethod) -> list[tuple[str, Weights]]:
+        """The weights of a method, each with the word that stands for it behind ``--weights``."""
+        given = []
+        for role, name in method.encoders.items():
+            checkpoint = method.traits.roles[role] == "checkpoint"
+            given.append(
+                (f"{method.cls.name}.{role}" if checkpoint else name, self.weights[method.weights_key(role)])
+            )
+        return given
 
     def _command(self, target: Catalogue, method: ChosenMethod, category: str, repetition: Repetition) -> str:
         """The words to type to run this trial again."""
@@ -323,10 +339,12 @@ class Expansion:
             words += ["--seed", str(repetition.seed)]
         if self.study.prompts:
             words += ["--prompts", str(self.study.prompts)]
-        for name in method.encoders.values():
-            file = weights_file(self.weights[name])
+        for written, each in self._given_weights(method):
+            file = weights_file(each)
             if file is not None:
-                words += ["--weights", f"{name}={file}"]
+                words += ["--weights", f"{written}={file}"]
+        if self.study.allow_leak:
+            words.append("--allow-leak")
         return shlex.join(words)
 
 

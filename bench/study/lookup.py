@@ -15,7 +15,7 @@ from bench.study.study import Study
 from bench.tools.registry import DATASETS, METHODS
 from bench.tools.spec import Spec, build_config, label, parse_spec
 
-ENCODER_TRAITS = {"encoder": "text", "backbone": "backbone"}  # config field -> the trait that needs it
+ENCODER_FIELDS = ("encoder", "backbone")  # config fields that a study or a dataset may set for all methods
 _SHIPPED = "pocket/"  # encoders whose weights come with the package
 
 
@@ -27,7 +27,7 @@ class ChosenMethod:
         cls: the method.
         config: its options.
         traits: of the method with these options.
-        encoders: config field -> name of the encoder in use.
+        encoders: role of weights -> their name, of those in use.
     """
 
     cls: type[Method]
@@ -39,6 +39,10 @@ class ChosenMethod:
     def label(self) -> str:
         """The method as people write it."""
         return label(self.cls.name, self.config)
+
+    def weights_key(self, role: str) -> str:
+        """The key of a role's weights among those of a study; methods share encoders, and no checkpoints."""
+        return weights_key(self.cls.name, self.traits, role, self.encoders[role])
 
     @property
     def once(self) -> bool:
@@ -60,14 +64,23 @@ def choose_method(spec: Spec, dataset: Spec | None, study: Study) -> ChosenMetho
     cls = METHODS.load(spec.name)
     data_traits = None if dataset is None else DATASETS.load(dataset.name).traits
     fields = {f.name for f in dataclasses.fields(cls.Config)}
-    for name in ENCODER_TRAITS:
+    for name in ENCODER_FIELDS:
         chosen = getattr(study, name) or getattr(data_traits, name, "")
         if chosen and name in fields:
             spec = spec.with_options(**{name: chosen})
     config = build_config(cls.Config, spec)
     traits = cls.traits(config)
-    used = {name: getattr(config, name) for name, trait in ENCODER_TRAITS.items() if getattr(traits, trait)}
-    return ChosenMethod(cls, config, traits, used)
+    return ChosenMethod(cls, config, traits, used_weights(config, traits))
+
+
+def used_weights(config: Any, traits: Traits) -> dict[str, str]:
+    """Role of weights -> their name, of those that a method loads with these options."""
+    return {role: name for role in traits.roles if (name := getattr(config, role))}
+
+
+def weights_key(method: str, traits: Traits, role: str, name: str) -> str:
+    """The key of weights among those of a study, see :meth:`ChosenMethod.weights_key`."""
+    return f"{method}:{role}:{name}" if traits.roles[role] == "checkpoint" else name
 
 
 def check_used(study: Study, methods: Iterable[ChosenMethod]) -> None:
@@ -77,7 +90,7 @@ def check_used(study: Study, methods: Iterable[ChosenMethod]) -> None:
         BenchError: there is one.
     """
     methods = list(methods)
-    for name in ENCODER_TRAITS:
+    for name in ENCODER_FIELDS:
         chosen = getattr(study, name)
         if chosen and not any(method.encoders.get(name) == chosen for method in methods):
             raise BenchError(f"none of the methods uses the {name} {chosen}; leave --{name} out")
@@ -86,34 +99,56 @@ def check_used(study: Study, methods: Iterable[ChosenMethod]) -> None:
 
 
 def find_weights(study: Study, methods: Iterable[ChosenMethod]) -> dict[str, Weights]:
-    """The weights of every encoder in use, found and hashed: by the encoder's name.
+    """The weights that the methods load, found and hashed, by their keys (:meth:`ChosenMethod.weights_key`).
 
     Raises:
-        BenchError: they cannot be had, or a file was given for an encoder that is not in use.
+        BenchError: they cannot be had, or a file was given for weights that are not in use.
     """
     from bench.encoders import identify
+    from bench.encoders.checkpoints import identify_checkpoint
 
-    names = sorted({name for method in methods for name in method.encoders.values()})
+    uses = {method.weights_key(role): (method, role) for method in methods for role in method.encoders}
     files = dict(study.weights)
-    only = files.pop("", None)  # a file without a name belongs to the only encoder that loads one
+    only = files.pop("", None)  # a file without a name belongs to the only weights that are loaded from one
     if only is not None:
-        loadable = [name for name in names if not name.startswith(_SHIPPED)]
+        loadable = [key for key in sorted(uses) if not key.startswith(_SHIPPED)]
         if len(loadable) != 1:
             using = ", ".join(loadable) or "none that loads weights"
-            raise BenchError(f"--weights {only}: say for which encoder, --weights NAME={only} (in use: {using})")
+            raise BenchError(f"--weights {only}: say for which, --weights NAME={only} (in use: {using})")
         files[loadable[0]] = only
-    found, used = {}, set()
-    for name in names:
-        given = next((key for key in (name, parse_spec(name).name) if key in files), None)
-        file = files[given] if given is not None else None
-        used.add(given)
+    chosen = {}  # key -> what its file was given under
+    for key, (method, role) in uses.items():
+        name = method.encoders[role]
+        ways = [key, f"{method.cls.name}.{role}", name, role]
+        if method.traits.roles[role] != "checkpoint":
+            ways.append(parse_spec(name).name)  # one file may serve several variants of an encoder
+        chosen[key] = next((way for way in ways if way in files), None)
+    for each in files:
+        if each not in chosen.values():
+            names = sorted({name for method, _ in uses.values() for name in method.encoders.values()})
+            raise unknown("encoder", each, names, "given to --weights")
+    found = {}
+    for key, (method, role) in sorted(uses.items()):
+        name, given = method.encoders[role], chosen[key]
+        file = None if given is None else files[given]
         if file is not None and not file.is_file():
             raise BenchError(f"weights of {name}: there is no file {file}")
-        found[name] = identify(name, file)
-    for key in files:
-        if key not in used:  # one file may serve several variants of an encoder
-            raise unknown("encoder", key, names, "given to --weights")
+        if method.traits.roles[role] == "checkpoint":
+            found[key] = identify_checkpoint(role, name, getattr(method.cls, "checkpoints", {}), file)
+        else:
+            found[key] = identify(name, file)
     return found
+
+
+def leak(weights: Iterable[Weights], dataset: str) -> str:
+    """A sentence if some weights have learned from the dataset that is tested on; else the empty text.
+
+    Args:
+        weights: of one method.
+        dataset: name of the dataset.
+    """
+    met = [each for each in weights if dataset.lower() in map(str.lower, each.trained_on)]
+    return f"{met[0].name} was trained on {dataset}, the dataset tested on" if met else ""
 
 
 def weights_file(weights: Weights) -> Path | None:

@@ -56,6 +56,10 @@ class StudyFile(Struct, kw_only=True, forbid_unknown_fields=True):
     prompts: Annotated[
         Text | UnsetType, Meta(description="Prompt file instead of the datasets' own; see `bench prompts`.")
     ] = UNSET
+    allow_leak: Annotated[
+        bool | UnsetType,
+        Meta(description="Run methods whose weights have learned from the data tested on, marked in every table."),
+    ] = UNSET
     layout: Annotated[
         Literal["table1", "table2", "table3", "table4"] | UnsetType,
         Meta(description="Rows and columns of its tables, as PromptAD prints them. Default: category x method."),

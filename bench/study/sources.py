@@ -22,7 +22,7 @@ class Sources:
     by_target: Mapping[str, tuple[Spec, ...]]
 
     def of(self, target: str) -> tuple[Spec, ...]:
-        """What is learned from where the dataset ``target`` is tested on.
+        """Datasets to learn from where the dataset ``target`` is tested on.
 
         Raises:
             BenchError: nothing is named for it.

@@ -42,6 +42,7 @@ class Study:
         prompts: a prompt file that replaces the datasets' own.
         device: torch device, or ``auto``.
         precision: of float32 matrix products, one of :data:`bench.tools.devices.PRECISIONS`.
+        allow_leak: run methods even where their weights have learned from the dataset that is tested on.
         layout: name of a layout of its tables; empty for plain tables of categories and methods. It is checked
             where tables are made.
     """
@@ -62,6 +63,7 @@ class Study:
     device: str = "auto"
     precision: Precision = "highest"
     layout: str = ""
+    allow_leak: bool = False
 
     def __post_init__(self) -> None:
         if not self.methods:

@@ -24,7 +24,9 @@ class Task:
         source_roots: folders of the datasets learned from, where those are others.
         prompts: category -> fields of its :class:`bench.contracts.Prompts`.
         source_prompts: those of the dataset learned from, where that is another.
-        weights: encoder name -> :class:`bench.contracts.Weights`.
+        weights: key (the name of an encoder or backbone) -> :class:`bench.contracts.Weights`.
+        weights_by_role: role -> key of its weights.
+        leak: a sentence if weights have learned from the dataset tested on; else empty.
         files: SHA-256 -> path on this machine, of options that are files.
         device: torch device, or ``auto``.
         precision: of float32 matrix products.
@@ -53,6 +55,8 @@ class Task:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     precision: Precision = "highest"
     features: bool = False
+    weights_by_role: Mapping[str, str] = field(default_factory=dict)
+    leak: str = ""
     fit_key: str = ""
     detector: str | None = None
 

@@ -23,6 +23,7 @@ from bench.tools.stopwatch import Stopwatch
 from bench.trial.isolation import isolated
 from bench.trial.loading import (
     load_backbone,
+    load_checkpoint,
     load_network,
     load_prompts,
     load_protocol,
@@ -211,7 +212,7 @@ class Fitting:
         """The context of the fit, which knows no target; but for a method that fits on support images."""
         # The context must not hold on to this object, which holds it: until the collector of cycles found them,
         # the trained network would stay in memory.
-        support, weights = self.manifest.support, self.task.weights
+        support, weights, by_role = self.manifest.support, self.task.weights, self.task.weights_by_role
         context = Context(
             device=device,
             seed=seed,
@@ -220,6 +221,7 @@ class Fitting:
             backbone=lambda name: load_backbone(weights[name]),
             support=self.support() if self.traits.fits_on_support else None,
             network=lambda name: load_network(weights[name]),
+            checkpoint=lambda role: load_checkpoint(weights[by_role[role]]),
             n_support=len(support),
         )
         if self.track is not None:

@@ -6,7 +6,7 @@ import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.contracts import Backbone, Network, Prompts, SplitProtocol, TextImageEncoder, Weights
 from bench.data.catalogue import Catalogue, open_as_recorded
@@ -16,6 +16,9 @@ from bench.tools.hashes import HashBook, canonical_json
 from bench.tools.registry import PROTOCOLS
 from bench.tools.spec import config_from_dict
 from bench.tools.stopwatch import timed
+
+if TYPE_CHECKING:
+    import torch
 
 
 def load_target(task: Task) -> Catalogue:
@@ -87,6 +90,13 @@ def load_text_image(weights: Weights, device: str) -> TextImageEncoder:
 def load_backbone(weights: Weights) -> Backbone:
     """A fresh backbone with these weights."""
     from bench.encoders import load_backbone as load
+
+    return load(weights)
+
+
+def load_checkpoint(weights: Weights) -> Mapping[str, torch.Tensor]:
+    """The tensors of a checkpoint, on the CPU."""
+    from bench.encoders.checkpoints import load_checkpoint as load
 
     return load(weights)
 

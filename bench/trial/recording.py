@@ -33,6 +33,7 @@ def new_record(task: Task, status: str, reason: str | None) -> dict[str, Any]:
             **environment(task.device, task.precision),
             "command": task.command,
             "inputs": dict(task.inputs),
+            "weights": _weights(task),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     }
@@ -65,7 +66,17 @@ def describe(task: Task) -> dict[str, Any]:
         if not cls.traits.shots:
             built = cls(config_from_dict(cls.Config, protocol["config"], task.files))
             protocol["learned"] = getattr(built, "learned_in_words", "")
-    return {**identity, "method": method, "dataset": dataset, "protocol": protocol}
+    leaked = {"leak": task.leak} if task.leak else {}
+    return {**identity, "method": method, "dataset": dataset, "protocol": protocol, **leaked}
+
+
+def _weights(task: Task) -> dict[str, Any]:
+    """Role -> name, hash and training data of the weights that the trial has loaded."""
+    found = {}
+    for role, key in task.weights_by_role.items():
+        weights = task.weights[key]
+        found[role] = {"name": weights.name, "sha256": weights.sha256, "trained_on": list(weights.trained_on)}
+    return found
 
 
 def describe_study(plan: Plan) -> dict[str, Any]:

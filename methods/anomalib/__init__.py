@@ -160,6 +160,12 @@ class FittedOnTarget:
             adapted="trained for a fixed number of epochs on the normals given" if trained else "",
         )
 
+    @classmethod
+    def work(cls, config: Any, n_images: int) -> float:
+        """Images over all epochs, or over the one pass of a memory bank; see :class:`bench.contracts.HasWork`."""
+        epochs: int = getattr(config, "epochs", 1)
+        return epochs * n_images
+
     def fit(self, train: TrainingSet, context: Context) -> None:
         """Nothing is learned from seen categories."""
 

@@ -152,6 +152,11 @@ class DRA:
             adapted=f"trained on the pooled images of all seen categories, not within one; {at_test}; {maps}",
         )
 
+    @classmethod
+    def work(cls, config: Config, n_images: int) -> float:
+        """Images and references over all steps, see :class:`bench.contracts.HasWork`."""
+        return config.epochs * config.steps_per_epoch * (config.batch_size + config.n_ref)
+
     def fit(self, train: TrainingSet, context: Context) -> None:
         """Fine-tune the backbone and the heads, and look at the references of the test.
 

@@ -125,6 +125,11 @@ class MLEP:
             adapted=f"our own image adaptation of a video method, no image version being public: {how}",
         )
 
+    @classmethod
+    def work(cls, config: Config, n_images: int) -> float:
+        """Images over all steps, see :class:`bench.contracts.HasWork`."""
+        return config.epochs * config.steps_per_epoch * config.batch_size
+
     def fit(self, train: TrainingSet, context: Context) -> None:
         """Fine-tune the network on triplets.
 

@@ -69,6 +69,11 @@ class PromptAD:
             adapted="trained with masks of the labelled anomalies" if config.supervision != "image" else "",
         )
 
+    @classmethod
+    def work(cls, config: PromptADConfig, n_images: int) -> float:
+        """Images over all steps, see :class:`bench.contracts.HasWork`."""
+        return config.iters * config.episodes_per_step * config.n_query
+
     # ---------------------------------------------------------------- training
 
     def fit(self, train: TrainingSet, context: Context) -> None:

@@ -133,6 +133,11 @@ class RegAD:
 
     # ---------------------------------------------------------------- training
 
+    @classmethod
+    def work(cls, config: Config, n_images: int) -> float:
+        """Queries over all epochs, see :class:`bench.contracts.HasWork`."""
+        return config.epochs * n_images
+
     def fit(self, train: TrainingSet, context: Context) -> None:
         """Learn to register normal images of the seen categories. Labelled anomalies are not used.
 

@@ -12,13 +12,15 @@ border between two source pixels, go the other way); all randomness comes from o
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from bench.methods.shared.batches import in_batches
 from bench.tools.devices import mixed_precision, sent
@@ -26,6 +28,7 @@ from bench.tools.devices import mixed_precision, sent
 if TYPE_CHECKING:
     from bench.contracts import Backbone
 
+LARGE = 2**22  # values of a batch, 7 images of 448x448: with more, training on a CPU saves memory
 _COARSE = 4  # side of the squares of pixels over which smoothed maps are averaged
 
 
@@ -235,10 +238,61 @@ def new_head(channels: int, generator: torch.Generator) -> torch.nn.Conv2d:
 
 
 def forward(module: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """``module(images)``, of the images' type; in training by :func:`bench.tools.devices.mixed_precision`."""
-    with mixed_precision(images.device) if module.training else contextlib.nullcontext():
+    """``module(images)``, of the images' type; in training by :func:`bench.tools.devices.mixed_precision`.
+
+    On a CPU a large batch is trained on in little memory: between the module's blocks alone activations are kept,
+    and those within a block are computed again for its gradients. The numbers are the same bits.
+    """
+    with contextlib.ExitStack() as stack:
+        if module.training:
+            stack.enter_context(mixed_precision(images.device))
+            if images.device.type == "cpu" and images.numel() > LARGE and torch.is_grad_enabled():
+                stack.enter_context(_recomputing(module))
         answer: torch.Tensor = module(images)
     return answer.to(images.dtype)
+
+
+@contextlib.contextmanager
+def _recomputing(module: torch.nn.Module) -> Iterator[None]:
+    """Meanwhile the module's blocks keep no activations, and compute them again when they are needed."""
+    with contextlib.ExitStack() as stack:
+        for block in blocks(module):
+            stack.callback(block.__dict__.pop, "forward")
+            block.forward = functools.partial(  # type: ignore[method-assign]
+                checkpoint, block.forward, use_reentrant=False, context_fn=functools.partial(_contexts, block)
+            )
+        yield
+
+
+def blocks(module: torch.nn.Module) -> list[torch.nn.Module]:
+    """The modules that have parts, stand in a sequence, and hold no such modules: residual blocks, say."""
+    found = []
+    for sequence in module.modules():
+        if isinstance(sequence, torch.nn.Sequential):
+            found += [part for part in sequence if any(True for _ in part.children())]
+    return [part for part in found if not any(other in found for other in part.modules() if other is not part)]
+
+
+def _contexts(block: torch.nn.Module) -> tuple[Any, Any]:
+    return contextlib.nullcontext(), _statistics_untouched(block)
+
+
+@contextlib.contextmanager
+def _statistics_untouched(block: torch.nn.Module) -> Iterator[None]:
+    """Let a second pass over the same batch leave BatchNorm's running statistics as the first has left them."""
+    norms = [layer for layer in block.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]
+    before = []
+    for layer in norms:
+        counted = layer.num_batches_tracked
+        before.append((layer.momentum, None if counted is None else counted.clone()))
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, (momentum, counted) in zip(norms, before, strict=True):
+            layer.momentum = momentum
+            if counted is not None and layer.num_batches_tracked is not None:
+                layer.num_batches_tracked.copy_(counted)
 
 
 def training_mode(module: torch.nn.Module, frozen_norm: bool) -> None:

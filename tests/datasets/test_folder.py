@@ -194,3 +194,19 @@ def test_pocket_as_it_ships() -> None:
     assert dataset.check() == []
     assert 8 <= len(categories) <= 10
     assert set(dataset.prompts()) == categories
+
+
+@pytest.mark.parametrize("inside", ["", "photographs"])
+def test_images_without_labels_are_for_predict(tmp_path: Path, inside: str) -> None:
+    (tmp_path / inside).mkdir(exist_ok=True)
+    for number in range(3):
+        (tmp_path / inside / f"{number}.png").touch()
+    with pytest.raises(BenchError, match=r"holds 3 images without labels.*bench predict --method clip") as caught:
+        folder(tmp_path).samples()
+    assert "\n" not in str(caught.value)
+
+
+def test_images_beside_a_category_are_not_taken_for_unlabelled(tmp_path: Path) -> None:
+    category(tmp_path, "nut")
+    (tmp_path / "loose.png").touch()
+    assert {sample.category for sample in folder(tmp_path).samples()} == {"nut"}

@@ -15,6 +15,8 @@ from bench.executors import pool as pool_module
 from bench.executors.pool import NODES, STARTS, Scheduler
 from bench.executors.worker import Done
 
+METHOD = {"method": {"name": "devnet", "config": {"batch_size": 48}}}
+
 
 class WorkerDiedError(Exception):
     pass
@@ -85,7 +87,7 @@ class FakeCrew:
 
 def run(pool: FakeCrew, batches: Iterator[Any] | list[str], limit: float | None = None) -> dict[str, str]:
     """Key -> outcome; each task comes out exactly once, and every worker has been stopped."""
-    tasks = (tuple(SimpleNamespace(key=key) for key in keys) for keys in batches)
+    tasks = (tuple(SimpleNamespace(key=key, identity=METHOD) for key in keys) for keys in batches)
     found: dict[str, str] = {}
     for task, outcome in Scheduler(pool, lambda *_: None, limit).run(tasks):  # type: ignore[arg-type]
         assert task.key not in found
@@ -151,9 +153,18 @@ def test_a_batch_whose_worker_dies_is_tried_again_one_by_one_when_all_else_is_do
 def test_a_trial_that_kills_its_worker_twice_has_failed() -> None:
     pool = FakeCrew(2, {"b": dying})
     found = run(pool, ["a", "bc", "d"])
-    assert "died, twice" in found.pop("b")
+    reason = found.pop("b")
+    assert "died, twice" in reason
+    assert reason.endswith("ran out of memory: try --workers 1 or --set devnet.batch_size=24")
     assert found == {key: f"outcome of {key}" for key in "acd"}
     assert pool.runs["b"] == 2
+
+
+def test_what_is_of_no_use_is_not_advised(monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = run(FakeCrew(1, {"b": dying}), ["b"])["b"]  # there was one worker anyway
+    assert reason.endswith("try --set devnet.batch_size=24")
+    monkeypatch.setitem(METHOD["method"], "config", {"iters": 20})
+    assert run(FakeCrew(1, {"b": dying}), ["b"])["b"].endswith("most often it ran out of memory")
 
 
 def test_a_lost_machine_is_not_its_trials_fault() -> None:

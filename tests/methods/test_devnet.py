@@ -376,3 +376,64 @@ def test_the_default_recipe_is_the_official_one() -> None:
     prior = (config.margin, config.n_references, config.topk, config.n_scales, config.rotation)
     assert prior == (5, 5000, 0.1, 2, 180)
     assert (config.lr_step, config.lr_gamma, config.clip, config.backbone) == (10, 0.1, 1, "torchvision/resnet18")
+
+
+# ------------------------------------------------------------ memory
+
+
+class Residual(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = torch.nn.Sequential(
+            torch.nn.Conv2d(4, 4, 3, padding=1),
+            torch.nn.BatchNorm2d(4),
+            torch.nn.ReLU(inplace=True),
+            torch.nn.Dropout(0.2),
+        )
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return values + self.inner(values)
+
+
+def trained(frozen: bool) -> tuple[dict[str, torch.Tensor], int]:
+    """The state after three steps over two scales, and the largest number of values kept for gradients."""
+    torch.manual_seed(0)
+    cumulative = torch.nn.BatchNorm2d(4, momentum=None)
+    layers = [torch.nn.Conv2d(3, 4, 3), Residual(), Residual(), torch.nn.Sequential(Residual(), cumulative)]
+    module = torch.nn.Sequential(*layers)
+    optimiser = torch.optim.Adam(module.parameters())
+    images = torch.randn(4, 3, 32, 32)
+    finetune.training_mode(module, frozen)
+    kept = 0
+
+    def count(values: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += values.numel()
+        return values
+
+    for _ in range(3):
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda values: values):
+            outputs = [finetune.forward(module, scaled) for scaled in finetune.pyramid(images, 2)]
+        optimiser.zero_grad()
+        sum(output.abs().mean() for output in outputs).backward()  # type: ignore[union-attr]
+        optimiser.step()
+    return {name: value.clone() for name, value in module.state_dict().items()}, kept
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_training_in_little_memory_gives_the_same_bits(frozen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, kept = trained(frozen)
+    monkeypatch.setattr(finetune, "LARGE", 0)
+    frugal, kept_then = trained(frozen)
+    assert plain.keys() == frugal.keys()
+    assert all(torch.equal(plain[name], frugal[name]) for name in plain)  # BatchNorm's statistics, too
+    assert kept_then < kept / 2
+
+
+def test_the_blocks_of_a_network_are_left_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finetune, "LARGE", 0)
+    block, stem = Residual(), torch.nn.Conv2d(3, 4, 3)
+    module = torch.nn.Sequential(stem, torch.nn.Sequential(block))
+    assert finetune.blocks(module) == [block]
+    finetune.forward(module.train(), torch.randn(1, 3, 8, 8))
+    assert "forward" not in vars(block)

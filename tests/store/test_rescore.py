@@ -182,6 +182,31 @@ def test_aupimo_is_added_shown_and_kept_up_to_date(
     assert sorted(values, key=str) == [0.5] * 3 + [None] * 3
 
 
+def test_aupimo_that_cannot_be_defined_is_said_and_nothing_is_measured(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.metrics import evaluation, pimo, prepare
+
+    before = by_key(store)
+
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(evaluation, "evaluate_under", refuse)
+    monkeypatch.setattr(prepare, "resize_bilinear", refuse)  # of maps
+    monkeypatch.setattr(pimo, "LOWEST_RATE", 1e-9)
+    result = call(tmp_path, "rescore", "--aupimo")
+    assert "6 measured" in result.stdout
+    (note,) = [line for line in result.stderr.splitlines() if "AUPIMO" in line and "pixels" in line]
+    assert re.fullmatch(r"note: no AUPIMO: the normal images' \d+ pixels are too few for .* 1e-09", note)
+    for key, record in by_key(store).items():
+        block = record["metrics"]["exact"]
+        assert block["values"].pop("aupimo") is None
+        assert block["reasons"].pop("aupimo")
+        assert block == before[key]["metrics"]["exact"]
+    assert "6 up to date" in call(tmp_path, "rescore", "--aupimo").stdout
+
+
 def test_data_that_moved_are_said_and_can_be_given(
     store: Store, toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from bench.errors import BenchError
 from bench.report.tables.table import Table, build_tables
 from bench.store.store import Store
 from bench.study.plan import Plan, prepare
+from bench.study.sources import parse_sources
 from bench.study.study import Study
 from bench.tools.registry import DATASETS
 from bench.tools.spec import parse_spec
@@ -38,7 +39,7 @@ def test_the_dataset_learned_from_keeps_its_own_prompts(toy_root: Path, tmp_path
     shutil.copytree(toy_root / "bolt", tmp_path / "target" / "wood")
     file = tmp_path / "prompts.yaml"
     pocket = DATASETS.load("pocket")(None, DATASETS.load("pocket").Config()).prompts()
-    fields: dict[str, Any] = {"source": parse_spec("pocket"), "shots": (1,)}
+    fields: dict[str, Any] = {"source": parse_sources("pocket"), "shots": (1,)}
     ours = "folder: {wood: {normality: ours, descriptions: {dent: dent}}}\n"
     theirs = "pocket: {wood: {normality: theirs, descriptions: {dent: dent}}}\n"
     keys = set()
@@ -137,7 +138,7 @@ def test_a_dataset_is_not_learned_from_to_be_tested_on_itself(toy_root: Path, tm
     """Nor its copy, whatever is drawn; categories that the source does not have may be tested."""
     copy = shutil.copytree(toy_root, tmp_path / "copy")
     shutil.rmtree(copy / "plate")
-    fields: dict[str, Any] = {"source": parse_spec("folder"), "roots": {"train:folder": copy}, "shots": (0,)}
+    fields: dict[str, Any] = {"source": parse_sources("folder"), "roots": {"train:folder": copy}, "shots": (0,)}
     with pytest.raises(BenchError, match=r"leakage: transfer would learn from images of the category"):
         plan(tmp_path / "store", "toy-normals", toy_root, "transfer", **fields)
     planned = plan(tmp_path / "store", "toy-normals", toy_root, "transfer", **fields, categories=("plate",))

@@ -18,6 +18,7 @@ from bench.report.tables.paper import LAYOUTS
 from bench.store.store import Store
 from bench.study.files import load_study, shipped_studies, study_schema
 from bench.study.plan import prepare
+from bench.study.sources import parse_sources
 from bench.study.study import Study, set_options
 from bench.tools.registry import METHODS
 from bench.tools.spec import build_config, label, parse_spec
@@ -103,14 +104,14 @@ def test_every_trials_command_names_its_own_protocol(tmp_path: Path) -> None:
 
 def test_a_dataset_to_learn_from_concerns_transfer_alone(toy_root: Path, tmp_path: Path) -> None:
     both = (parse_spec("loo"), parse_spec("transfer"))
-    changes = {"protocols": both, "source": parse_spec("folder"), "methods": (parse_spec("devnet"),)}
+    changes = {"protocols": both, "source": parse_sources("folder"), "methods": (parse_spec("devnet"),)}
     changes["roots"] = {"train:folder": toy_root}
     plan = prepare(study("table1", shots=(1,), **changes), Store(tmp_path))
     loo, transfer = plan.tasks
     assert (loo.protocol, loo.source, transfer.protocol, transfer.source) == ("loo", None, "transfer", "folder")
     assert "--train-dataset" not in loo.command
     assert "--train-dataset folder" in transfer.command
-    with pytest.raises(BenchError, match="--protocol transfer"):
+    with pytest.raises(BenchError, match="--protocol auxiliary or transfer"):
         prepare(dataclasses.replace(plan.study, protocols=both[:1]), Store(tmp_path))
 
 

@@ -15,7 +15,7 @@ MODULE = '''
 import dataclasses, json, os, sys, time, warnings
 from pathlib import Path
 import numpy as np
-from bench.contracts import LearnedImages, ProtocolTraits, Scores, State, Traits
+from bench.contracts import Checkpoint, LearnedImages, ProtocolTraits, Scores, State, Traits
 from bench.errors import NotApplicable
 
 
@@ -100,6 +100,29 @@ class Keeper(Learner):
 
     def restore(self, state, context):
         self.centre = float(state.tensors["centre"])
+
+
+class Checked(Brightness):
+    """Untrained: scores by a checkpoint of its authors."""
+
+    name = "toy-checked"
+    checkpoints = {"ours": Checkpoint(hub="toy/toy:weights.safetensors", trained_on=("Folder",))}
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        checkpoint: str = "ours"
+        second: str = ""
+
+    @classmethod
+    def traits(cls, config):
+        roles = {"checkpoint": "checkpoint", "second": "checkpoint"}
+        return Traits("Checked", "this test", trained=False, seeded=False, maps=False, weights=roles)
+
+    def score(self, images, context):
+        factor = float(context.checkpoint("checkpoint")["factor"])
+        if self.config.second:
+            factor *= float(context.checkpoint("second")["factor"])
+        return Scores(np.array([i.mean() * factor for i in images], np.float32))
 
 
 class Faulty(Brightness):
@@ -303,6 +326,7 @@ ENTRY_POINTS = """[bench.methods]
 toy-brightness = zsad_toy:Brightness
 toy-learner = zsad_toy:Learner
 toy-keeper = zsad_toy:Keeper
+toy-checked = zsad_toy:Checked
 toy-faulty = zsad_toy:Faulty
 toy-curious = zsad_toy:Curious
 toy-loud = zsad_toy:Loud

@@ -91,7 +91,7 @@ class Auxiliary:
 
     @property
     def learned_in_words(self) -> str:
-        """What is learned from each seen category, for the notes of tables."""
+        """Words for what is learned from each seen category, for the notes of tables."""
         part = {"test": "test part", "train": "training part", "all": "training and test part"}[self.config.part]
         if not self.config.anomalies:
             return f"all labelled anomalies and normal images of the {part}"

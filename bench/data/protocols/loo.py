@@ -34,7 +34,9 @@ class LeaveOneOut:
         if not seen:
             raise BenchError(
                 f"{request.target.label} has no category but {request.category!r}, so there is nothing to learn "
-                "from; leave-one-category-out needs two or more"
+                "from; leave-one-category-out needs two or more. Learn from another dataset (--protocol auxiliary "
+                "or --protocol transfer, with --train-dataset NAME), use methods that are not trained "
+                "(--methods clip,winclip), or score the images alone (bench predict)"
             )
         return drawn_training(request, seen, self.config)
 

@@ -16,6 +16,7 @@ from bench.metrics.registry import TITLES
 
 INCOMPLETE = "†"  # an average over some of the categories
 NOT_ZERO_SHOT = "‡"
+LEAKED = "(leak)"  # behind the name of a method whose weights have learned from the data tested on
 SECOND = "+"  # in plain text
 NO_SEEDS = "\N{EN DASH}"  # the deviation of a method that has no seeds
 

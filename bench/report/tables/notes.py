@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from bench.report.tables.model import AVERAGE, INCOMPLETE, NO_SEEDS, NOT_ZERO_SHOT, Note, Table
+from bench.report.tables.model import AVERAGE, INCOMPLETE, LEAKED, NO_SEEDS, NOT_ZERO_SHOT, Note, Table
 from bench.report.tables.naming import Identity
 from bench.report.tables.records import Grid, TableRecord
 from bench.report.tables.text import sentence
@@ -57,6 +57,8 @@ def footnotes(table: Table, grids: Sequence[Grid], own: Iterable[str] = ()) -> I
     if any(column.mark == NOT_ZERO_SHOT for column in table.columns):
         foreign = known.heads(m for m, own in known.recorded.items() if own.zero_shot is False)
         yield Note(f"not zero-shot, but given images of the target category: {foreign}.", NOT_ZERO_SHOT)
+    for text in _distinct(e.record.leak for grid in grids for e in grid.entries):
+        yield Note(f"{LEAKED}: {text}; these are no zero-shot numbers.")
     marked = [cell for row in table.rows for cell in row.cells if cell.mark]
     for text, mark in dict.fromkeys((cell.note, cell.mark) for cell in marked):
         yield Note(sentence(text), mark)

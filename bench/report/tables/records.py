@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.errors import BenchError, unknown
 from bench.metrics.registry import TITLES
+from bench.report.tables.model import LEAKED
 from bench.report.tables.naming import Identity, Name, flat, unique_names
 from bench.store.record import AnyRecord, Record, as_records
 from bench.tools.groups import group
@@ -148,7 +149,7 @@ class Grid:
         self.entries = _separate_prompts(entries)
         self.categories = list(dict.fromkeys([*categories, *sorted({e.record.category for e in entries})]))
         self.of_method = group(self.entries, lambda e: e.method)
-        self.names: Mapping[Identity, Name] = unique_names(self.of_method)
+        self.names: Mapping[Identity, Name] = self._marked(unique_names(self.of_method))
         learned = {*shots, *(e.record.shots for e in entries if e.record.shots is not None)}
         self.shots: list[int | None] = [*sorted(learned)] or [None]
         drawn = {(e.record.shots, e.record.seed) for e in entries if e.record.seed is not None}
@@ -166,6 +167,16 @@ class Grid:
                 cell[record.seed] = entry
             elif record.status != "missing":
                 raise _contradiction(known, entry)
+
+    def _marked(self, names: Mapping[Identity, Name]) -> dict[Identity, Name]:
+        """The names; the head says, wherever it is printed, if weights have learned from the data tested on."""
+        marked = {}
+        for method, name in names.items():
+            leaked = any(entry.record.leak for entry in self.of_method[method])
+            marked[method] = name
+            if leaked:
+                marked[method] = Name(f"{name.label} {LEAKED}", f"{name.head} {LEAKED}")
+        return marked
 
     def find(self, method: Identity, category: str, shots: int | None) -> dict[int | None, TableRecord]:
         """Seed -> record; a method without labelled anomalies has its records at every number of shots."""
