@@ -29,9 +29,9 @@ from bench.tools.text import count
 from bench.trial.fit import Track, run_fits
 from bench.trial.isolation import isolated
 from bench.trial.loading import load_backbone, load_checkpoint, load_network, load_text_image
-from bench.trial.scores import checked
+from bench.trial.scores import checked, explain
 
-CHUNK = 16  # pictures that are decoded and scored at once
+CHUNK = 256  # pictures that are scored at once; a few-shot method looks at its normal pictures each time
 
 
 class Detector:
@@ -139,31 +139,31 @@ class Detector:
             if self.traits.support:
                 raise BenchError(f"{self.label} needs normal pictures of the category: --normals DIR")
             return None
-        pictures = [picture.decoded() for picture in Pictures.of(normals).items]
-        return _image_set(pictures, words)
+        return _image_set(Pictures.of(normals).items, words)
 
     def _scored(
         self, pictures: Pictures, words: Prompts, support: ImageSet | None, unreadable: str, track: Track | None
     ) -> Predictions:
-        """Scores of all pictures, a few at a time, so that thousands of large ones need little memory."""
+        """Scores of all pictures, some hundred at a time, so that many thousands need little memory."""
         context = self._context(words.label, support)
         parts: list[Scores] = []
         sound: list[Picture] = []
         wrong: dict[str, str] = {}
         starts: Iterable[int] = range(0, len(pictures.items), CHUNK)
         for start in track(starts, "score") if track is not None else starts:
-            chunk = []
-            for picture in pictures.items[start : start + CHUNK]:
-                try:
-                    chunk.append(picture.decoded())
-                except BenchError as error:
-                    if unreadable == "raise":
-                        raise
-                    wrong[picture.name] = str(error)
-            if chunk:
-                images = _image_set(chunk, words)
-                parts.append(checked(self._score(images, context), images))
-                sound += [picture.without_pixels() for picture in chunk]
+            chunk = list(pictures.items[start : start + CHUNK])
+            try:
+                parts.append(self._score(chunk, words, context))
+            except BenchError:
+                # Each is read once where all is well; only now it is looked for those that cannot be.
+                found = _unreadable(chunk) if unreadable == "skip" else {}
+                if not found:
+                    raise
+                wrong |= found
+                chunk = [picture for picture in chunk if picture.name not in found]
+                if chunk:
+                    parts.append(self._score(chunk, words, context))
+            sound += chunk
         if not sound:
             raise BenchError(f"none of the {count(len(pictures.items), 'picture')} can be read")
         maps = None
@@ -180,15 +180,20 @@ class Detector:
             notes=tuple(dict.fromkeys(context.notes)),
         )
 
-    def _score(self, images: ImageSet, context: Context) -> Scores:
+    def _score(self, pictures: Sequence[Picture], words: Prompts, context: Context) -> Scores:
         from bench.tools.devices import seed_everything
 
+        images = _image_set(pictures, words)
         try:
             with isolated():
                 seed_everything(context.seed, self._precision)
-                return self._method.score(images, context)
+                return checked(self._method.score(images, context), images)
         except NotApplicable as error:
             raise BenchError(f"{self.label}: {error}") from None
+        except BenchError:
+            raise
+        except Exception as error:  # of whatever the method is made of
+            raise BenchError(f"{self.label} failed: {explain(error)}") from error
 
     def _context(self, category: str, support: ImageSet | None) -> Context:
         seed = self._description.get("seed") or 0
@@ -446,6 +451,17 @@ def context_of(weights: Mapping[str, Weights], device: str, seed: int) -> Contex
 
 
 def _image_set(pictures: Sequence[Picture], words: Prompts) -> ImageSet:
-    pixels = {picture.key: picture.pixels() for picture in pictures}
+    by_key = {picture.key: picture for picture in pictures}
     keys = [picture.key for picture in pictures]
-    return ImageSet(keys, [words.label] * len(keys), {words.label: words}, pixels.__getitem__)
+    return ImageSet(keys, [words.label] * len(keys), {words.label: words}, lambda key: by_key[key].pixels())
+
+
+def _unreadable(pictures: Sequence[Picture]) -> dict[str, str]:
+    """Name of each picture that cannot be read -> the reason."""
+    found = {}
+    for picture in pictures:
+        try:
+            _ = picture.key, picture.pixels()
+        except BenchError as error:
+            found[picture.name] = str(error)
+    return found

@@ -70,7 +70,7 @@ def _rendered(template: str, predictions: Predictions, sources: list[str]) -> st
             )
     ends = None
     if predictions.maps is not None:
-        ends = [f"{end:.3g}" for end in predictions.colour_ends()]
+        ends = [f"{end:.3g}" for end in predictions.colour_ends]
     return environment.get_template(template).render(
         predictions=predictions,
         cards=cards,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import hashlib
 import os
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.contracts import GOOD, Sample
-from bench.data.images import read_image
+from bench.data.images import read_image, size_of
 from bench.errors import BenchError
 from bench.tools.hashes import hash_file
 
@@ -30,16 +30,12 @@ class Picture:
         path: the file, if there is one.
         given: the array, if there is no file.
         box: the part of the file that is the picture, see :class:`bench.contracts.Sample`.
-        key: of its content, as the datasets' images have them; set by :meth:`decoded`.
-        shape: ``(H, W)``; set by :meth:`decoded`.
     """
 
     name: str
     path: Path | None = None
     given: NDArray[np.uint8] | None = None
     box: tuple[int, int, int, int] | None = None
-    key: str = ""
-    shape: tuple[int, int] = (0, 0)
 
     def pixels(self) -> NDArray[np.uint8]:
         """``(H, W, 3)`` uint8 RGB.
@@ -52,28 +48,34 @@ class Picture:
         assert self.path is not None
         return read_image(Sample(self.name, "", "test", GOOD, self.path, box=self.box))
 
-    def decoded(self) -> Picture:
-        """This picture with its pixels in memory, and its key.
+    @functools.cached_property
+    def key(self) -> str:
+        """The key of its content, as a dataset's image has it: a picture that was trained on is recognised.
 
         Raises:
-            BenchError: it cannot be read.
+            BenchError: the file cannot be read.
         """
-        pixels = self.pixels()
         if self.path is None:
-            content = hashlib.sha256(pixels.tobytes()).hexdigest()
-            content = f"{content} {pixels.shape}"
+            pixels = self.pixels()
+            content = f"{hashlib.sha256(pixels.tobytes()).hexdigest()} {pixels.shape}"
         else:
             try:
                 content = hash_file(self.path)
             except OSError as error:
                 raise BenchError(f"{self.path}: {error.strerror}") from None
-        # as bench.data.catalogue has it, so that a picture that a detector was trained on is recognised
-        key = hashlib.sha256(f"{content}|{self.box}".encode()).hexdigest()
-        return dataclasses.replace(self, given=pixels, key=key, shape=pixels.shape[:2])
+        return hashlib.sha256(f"{content}|{self.box}".encode()).hexdigest()
 
-    def without_pixels(self) -> Picture:
-        """This picture without what can be read from its file again."""
-        return self if self.path is None else dataclasses.replace(self, given=None)
+    @functools.cached_property
+    def shape(self) -> tuple[int, int]:
+        """``(H, W)`` in pixels."""
+        if self.given is not None:
+            return self.given.shape[0], self.given.shape[1]
+        if self.box is not None:
+            left, upper, right, lower = self.box
+            return lower - upper, right - left
+        assert self.path is not None
+        width, height = size_of(self.path)
+        return height, width
 
 
 @dataclass(frozen=True)

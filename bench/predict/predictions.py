@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import math
 import os
@@ -85,6 +86,7 @@ class Predictions:
             raise BenchError(f"{self.detector} gives no anomaly maps")
         return np.asarray(resize_bilinear(self.maps[index], self.pictures[index].shape), np.float32)
 
+    @functools.cached_property
     def colour_ends(self) -> tuple[float, float]:
         """Scores at the two ends of the colours, the same for all pictures: outliers are cut off."""
         assert self.maps is not None
@@ -99,7 +101,7 @@ class Predictions:
         from bench.report.page.pictures import colours_over
 
         assert self.maps is not None
-        low, high = self.colour_ends()
+        low, high = self.colour_ends
         return colours_over(self.pictures[index].pixels(), self.maps[index], low, high, side)
 
     def save(self, folder: str | Path) -> Path:
