@@ -26,6 +26,7 @@ LAYERS = [
     "report",
     "predict",
     "testing",
+    "api",
     "cli",
 ]
 FACES = {"__init__", "__main__", "stopwatch"}  # lead to what lies below under a public name

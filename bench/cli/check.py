@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli._options import read_metrics, store_option
-from bench.cli.table import chosen_study
+from bench.cli._options import read_metrics, store_option, study_option
 from bench.errors import BenchError, unknown
 from bench.metrics.registry import MEASURED
+from bench.report.tables.study import chosen_study
 from bench.store.store import Store
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ DEFAULT_PINS = Path("results/pinned")
 
 
 @click.command("check")
-@click.option("--study", "study_name", help="A study that was run here.  [default: the latest]")
+@study_option
 @click.option(
     "--against",
     type=click.Choice(["pinned", "reported"]),

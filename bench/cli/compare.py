@@ -8,20 +8,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli._options import metric_protocol_option, read_metrics, read_roots, store_option
-from bench.cli.table import chosen_study, load_tables
+from bench.cli._options import metric_protocol_option, read_metrics, store_option, study_option
 from bench.errors import BenchError
 from bench.metrics.registry import MEASURED
+from bench.report.tables.study import chosen_study, load_tables
 from bench.store.store import Store
+from bench.study.build import read_roots
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from bench.report.comparison.compare import Comparison
 
 
 @click.command("compare")
-@click.option("--study", "study_name", help="A study that was run here.  [default: the latest]")
+@study_option
 @click.option("--metric", default="image_auroc", show_default=True, help=f"One of {', '.join(MEASURED)}.")
 @metric_protocol_option
 @click.option("--methods", help="Only these, with commas: fewer methods, fewer tests.  [default: all]")
@@ -117,27 +116,10 @@ def _resampled(comparisons: list[Comparison], store: Store, given: tuple[str, ..
 
 def _draw(comparisons: list[Comparison], store: Store, path: Path) -> None:
     from bench.report.figures.critical import save_figure
+    from bench.report.figures.study import diagram
 
     if len(comparisons) > 1:
         said = "; ".join(comparison.title for comparison in comparisons)
         raise BenchError(f"--figure draws one comparison; choose with --study and --shots among: {said}")
     save_figure(diagram(comparisons[0], store), path)
     click.echo(f"written: {path}", err=True)
-
-
-def diagram(comparison: Comparison, store: Store) -> Figure:
-    """The critical-difference diagram of a comparison, with the notes of its records.
-
-    Raises:
-        BenchError: there is no test of all methods at once.
-    """
-    from bench.report.figures.critical import draw_critical_differences
-    from bench.report.figures.trials import notes_of
-
-    if comparison.overall is None:
-        raise BenchError(f"{comparison.title}: {comparison.refused[-1]}")
-    heads = [method.head for method in comparison.methods]
-    records = (record for key in comparison.table.keys if (record := store.record(key)) is not None)
-    notes = [*notes_of(records), *(f"left out: {reason}" for reason in comparison.left_out)]
-    number = len(comparison.categories)
-    return draw_critical_differences(comparison.overall, heads, number, comparison.title, notes)

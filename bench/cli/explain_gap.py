@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli._options import store_option
+from bench.cli._options import store_option, study_option
 from bench.cli._side_by_side import (
     evaluate_files,
     file_options,
@@ -22,6 +22,7 @@ from bench.cli._side_by_side import (
     table,
 )
 from bench.errors import BenchError, unknown
+from bench.report.tables.study import chosen_study
 
 if TYPE_CHECKING:
     from bench.metrics import Evaluation
@@ -35,9 +36,9 @@ Rows = dict[str, dict[str, float | None]]
 
 @click.command("explain-gap")
 @file_options
-@click.option("--study", "study_name", help="A study that was run here.  [default without --maps: the latest]")
+@study_option
 @click.option("--data-root", "roots", multiple=True, help="The data's folder, if moved: DIR, or DATASET=DIR.")
-@click.option("--method", help="Only trials of this method, as the tables call it.")
+@click.option("--method", help="Only trials of this method: as tables call it, or its name.")
 @click.option("--category", help="Only trials of this category.")
 @click.option(
     "--protocol",
@@ -134,26 +135,46 @@ def _explain_study(
 
 def _records(store: Store, study_name: str | None, method: str | None, category: str | None) -> list[Record]:
     """The finished trials of a study that were asked for."""
-    studies = store.study_names()
-    if not studies:
+    if study_name is None and not store.study_names():
         raise BenchError(f"no study was run in {store.root} yet; give --maps and --masks, or: bench run")
-    if study_name is not None and study_name not in studies:
-        raise unknown("study", study_name, studies)
-    name = study_name or studies[0]
+    name = chosen_study(store, study_name)
     done = [record for record in store.study_records(name) if record.status == "ok"]
-    methods, categories = {r.method.label for r in done}, {r.category for r in done}
-    if method is not None and method not in methods:
-        raise unknown("method", method, methods, f"of study {name}")
+    if not done:
+        raise BenchError(f"study {name} has no finished trial yet; how far it is: bench status --study {name}")
+    labels = _labels(done, method, name)
+    categories = {record.category for record in done}
     if category is not None and category not in categories:
         raise unknown("category", category, categories, f"of study {name}")
-    chosen = [r for r in done if method in (None, r.method.label) and category in (None, r.category)]
+    chosen = [r for r in done if r.method.label in labels and category in (None, r.category)]
     if not chosen:
-        raise BenchError(f"study {name} has no finished trial yet; run it first")
+        raise BenchError(f"study {name} has no finished trial of {method} on {category}")
     return chosen
 
 
+def _labels(records: list[Record], method: str | None, study: str) -> set[str]:
+    """The labels of the methods that are meant: by label, by a table's head, or by name, which may mean variants.
+
+    Raises:
+        BenchError: no method of the study is called so.
+    """
+    from bench.report.tables.naming import unique_names
+    from bench.report.tables.records import read
+
+    labels = {record.method.label for record in records}
+    if method is None or method in labels:
+        return labels if method is None else {method}
+    meant: dict[str, set[str]] = {}
+    for record in records:
+        meant.setdefault(record.method.name, set()).add(record.method.label)
+    for identity, name in unique_names(entry.method for entry in read(records)).items():
+        meant.setdefault(name.head, set()).add(identity.label)
+    if method not in meant:
+        raise unknown("method", method, {*labels, *meant}, f"of study {study}")
+    return meant[method]
+
+
 def _roots(given: tuple[str, ...], names: list[str]) -> dict[str, Path]:
-    from bench.cli._options import read_roots
+    from bench.study.build import read_roots
     from bench.tools.spec import Spec
 
     return read_roots(given, tuple(Spec(name) for name in dict.fromkeys(names)))

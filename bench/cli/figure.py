@@ -8,19 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli._options import read_metrics, read_roots, store_option
-from bench.cli.table import chosen_study, load_tables
+from bench.cli._options import read_metrics, store_option, study_option
 from bench.errors import BenchError
 from bench.metrics import registry
 from bench.metrics.registry import MEASURED
+from bench.report.tables.study import chosen_study
 from bench.store.store import Store
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from bench.report.figures.trials import Trials
-    from bench.report.tables.model import Table
-    from bench.store.scores import RecordedData
 
 
 @click.group("figure")
@@ -33,7 +29,7 @@ def command() -> None:
 
 def _shared(function: Callable[..., Any]) -> Callable[..., Any]:
     options: list[Callable[..., Any]] = [
-        click.option("--study", help="A study that was run here.  [default: the latest]"),
+        study_option,
         click.option("--dataset", help="Which, if the study has several."),
         click.option("--methods", help="Only these, with commas, in that order.  [default: all]"),
         click.option("--shots", type=click.IntRange(min=0), help="Only this column group."),
@@ -61,79 +57,23 @@ class _Request:
 
     def __init__(self, name: str, options: dict[str, Any]) -> None:
         from bench.report.figures.critical import check_suffix
+        from bench.report.figures.study import StudyFigures
+        from bench.tools.spec import split_specs
 
-        self.options = options
-        self.store = Store(options["store"])
-        self.study = chosen_study(self.store, options["study"])
-        self.output: Path = options["output"] or Path(f"{self.study}-{name}.pdf")
+        store = Store(options["store"])
+        study = chosen_study(store, options["study_name"])
+        self.output: Path = options["output"] or Path(f"{study}-{name}.pdf")
         check_suffix(self.output)
-
-    def table(self, metric: str) -> Table:
-        """The study's table of one metric, of the chosen methods.
-
-        Raises:
-            BenchError: there are several, or none of the chosen dataset.
-        """
-        from bench.tools.spec import parse_spec, split_specs
-
-        metrics = read_metrics(metric)
-        if len(metrics) != 1:
-            raise BenchError(f"--metric {metric}: one metric at a time")
-        given, dataset = self.options["methods"], self.options["dataset"]
-        methods = [str(spec) for spec in split_specs(given)] if given else None
-        tables = load_tables(self.store, self.study, metrics, methods=methods)
-        known = ", ".join(dict.fromkeys(table.dataset for table in tables))
-        # A dataset may be given with its options, or by its name alone.
-        if dataset is not None:
-            tables = [t for t in tables if dataset in (t.dataset, parse_spec(t.dataset).name)]
-        if len(tables) > 1:
-            said = "; ".join(table.heading for table in tables)
-            raise BenchError(f"a figure shows one table; choose with --dataset and --study among: {said}")
-        if not tables:
-            raise BenchError(f"study {self.study} has no dataset {dataset!r}; it has {known}")
-        return tables[0]
-
-    def trials(self, metric: str) -> Trials:
-        """The trials of one column group: that of the most shots, unless --shots says another."""
-        from bench.report.comparison.compare import groups
-        from bench.report.figures.trials import Trials
-
-        table = self.table(metric)
-        return Trials(table, self.store, groups(table, self.options["shots"])[-1], self.categories)
-
-    def all_trials(self, metric: str) -> list[Trials]:
-        """The trials of every column group that has a value.
-
-        Raises:
-            BenchError: none has.
-        """
-        from bench.report.comparison.compare import groups
-        from bench.report.figures.trials import Trials
-
-        table = self.table(metric)
-        # A column group without any value has no figure; it is an error only if none has one.
-        found, refused = [], []
-        for group in groups(table, self.options["shots"]):
-            try:
-                found.append(Trials(table, self.store, group, self.categories))
-            except BenchError as error:
-                refused.append(str(error))
-        if not found:
-            raise BenchError(refused[0])
-        return found
-
-    @property
-    def categories(self) -> tuple[str, ...]:
-        """Those that were named."""
-        return _parts(self.options["categories"])
-
-    def data(self, trials: Trials) -> RecordedData:
-        """The data that the trials were tested on."""
-        from bench.store.scores import RecordedData
-        from bench.tools.spec import parse_spec
-
-        datasets = tuple(map(parse_spec, trials.dataset_labels))
-        return RecordedData(self.store, read_roots(self.options["roots"], datasets))
+        methods = options["methods"]
+        self.figures = StudyFigures(
+            store,
+            study,
+            options["dataset"],
+            [str(spec) for spec in split_specs(methods)] if methods else None,
+            options["shots"],
+            _parts(options.get("categories")),
+            options.get("roots"),
+        )
 
     def save(self, figure: Figure) -> None:
         from bench.report.figures.critical import save_figure
@@ -156,17 +96,8 @@ def maps(images: str | None, count: int, seed: int | None, **options: Any) -> No
     --images they are anomalous images from the best-localised one to the worst, and without --categories those
     of the first category.
     """
-    from bench.report.figures.collect import map_rows
-    from bench.report.figures.maps import draw_maps
-
     request = _Request("maps", options)
-    trials = request.trials("pixel_auroc")
-    if not (request.categories or images):
-        # The first category that any method has a value for.
-        trials = trials.only([c for c in trials.categories if any(trials.of(h, c) for h in trials.heads)][:1])
-    found = map_rows(trials, request.data(trials), count, _parts(images), seed)
-    title = trials.title("anomaly maps", found.trials)
-    request.save(draw_maps(found.rows, found.heads, title, [*found.notes, *trials.notes]))
+    request.save(request.figures.maps(_parts(images), count, seed))
 
 
 @command.command("curves")
@@ -176,16 +107,8 @@ def maps(images: str | None, count: int, seed: int | None, **options: Any) -> No
 @_data_root
 def curves(metric: str, **options: Any) -> None:
     """ROC, precision-recall or PRO curves, a panel per category: those under which the metric is the area."""
-    from bench.report.figures.collect import curve_panels
-    from bench.report.figures.curves import CURVE_TITLES, draw_curves
-
     request = _Request("curves", options)
-    trials = request.trials(metric)
-    panels = curve_panels(trials, request.data(trials))
-    table = trials.table
-    notes = [f"Numbers: {table.metric_name} (metric protocol {table.metric_protocol})"]
-    title = trials.title(CURVE_TITLES[metric])
-    request.save(draw_curves(panels, trials.heads, metric, title, [*notes, *trials.notes]))
+    request.save(request.figures.curves(_one_metric(metric)))
 
 
 @command.command("categories")
@@ -198,23 +121,8 @@ def categories(metric: str, kind: str, **options: Any) -> None:
 
     The means are those of bench table; a cross marks what has no value.
     """
-    from bench.report.figures.categories import draw_categories
-    from bench.report.figures.collect import category_values
-
     request = _Request("categories", options)
-    groups = request.all_trials(metric)
-    first, whole = groups[0], not request.categories
-    heads = list(dict.fromkeys(head for trials in groups for head in trials.heads))
-    figure = draw_categories(
-        {trials.group: category_values(trials, average=whole) for trials in groups},
-        heads,
-        [*first.categories, *["Average"] * whole],
-        first.table.metric_name,
-        boxes=kind == "box",
-        title=f"{first.table.title}: {first.table.metric_name} per category",
-        notes=[note for trials in groups for note in trials.notes],
-    )
-    request.save(figure)
+    request.save(request.figures.by_category(_one_metric(metric), kind == "box"))
 
 
 @command.command("tsne")
@@ -230,29 +138,20 @@ def tsne(seed: int | None, device: str | None, workers: int | None, **options: A
     Trials whose features are not in the store yet are repeated for them. Without --categories it shows the
     first four.
     """
-    from bench.cli._repeat import keep_features
-    from bench.report.figures.collect import cloud, same_scores, with_features
-    from bench.report.figures.tsne import draw_tsne
+    from rich.console import Console
+
+    from bench.cli._progress import ProgressListener
+    from bench.tools.text import count
+
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+
+    def watch(number: int) -> ProgressListener:
+        say(f"repeating {count(number, 'trial')} for the features")
+        return ProgressListener(Console(stderr=True, highlight=False), number, 0)
 
     request = _Request("tsne", options)
-    trials = request.trials("image_auroc")
-    heads, notes = with_features(trials)
-    if not request.categories:
-        # The first four categories that all methods have values for: more panels do not fit a page.
-        trials = trials.only([c for c in trials.categories if all(trials.of(h, c) for h in heads)][:4])
-    places = [(head, category) for head in heads for category in trials.categories]
-    chosen = {place: trials.one(*place, seed) for place in places}
-    data = request.data(trials)
-    records = [trial.record for trial in chosen.values()]
-    keep_features(records, request.store, data, device, workers)
-    for trial in chosen.values():
-        if not same_scores(trial, request.store):
-            said = "repeated for its features, has other scores than its record; other versions or another device?"
-            click.echo(f"note: {trial.name}, {said}", err=True)
-    clouds = {place: cloud(trial, request.store, data) for place, trial in chosen.items()}
-    title = trials.title("features of test images", chosen.values())
-    notes = ["t-SNE of each method's features of the test images; the axes mean nothing", *notes, *trials.notes]
-    request.save(draw_tsne(clouds, heads, trials.categories, title, notes))
+    request.save(request.figures.tsne(watch, say, seed, device, workers))
 
 
 @command.command("cd")
@@ -260,12 +159,15 @@ def tsne(seed: int | None, device: str | None, workers: int | None, **options: A
 @_metric_option(MEASURED)
 def cd(metric: str, **options: Any) -> None:
     """The critical-difference diagram of the methods' mean ranks over categories, as bench compare has it."""
-    from bench.cli.compare import diagram
-    from bench.report.comparison.compare import compare, groups
-
     request = _Request("cd", options)
-    table = request.table(metric)
-    request.save(diagram(compare(table, groups(table, options["shots"])[-1]), request.store))
+    request.save(request.figures.cd(_one_metric(metric)))
+
+
+def _one_metric(text: str) -> str:
+    metrics = read_metrics(text)
+    if len(metrics) != 1:
+        raise BenchError(f"--metric {text}: one metric at a time")
+    return metrics[0]
 
 
 def _parts(text: str | None) -> tuple[str, ...]:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from bench.cli._options import read_weights, store_option
+from bench.cli._options import store_option
 from bench.errors import BenchError
+from bench.study.build import read_weights
 from bench.study.study import DEFAULT_TO_FIT
 from bench.tools.devices import PRECISIONS, Precision
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
+from bench.cli._options import store_option
 from bench.contracts import MethodSource
 from bench.errors import BenchError
 from bench.tools.registry import DATASETS, ENCODERS, EXECUTORS, METHODS, PROTOCOLS
@@ -18,11 +20,32 @@ _SECTIONS = ("methods", "datasets", "protocols", "encoders", "executors", "studi
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(_SECTIONS), required=False)
-def command(what: str | None) -> None:
-    """List names to choose from: methods, datasets, protocols, encoders, executors, studies."""
+@click.argument("what", type=click.Choice([*_SECTIONS, "runs"]), required=False)
+@store_option
+def command(what: str | None, store: Path) -> None:
+    """List names to choose from: methods, datasets, protocols, encoders, executors, studies.
+
+    "studies" are those that can be run, "runs" those that were run in the store, the latest first, with the
+    numbers of their trials.
+    """
+    if what == "runs":
+        _print_runs(store)
+        return
     for each in [what] if what else _SECTIONS:
         click.echo("\n".join(section(each)))
+
+
+def _print_runs(store: Path) -> None:
+    from bench.report.status import all_runs, in_words
+    from bench.store.store import Store
+
+    runs = list(all_runs(Store(store)))
+    if not runs:
+        raise BenchError(f"no study was run in {store} yet; start with: bench run")
+    width = max(len(name) for name, _ in runs)
+    for name, counts in runs:
+        said = in_words(counts) if counts else "its file cannot be read; run the study again"
+        click.echo(f"{name:{width}}  {said}")
 
 
 def section(what: str) -> list[str]:

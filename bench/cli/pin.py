@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from bench.cli._options import store_option
+from bench.cli._options import store_option, study_option
 from bench.cli.check import DEFAULT_PINS
-from bench.cli.table import chosen_study
+from bench.report.tables.study import chosen_study
 from bench.store.store import Store
 
 
 @click.command("pin")
-@click.option("--study", "study_name", help="A study that was run here.  [default: the latest]")
+@study_option
 @click.option(
     "--pins",
     type=click.Path(file_okay=False, path_type=Path),

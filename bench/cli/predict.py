@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli._options import read_weights
 from bench.errors import BenchError, printable
+from bench.study.build import read_weights
 from bench.tools.devices import PRECISIONS, Precision
 from bench.tools.text import count
 

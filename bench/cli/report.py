@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli._options import best_option, read_metrics, read_roots, store_option
-from bench.cli.table import chosen_study, load_tables, uncollected
+from bench.cli._options import best_option, read_metrics, store_option, study_option
 from bench.metrics.registry import MEASURED
+from bench.report.tables.study import chosen_study
 from bench.store.store import Store
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command("report")
-@click.option("--study", "study_name", help="A study that was run here.  [default: the latest]")
+@study_option
 @click.option("--metrics", help=f"Some of {','.join(MEASURED)}.  [default: all]")
 @click.option(
     "--images",
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     help="The page.  [default: reports/STUDY.html in the store]",
 )
 @store_option
-@uncollected()
 def command(
     study_name: str | None,
     metrics: str | None,
@@ -51,21 +50,13 @@ def command(
     It has the tables to sort and filter, and behind every number its trials: seeds, splits, versions, the
     command that repeats them, and the images that the method ranks worst and best, with its maps.
     """
-    from bench.report.page.content import make_page
-    from bench.report.page.gallery import Gallery
-    from bench.report.page.page import render
-    from bench.tools.files import write_atomically
-    from bench.tools.spec import parse_spec
+    from bench.report.page.study import write_page
 
     results = Store(store)
     study = chosen_study(results, study_name)
-    tables = load_tables(results, study, read_metrics(metrics or ",".join(MEASURED)), percent=percent, best=best)
-    content, records = results.study(study) or {}, results.study_records(study)
-    labels = dict.fromkeys(record.dataset.label for record in records)
-    gallery = Gallery(results, read_roots(roots, tuple(map(parse_spec, labels))), images)
-    page = render(make_page(study, content, records, tables, gallery)).encode()
     path = output or results.root / "reports" / f"{study}.html"
-    write_atomically(path, page)
-    for reason in gallery.refused:
+    chosen = read_metrics(metrics or ",".join(MEASURED))
+    refused = write_page(results, study, path, chosen, images=images, roots=roots, percent=percent, best=best)
+    for reason in refused:
         click.echo(f"note: {reason}", err=True)
-    click.echo(f"written: {path} ({len(page) / 1e6:.1f} MB)", err=True)
+    click.echo(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)", err=True)

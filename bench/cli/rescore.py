@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli._options import read_roots, store_option
+from bench.cli._options import store_option, study_option
 from bench.errors import BenchError
 from bench.store.store import Store
+from bench.study.build import read_roots
 
 if TYPE_CHECKING:
     from bench.store.rescore import Rescored
 
 
 @click.command("rescore")
-@click.option("--study", "study_name", help="A study that was run here.  [default: the latest]")
+@study_option
 @click.option("--all", "everything", is_flag=True, help="Every trial in the store instead of one study's.")
 @click.option(
     "--metric-protocol",
@@ -46,7 +47,7 @@ def command(
 
     A record that has the wanted metrics, from this version of the metrics code, stays as it is.
     """
-    from bench.cli.table import chosen_study
+    from bench.report.tables.study import chosen_study
     from bench.store.rescore import rescore
     from bench.store.scores import StoredScores
     from bench.tools.spec import Spec

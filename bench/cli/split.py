@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from bench.cli._options import data_options, read_roots, read_train_roots
+from bench.cli._options import data_options
 from bench.errors import BenchError
+from bench.study.build import read_roots, read_train_roots
 
 
 @click.command("split")

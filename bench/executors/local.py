@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
+import types
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -171,7 +174,8 @@ class _Process:
         self._reader, self._writer = context.Pipe(duplex=False)
         initial = (self._writer, share, gpu)
         self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start, initargs=initial)
-        self.ready: Future[Any] = self._pool.submit(os.getpid)
+        with _without_main():  # the first job starts the process
+            self.ready: Future[Any] = self._pool.submit(os.getpid)
 
     def submit(self, batch: Batch) -> Future[Done]:
         return self._pool.submit(_work, batch, self.logs)
@@ -190,6 +194,21 @@ class _Process:
             process.join()
         self._reader.close()
         self._writer.close()
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Processes that are spawned meanwhile do not run the user's script.
+
+    A worker needs nothing of it; and a script that runs a study without asking for its ``__name__`` first would
+    run it again in every worker, and those in theirs.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 # ------------------------------------------------------------ in the worker

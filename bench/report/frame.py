@@ -45,7 +45,10 @@ _COLUMNS = (
 def results(study: str | None = None, *, store: str | Path | None = None) -> DataFrame:
     """The trials of a study, or all that were run, as :func:`frame` gives them.
 
-        >>> bench.results("quick").groupby(["label", "shots"]).image_auroc.mean()    # doctest: +SKIP
+        >>> frame = bench.results("quick")                                           # doctest: +SKIP
+        >>> frame.groupby(["label", "shots"], dropna=False).image_auroc.mean()       # doctest: +SKIP
+
+    ``shots`` and ``seed`` are missing where a method has none, as CLIP does; ``dropna=False`` keeps it.
 
     Args:
         study: the name under which it was run; None for every record in the store.
@@ -70,10 +73,10 @@ def frame(records: Iterable[AnyRecord]) -> DataFrame:
 
     A trial without metrics (failed, skipped) has one line in which they are missing, and so are metrics of another
     version of the metrics code. ``shots`` and ``seed`` are nullable
-    integers; they are missing for methods that do not learn.
+    integers; they are missing for methods that do not learn, so that grouping by them needs ``dropna=False``.
 
         >>> ok = frame(store.records()).query("status == 'ok'")              # doctest: +SKIP
-        >>> ok.groupby(["label", "shots", "category"]).image_auroc.mean()    # doctest: +SKIP
+        >>> ok.groupby(["label", "shots", "category"], dropna=False).image_auroc.mean()    # doctest: +SKIP
     """
     import pandas as pd
 

@@ -6,7 +6,7 @@ Layout under the store's root::
     scores/ab/<key>.safetensors     image scores and anomaly maps at the method's own grid
     features/ab/<key>.safetensors   features of the same images, where a figure asked for them
     manifests/<hash>.json           the splits that records refer to
-    studies/<name>.json             the trials of each study, for ``bench table``
+    studies/<name>.json             the trials of each study, written when it is planned
     locks/                          claims of running processes; they die with their process
     .../<name>.<digest>.corrupt     a file that was found broken, as it was found
 
@@ -37,6 +37,7 @@ from bench.store.files import (
     load_with_checksum,
     readable_json,
 )
+from bench.store.planned import unpack
 from bench.store.record import Record
 from bench.tools.files import remove_leftovers, write_atomically
 from bench.tools.hashes import hash_json
@@ -282,6 +283,11 @@ class Store:
         path = self.root / "locks" / f"{key}.lock"
         return key not in self._claims and path.exists() and not _is_stale(path)
 
+    def claimed(self) -> set[str]:
+        """The keys of the trials and fits that some process has claimed now."""
+        keys = {path.stem for path in (self.root / "locks").glob("*.lock")}
+        return {key for key in keys if key in self._claims or self.claimed_elsewhere(key)}
+
     # ------------------------------------------------------------ manifests and studies
 
     def write_once(self, folder: str, name: str, content: Any) -> None:
@@ -333,9 +339,16 @@ class Store:
             BenchError: as :meth:`record` and :meth:`study`.
         """
         content = self.study(name) or {}
-        found = {key: self.document(key) for key in content.get("keys", [])}
-        missing = [planned for planned in content.get("missing", []) if found.get(planned["key"]) is None]
-        documents = [document for document in found.values() if document is not None] + missing
+        keys = content.get("keys", [])
+        found = {key: document for key in keys if (document := self.document(key)) is not None}
+        documents = list(found.values())
+        # What is missing is told by the records, not by what was so when the study was written down.
+        if len(found) < len(keys) and "planned" in content:
+            for key, trial in unpack(content["planned"], keys):
+                if key not in found:
+                    documents.append({"format": FORMAT, "key": key, "status": "missing", "trial": trial})
+        # Studies of earlier versions have whole documents of what was missing.
+        documents += [planned for planned in content.get("missing", []) if planned["key"] not in found]
         return [Record.of(document) for document in documents]
 
     def study_names(self) -> list[str]:

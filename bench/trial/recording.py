@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
+from bench.store.planned import pack
 from bench.store.store import FORMAT
+from bench.study.plan import Plan
 from bench.study.task import Task
 from bench.tools.provenance import environment
 from bench.tools.registry import DATASETS, METHODS, PROTOCOLS
@@ -74,6 +77,21 @@ def _weights(task: Task) -> dict[str, Any]:
         weights = task.weights[key]
         found[role] = {"name": weights.name, "sha256": weights.sha256, "trained_on": list(weights.trained_on)}
     return found
+
+
+def describe_study(plan: Plan) -> dict[str, Any]:
+    """The content of a study's file: its trials, with what tables print of those that have not run."""
+    fits = Counter(task.fit_key for task in plan.tasks if task.fit_key)
+    return {
+        "name": plan.study.name,
+        "hash": plan.hash,
+        "keys": [task.key for task in plan.tasks],
+        "methods": list(dict.fromkeys(task.method for task in plan.tasks)),
+        "layout": plan.study.layout,
+        "planned": pack(map(describe, plan.tasks)),
+        # Fits that several trials wait for: while one of them is trained, none of its trials is running.
+        "fits": [key for key, number in fits.items() if number > 1],
+    }
 
 
 def peak_memory() -> int | None:

@@ -801,6 +801,24 @@ def test_gap_of_a_study_whose_data_moved_or_changed(study: tuple[Path, Any], toy
     assert "is not the data that the trial was planned with" in refused(*words, "--data-root", moved)
 
 
+def test_gap_of_a_method_as_tables_or_users_call_it(tmp_path: Path, toy_root: Path, plugin: Path) -> None:
+    data = ("--dataset", "folder", "--data-root", toy_root, "--workers", "0", "--store", tmp_path)
+    methods = "toy-brightness[sign=-1],toy-learner"
+    assert call("run", "--methods", methods, "--categories", "bolt", "--shots", "1", *data).exit_code == 0
+
+    def title(*methods: str) -> list[str]:
+        words = ("explain-gap", "--store", tmp_path, "--protocol", "exact", "--json")
+        result = call(*words, *(word for method in methods for word in ("--method", method)))
+        assert result.exit_code == 0, result.output
+        return [each.partition(" on ")[0] for each in json.loads(result.stdout)["results"]]
+
+    both = ["toy-brightness[sign=-1]", "toy-learner"]
+    assert title() == both
+    for name in ("toy-brightness[sign=-1]", "toy-brightness", "Brightness"):
+        assert title(name) == both[:1]
+    assert "Did you mean 'Brightness'" in refused("explain-gap", "--store", tmp_path, "--method", "Brightnes")
+
+
 def test_gap_is_refused(study: tuple[Path, Any], tmp_path: Path) -> None:
     store, _ = study
     assert "Did you mean 'mine'" in refused("explain-gap", "--store", store, "--study", "mime")

@@ -249,7 +249,7 @@ def test_any_pins(hostile: Hostile, tmp_path: Path, value: object, place: str) -
 
 @given(value=JSON, place=st.sampled_from(["trial", "metrics", "status", "reason", "provenance"]))
 def test_a_table_of_any_record(hostile: Hostile, tmp_path: Path, value: object, place: str) -> None:
-    from bench.cli.table import load_tables
+    from bench.report.tables.study import load_tables
 
     store = keep(Store(tmp_path), RECORDS)
     first = RECORDS[0]

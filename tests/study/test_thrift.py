@@ -15,9 +15,9 @@ from trial_records import record
 import bench.study.expansion
 import bench.tools.spec
 from bench.cli.main import main
-from bench.cli.table import uncollected
 from bench.data.catalogue import open_catalogue
 from bench.report.tables.records import read
+from bench.report.tables.study import uncollected
 from bench.store.store import Store
 from bench.study.plan import prepare
 from bench.study.study import Study

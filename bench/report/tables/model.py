@@ -207,6 +207,18 @@ class Table:
     second: bool = False
     study: str = ""
 
+    def __str__(self) -> str:
+        """The table as ``bench table`` prints it."""
+        from bench.report.tables.formats import render
+
+        return render(self, "terminal").rstrip("\n")
+
+    def _repr_html_(self) -> str:
+        """The table as a notebook shows it."""
+        from bench.report.tables.html import render
+
+        return render(self)
+
     @property
     def metric_name(self) -> str:
         """The metric as printed."""

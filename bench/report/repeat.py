@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import click
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bench.errors import BenchError
 from bench.store.record import Record
@@ -16,9 +14,13 @@ from bench.store.store import Store
 from bench.tools.spec import Spec
 
 if TYPE_CHECKING:
+    from bench.executors.engine import Listener
     from bench.store.scores import RecordedData
     from bench.study.study import Study
     from bench.study.task import Task
+
+Watch: TypeAlias = "Callable[[int], AbstractContextManager[Listener]]"
+"""Says that so many trials are repeated, and gives a listener to them."""
 
 
 def keep_features(
@@ -27,6 +29,7 @@ def keep_features(
     data: RecordedData,
     device: str | None,
     workers: int | None,
+    watch: Watch,
 ) -> None:
     """Repeat those trials whose features are not in the store, and keep them there.
 
@@ -36,27 +39,22 @@ def keep_features(
         data: that the trials were tested on.
         device: torch device; None for the best there is.
         workers: trials side by side; None for one per core, 0 for this process.
+        watch: makes a listener to so many trials.
 
     Raises:
         BenchError: a trial cannot be repeated as it was, or fails.
     """
-    from rich.console import Console
-
-    from bench.cli._progress import ProgressListener
     from bench.executors.local import LocalConfig, LocalExecutor
     from bench.study.task import Task
-    from bench.tools.text import count
     from bench.trial.trial import Outcome
 
     lacking = [record for record in records if not store.features_path(record.key).exists()]
     tasks = [task_of(record, store, data, device) for record in lacking]
     if not tasks:
         return
-    click.echo(f"repeating {count(len(tasks), 'trial')} for the features", err=True)
     executor = LocalExecutor(LocalConfig(), workers, store.root / "logs")
-    console = Console(stderr=True, highlight=False)
     with (
-        ProgressListener(console, len(tasks), 0) as listener,
+        watch(len(tasks)) as listener,
         closing(executor.run([(task,) for task in tasks], listener.report)) as outcomes,  # type: ignore[type-var]
     ):
         for task, outcome in outcomes:
