@@ -220,12 +220,16 @@ def left(plan: Plan, store: Store, say: Say) -> tuple[Task, ...]:
 def write_down(plan: Plan, store: Store) -> None:
     """Keep a study's trials under its name, before they run, so that it can be watched from the first of them on.
 
+    What a killed run of it has left is cleared away.
+
     Raises:
         BenchError: the store cannot be written.
     """
+    from bench.executors.engine import drop_spent_detectors
     from bench.trial.recording import describe_study
 
     store.write_study(plan.study.name, describe_study(plan))
+    drop_spent_detectors(plan, store)
 
 
 def choose_workers(executor: Executor, todo: tuple[Task, ...], records: Iterable[Record], say: Say) -> None:

@@ -8,15 +8,14 @@ import click
 
 from bench.cli._options import store_option
 from bench.errors import BenchError
-from bench.study.build import read_weights
 from bench.study.study import DEFAULT_TO_FIT
 from bench.tools.devices import PRECISIONS, Precision
 
 
 @click.command("fit")
 @click.option("--method", required=True, help="Method with options: promptad[cmi=off].")
-@click.option("--train-dataset", help="The dataset to learn from, with options.")
-@click.option("--train-root", type=click.Path(path_type=Path), help="Its folder.")
+@click.option("--train-dataset", help="The dataset to learn from, with options; several as one: A+B.")
+@click.option("--train-root", "train_roots", multiple=True, help="Its folder: DIR, or DATASET=DIR.")
 @click.option(
     "--protocol", default=DEFAULT_TO_FIT, show_default=True, help="Decides which of its images are learned from."
 )
@@ -33,7 +32,7 @@ from bench.tools.devices import PRECISIONS, Precision
 def command(
     method: str,
     train_dataset: str | None,
-    train_root: Path | None,
+    train_roots: tuple[str, ...],
     protocol: str,
     shots: int | None,
     seed: int,
@@ -62,13 +61,13 @@ def command(
     detector = fit(
         method,
         train_dataset=train_dataset or "",
-        train_root=train_root,
+        train_root=train_roots or None,
         protocol=protocol,
         shots=shots,
         seed=seed,
         encoder=encoder,
         backbone=backbone,
-        weights=read_weights(weights),
+        weights=weights,
         prompts=prompts,
         device=device,
         precision=precision,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.errors import BenchError, printable
-from bench.study.build import read_weights
 from bench.tools.devices import PRECISIONS, Precision
 from bench.tools.text import count
 
@@ -80,11 +79,10 @@ def command(
             raise BenchError("name a detector's file (bench fit writes one), or a --method that needs no training")
         if encoder or backbone:
             raise BenchError("--encoder and --backbone go with --method: a detector has its own")
-        detector = load(pictures.pop(0), weights=read_weights(weights), device=device, precision=precision)
+        detector = load(pictures.pop(0), weights=weights, device=device, precision=precision)
     else:
-        given = read_weights(weights)
         detector = fit(
-            method, encoder=encoder, backbone=backbone, weights=given, device=device, precision=precision
+            method, encoder=encoder, backbone=backbone, weights=weights, device=device, precision=precision
         )
     options: dict[str, Any] = {"prompts": prompts, "normals": normals, "track": steps}
     options |= {"threshold": threshold, "calibrate": calibrate, "false_alarms": false_alarms}

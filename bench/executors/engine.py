@@ -232,6 +232,14 @@ class _Queue:
                 self.store.drop_detector(task.fit_key)
 
 
+def drop_spent_detectors(plan: Plan, store: Store) -> None:
+    """Remove detectors whose trials are all done: of a run that was killed before it could."""
+    for path in store.detectors():
+        tasks = [task for task in plan.tasks if task.fit_key == path.stem]
+        if tasks and all(store.done(task.key) for task in tasks):
+            store.drop_detector(path.stem)
+
+
 def _shared_fits(pending: Iterable[Task], store: Store, keep: bool) -> set[str]:
     """Keys of the fits that are jobs of their own; any other is carried out within its only trial.
 

@@ -16,9 +16,10 @@ from bench.predict.pictures import Picture, Pictures
 from bench.predict.predictions import Predictions, threshold_at
 from bench.store.detectors import dump_detector, load_detector
 from bench.store.store import DEFAULT_ROOT, Store
+from bench.study.build import Files, check_shots, read_train_roots, read_weights
 from bench.study.lookup import ChosenMethod, choose_method, find_weights
 from bench.study.plan import prepare_fit
-from bench.study.sources import ANY, Sources, parse_sources
+from bench.study.sources import ANY, parse_sources
 from bench.study.study import DEFAULT_TO_FIT, Study
 from bench.study.task import Fit, Task
 from bench.tools.devices import Precision, choose_device
@@ -216,13 +217,13 @@ def fit(
     method: str,
     *,
     train_dataset: str = "",
-    train_root: str | Path | Mapping[str, str | Path] | None = None,
+    train_root: Files | None = None,
     protocol: str = DEFAULT_TO_FIT,
     shots: int | None = None,
     seed: int = 0,
     encoder: str = "",
     backbone: str = "",
-    weights: Mapping[str, str | Path] | None = None,
+    weights: Files | None = None,
     prompts: str | Path | None = None,
     device: str = "auto",
     precision: Precision = "highest",
@@ -239,7 +240,7 @@ def fit(
             are not trained.
         train_root: its folder; of several, name -> folder.
         protocol: decides which of its images are learned from.
-        shots: labelled anomalies per category, under protocols that draw some.
+        shots: labelled anomalies per category, under protocols that draw some; 10 by default.
         seed: seeds everything random.
         encoder, backbone: replace the method's own.
         weights: role or name of weights -> local file.
@@ -262,14 +263,16 @@ def fit(
         source=sources,
         shots=(10,) if shots is None else (shots,),
         seeds=(seed,),
-        roots=_train_roots(sources, train_root),
+        roots=read_train_roots(train_root, sources),
         encoder=encoder,
         backbone=backbone,
-        weights={name: Path(file) for name, file in (weights or {}).items()},
+        weights=read_weights(weights),
         prompts=None if prompts is None else Path(prompts),
         device=device,
         precision=precision,
     )
+    if shots is not None:
+        check_shots(study.protocols)
     chosen = choose_method(spec, source, study)
     if not chosen.traits.trained:
         if source is not None:
@@ -285,17 +288,6 @@ def fit(
         )
     task = prepare_fit(study, Store(Path(store)))
     return fitted(task, track)
-
-
-def _train_roots(sources: Sources | None, given: str | Path | Mapping[str, str | Path] | None) -> dict[str, Path]:
-    """The folders of the datasets to learn from, as a study has them."""
-    if sources is None or given is None:
-        return {}
-    if isinstance(given, Mapping):
-        return {f"train:{name}": Path(root) for name, root in given.items()}
-    if len(sources.all) > 1:
-        raise BenchError("several datasets to learn from have a folder each: train_root={NAME: DIR}")
-    return {f"train:{sources.all[0].name}": Path(given)}
 
 
 def fitted(task: Task, track: Track | None = None) -> Detector:
@@ -319,7 +311,7 @@ def fitted(task: Task, track: Track | None = None) -> Detector:
 def load(
     path: str | Path,
     *,
-    weights: Mapping[str, str | Path] | None = None,
+    weights: Files | None = None,
     device: str = "auto",
     precision: Precision = "highest",
 ) -> Detector:
@@ -327,7 +319,7 @@ def load(
 
     Args:
         path: the file.
-        weights: name or role of an encoder or backbone -> local file, where they cannot be found by their names.
+        weights: a local file, where the weights cannot be found by their names; of several, role or name -> file.
         device, precision: as of :class:`bench.study.study.Study`.
 
     Raises:
@@ -349,7 +341,7 @@ def load(
             "installed, which scores otherwise; fit it anew"
         )
     config = config_from_dict(cls.Config, method["config"], planned_files(method["config"]))
-    found = _find_weights(cls, cls.traits(config), description["weights"], weights or {}, str(path))
+    found = _find_weights(cls, cls.traits(config), description["weights"], read_weights(weights), str(path))
     return _restored(description, state, found, device, precision)
 
 
@@ -357,7 +349,7 @@ def _find_weights(
     cls: type[Method],
     traits: Traits,
     recorded: Mapping[str, Mapping[str, str]],
-    given: Mapping[str, str | Path],
+    given: Mapping[str, Path],
     path: str,
 ) -> dict[str, Weights]:
     """The weights that a detector was fitted on, by role.
@@ -375,8 +367,7 @@ def _find_weights(
     only = given.get("") if len(used) == 1 else None
     found = {}
     for role, name in used.items():
-        written = given.get(role) or given.get(name) or only
-        file = None if written is None else Path(written)
+        file = given.get(role) or given.get(name) or only
         if traits.roles.get(role) == "checkpoint":
             found[role] = identify_checkpoint(role, name, getattr(cls, "checkpoints", {}), file)
         else:

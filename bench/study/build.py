@@ -96,6 +96,8 @@ def build_study(
     fields["weights"] = read_weights(weights)
     # The name of a study stands for exactly its trials: one that was changed gets a name of its own later.
     chosen = Study(name=name or ("" if changed else own_name), **fields)
+    if shots is not None:
+        check_shots(chosen.protocols)
     # Whoever names both methods and data does not think of the quick study.
     unlike = alone and (methods is None or dataset is None)
     return chosen, _not_quick(chosen.methods, methods is not None) if unlike else ""
@@ -109,6 +111,22 @@ def _not_quick(methods: Sequence[Spec], chosen: bool) -> str:
         return ""
     said = f"this is not the quick study, which shortens training: {', '.join(map(str, shortened))}"
     return said if chosen else f"{said}; for that one add --study {QUICK}"
+
+
+def check_shots(protocols: Sequence[Spec]) -> None:
+    """Refuse a number of shots where no protocol heeds it.
+
+    Raises:
+        BenchError: it would change nothing.
+    """
+    from bench.tools.registry import PROTOCOLS
+
+    if not any(PROTOCOLS.load(spec.name).traits.shots for spec in protocols):
+        names = ", ".join(spec.name for spec in protocols)
+        raise BenchError(
+            f"{names} learns from all labelled anomalies, whatever --shots says: leave it out; fewer for each "
+            "category are an option of the protocol, auxiliary[anomalies=1]"
+        )
 
 
 def read_names(names: Names) -> list[str]:

@@ -2,9 +2,9 @@
 
     python results/benchmarks/bench_predict.py --images DIR --normals DIR --weights FILE
 
-Both have PaDiM on the same backbone, fitted on the same normal pictures. The fit is timed apart on anomalib's side;
-it is part of ours, which fits a few-shot model each time it is used. Both give an anomaly map for every picture;
-ours is also timed with its files, pictures and page. The rounds alternate, and the first of each is not counted.
+Both have PaDiM on the same backbone, fitted on the same normal pictures. The fit is timed apart on anomalib's
+side; it is part of ours, which fits a few-shot model each time it is used. Both give an anomaly map for every
+picture; ours is also timed with its files, pictures and page. The rounds alternate, and the first is not counted.
 """
 
 from __future__ import annotations
