@@ -14,9 +14,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from drivers import children
+from toy_data import write_toy_data
 
 import bench
 from bench.cli.main import main
@@ -57,6 +59,9 @@ def cluster(plugin_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(plugin_folder))
         patch.setenv("BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        trainings = tmp_path_factory.mktemp("trainings") / "begun.txt"
+        trainings.touch()
+        patch.setenv("ZSAD_TRAININGS", str(trainings))
         patch.chdir(tmp_path_factory.mktemp("neutral"))  # the repository's folder "datasets" is none of Ray's
         node = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 * 2**20}
         cluster = Cluster(initialize_head=True, head_node_args=node)
@@ -118,6 +123,26 @@ def test_a_trial_that_kills_its_worker_twice_has_failed_and_output_is_kept(words
         log = tmp_path / "store/logs" / record["key"][:2] / f"{record['key']}.log"
         assert all(phrase in log.read_text() for phrase in ("from Python", "from below", "a warning"))
     assert "from below" not in result.output
+
+
+def test_one_fit_serves_all_targets_on_all_machines(words: Any, tmp_path: Path, cluster: Cluster) -> None:
+    source = tmp_path / "source"
+    write_toy_data(source, first_seed=1000)
+    learned = ["--protocol", "transfer", "--train-dataset", "folder", "--train-root", str(source), "--shots", "1"]
+    result = call(words("toy-keeper", *learned, "--seeds", "2"))
+    assert result.exit_code == 0, result.output
+    begun = Path(os.environ["ZSAD_TRAININGS"])
+    assert sorted(begun.read_text().split()) == ["0", "1"]
+    there = Store(tmp_path / "store")
+    assert not there.detectors()
+    local = words("toy-keeper", *learned, "--seeds", "2", "--executor", "local", "--workers", "0", store="local")
+    result = call(local)
+    assert result.exit_code == 0, result.output
+    here = Store(tmp_path / "local")
+    assert len(records(here.root)) == 6
+    for record in records(here.root):
+        mine, theirs = here.scores(record["key"]), there.scores(record["key"])
+        np.testing.assert_array_equal(mine["image"], theirs["image"])
 
 
 def test_a_method_that_interrupts_is_not_the_user(words: Any, tmp_path: Path) -> None:
