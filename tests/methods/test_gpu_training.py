@@ -38,7 +38,8 @@ TEST, SUPPORT = (tiny.image_set(tiny.noise(4, 40, seed)) for seed in (1, 2))
 
 def context(device: str = "cpu") -> Context:
     network = tiny.backbone(tiny.Convolution(8, norm=True), 8, image_size=32)
-    return dataclasses.replace(tiny.context(network=network, support=SUPPORT), device=device)
+    given = tiny.context(network=network, support=SUPPORT, n_support=len(SUPPORT))
+    return dataclasses.replace(given, device=device)
 
 
 def fit_and_score(name: str) -> Scores:
