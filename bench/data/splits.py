@@ -136,7 +136,7 @@ def split(
     *,
     target: Catalogue,
     source: Catalogue,
-    category: str,
+    category: str | None,
     shots: int | None,
     seed: int | None,
     normals: bool = False,
@@ -148,7 +148,7 @@ def split(
         protocol: with its options.
         target: the dataset tested on.
         source: the dataset learned from; the same object unless the protocol needs a source.
-        category: the target category; empty for none, and so nothing to test on.
+        category: the target category; None for nothing to test on.
         shots: labelled anomalies per seen category, or None for a method that learns from none.
         seed: seed of the draws; may be None only if nothing is drawn.
         normals: give the seen categories' normal images even so, for a method that learns from those alone.
@@ -157,25 +157,25 @@ def split(
     Raises:
         BenchError: unknown category, or nothing to learn from.
     """
-    if category and category not in target.categories:
+    if category is not None and category not in target.categories:
         raise unknown("category", category, target.categories, f"of {target.label}")
-    request = SplitRequest(target, source, category, shots, seed or 0, anomalies)
+    request = SplitRequest(target, source, category or "", shots, seed or 0, anomalies)
     learned = LearnedImages((), {})
     if normals or shots is not None:
         learned = protocol.learned(request)
-    support = tuple(protocol.support(request)) if category else ()
+    support = tuple(protocol.support(request)) if category is not None else ()
     return Manifest(
         protocol=protocol.name,
         options=config_dict(protocol.config),
         source=source.label,
         target=target.label,
-        category=category,
+        category=category or "",
         shots=shots,
         seed=seed,
         normal=tuple(learned.normal),
         anomalous=dict(learned.anomalous),
         support=support,
-        test=tuple(protocol.tested(request, support)) if category else (),
+        test=tuple(protocol.tested(request, support)) if category is not None else (),
         notes=tuple(draw.note for draw in learned.anomalous.values() if draw.note),
     )
 

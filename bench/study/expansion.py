@@ -269,7 +269,7 @@ class Expansion:
                 self.protocol,
                 target=target,
                 source=self.source or target,
-                category=category,
+                category=category or None,  # of a fit for no target
                 shots=repetition.shots,
                 seed=repetition.seed,
                 normals=method.traits.trained,

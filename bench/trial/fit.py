@@ -173,7 +173,7 @@ class Fitting:
             load_protocol(self.task),
             target=self.target,
             source=self.source,
-            category=self.task.category,
+            category=self.task.category or None,  # a fit for no target has none
             shots=self.task.shots,
             seed=self.task.seed,
             normals=self.traits.trained,

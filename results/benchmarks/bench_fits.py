@@ -4,7 +4,7 @@
 
 PromptAD learns on three categories of pocket and is tested on the six others: as one study, which trains once, and
 as six studies of one target each, which train six times. Both run inside this process, with the encoder loaded and
-the features of all images kept, so that the training makes the difference. The scores of both must be the same bits.
+the features of all images kept, so that the training makes the difference. The scores of both are compared, too.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def test_inputs_are_read_as_data_and_not_from_the_command() -> None:
     document["provenance"] = {"inputs": INPUTS, "command": COMMAND}
     assert Record.of(document).inputs == Inputs(
         target=Path("/data/a"),
-        source=Path("/data/b"),
+        sources={"": Path("/data/b")},
         weights={"openclip/ViT-B-32": Path("/weights/clip.pt"), "pocket/clip": None},
         prompts=Path("/prompts.yaml"),
         options={"epochs": 5},
@@ -127,7 +127,11 @@ def test_inputs_of_earlier_versions_are_recovered() -> None:
     document = record()
     document["provenance"] = {"command": COMMAND}
     found = Record.of(document).inputs
-    assert (found.target, found.source, found.prompts) == (Path("/data/my mvtec"), Path("/visa"), Path("p.yaml"))
+    assert (found.target, found.sources, found.prompts) == (
+        Path("/data/my mvtec"),
+        {"": Path("/visa")},
+        Path("p.yaml"),
+    )
     assert found.weights == {"openclip/ViT-B-32": Path("/weights/clip.pt")}
     document["provenance"] = {"command": "bench run --train-dataset pocket --train-root DIR"}
     assert Record.of(document).inputs == Inputs()
