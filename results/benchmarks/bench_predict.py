@@ -113,6 +113,7 @@ def main() -> None:
             "anomalib Engine.predict": theirs,
             "bench predict": ours,
             "bench predict --output": ours_with_files,
+            "bench predict of one": ours_of_one,
         }
         seconds: dict[str, list[float]] = {name: [] for name in sides}
         for _ in range(given.rounds + 1):
