@@ -114,7 +114,7 @@ def _on_dataset(
     labelled = Labelled.open(dataset, root, category)
     found = labelled.predict(detector, allow_leak=allow_leak, **options)
     for name, value in labelled.metrics(found).items():
-        click.echo(f"{name:15}{value}")
+        click.echo(f"{name:18}{value}")
     if found.met:
         click.echo("note: the detector was trained on some of these images: these are not test results", err=True)
     return found

@@ -166,7 +166,7 @@ class Detector:
                     parts.append(self._score(chunk, words, context))
             sound += chunk
         if not sound:
-            raise BenchError(f"none of the {count(len(pictures.items), 'picture')} can be read")
+            raise BenchError("no picture can be read:\n" + "\n".join(f"  {reason}" for reason in wrong.values()))
         maps = None
         if parts[0].maps is not None:
             maps = np.concatenate([part.maps for part in parts if part.maps is not None])

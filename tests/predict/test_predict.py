@@ -282,8 +282,8 @@ def test_metrics_on_a_category_with_labels(detector: bench.Detector, toy_root: P
     words = ["predict", tmp_path / "d.zsad", "--dataset", "folder", "--data-root", toy_root, "--category", "bolt"]
     result = call(*words)
     assert result.exit_code == 0, result.output
-    assert "image AUROC    1.000" in result.output
-    assert "pixel AUROC    n/a (the method gives no" in result.output
+    assert "image AUROC       1.000" in result.output
+    assert "pixel AUROC       n/a (the method gives no" in result.output
     missing = call(*words[:-1], "nut")
     assert missing.exit_code == 2
     assert "unknown category 'nut' of folder" in missing.output
