@@ -17,6 +17,7 @@ from bench.data.splits import Manifest, check_leakage, split
 from bench.errors import BenchError, NotApplicable
 from bench.store.detectors import dump_detector, load_detector
 from bench.study.task import Fit, Task
+from bench.tools.provenance import environment
 from bench.tools.registry import METHODS
 from bench.tools.spec import check_files, config_from_dict
 from bench.tools.stopwatch import Stopwatch
@@ -68,6 +69,7 @@ class Fitting:
         fitted: whether the method has been fitted.
         fitted_with: number of fits carried out as one, this one among them.
         fit_seconds: that training took, here or, for a detector from a file, wherever it was trained.
+        fitted_on: device of a detector from a file, as records name it, with the precision of its products.
         notes: sentences for the record; ``fit_notes`` are those of them that the method made while it was fitted.
     """
 
@@ -90,6 +92,7 @@ class Fitting:
         self.fitted_with = 1
         self.fit_seconds: float | None = None
         self.fit_notes: tuple[str, ...] = ()
+        self.fitted_on = ""
         self.passes = 0  # images put through frozen encoders
         self._train: TrainingSet | None = None
 
@@ -271,6 +274,7 @@ class Fitting:
         assert isinstance(self.method, HasState)
         self.method.restore(state, self.context)
         self.fit_seconds, self.fitted_with = description["seconds"], description["fitted_with"]
+        self.fitted_on = description["environment"]["device"]
         self._take_notes(description["notes"])
 
     def _description(self) -> dict[str, Any]:
@@ -293,6 +297,7 @@ class Fitting:
             "seconds": self.fit_seconds,
             "fitted_with": self.fitted_with,
             "notes": notes(self.fit_notes),
+            "environment": environment(self.task.device, self.task.precision),
         }
 
     def fit_outcome(self) -> FitOutcome:

@@ -120,7 +120,11 @@ class Trial(Fitting):
             "traceback": plain(self.trace, TEXT) or None,
         }
         if self.task.detector is not None:
-            record["provenance"]["fit"] = {"key": self.task.fit_key, "seconds": self.fit_seconds}
+            record["provenance"]["fit"] = {
+                "key": self.task.fit_key,
+                "seconds": self.fit_seconds,
+                "device": self.fitted_on,
+            }
         return Outcome(record, self.scores, self.ids)
 
     def _split(self) -> Manifest:
