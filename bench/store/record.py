@@ -147,6 +147,13 @@ class MetricBlock(NamedTuple):
         return {k: v for k, v in self.document.items() if k not in ("values", "reasons", "problems")}
 
 
+class SharedFit(NamedTuple):
+    """A fit that serves several trials: its key, and the seconds that training took."""
+
+    key: str
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True)
 class Provenance:
     """Where, when and with what a trial ran; what was not recorded is None or empty.
@@ -162,6 +169,7 @@ class Provenance:
         encoder_passes: images put through a frozen encoder.
         peak_memory_mib: peak of resident memory of the process.
         traceback: of a trial that failed.
+        fit: the fit whose detector the trial loaded; None if it was trained within the trial, or not at all.
     """
 
     command: str
@@ -176,6 +184,7 @@ class Provenance:
     encoder_passes: int | None
     peak_memory_mib: int | None
     traceback: str
+    fit: SharedFit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,9 +286,7 @@ class Record:
     @property
     def fit_seconds(self) -> float | None:
         """Duration of training that several trials share, which is no part of ``seconds``; None if it is."""
-        fit = (self.document.get("provenance") or {}).get("fit")
-        seconds = fit.get("seconds") if isinstance(fit, Mapping) else None
-        return float(seconds) if isinstance(seconds, int | float) else None
+        return None if self.provenance.fit is None else self.provenance.fit.seconds
 
     @functools.cached_property
     def provenance(self) -> Provenance:
@@ -353,7 +360,7 @@ def _method(method: Mapping[str, Any]) -> RecordedMethod:
 
 
 def _dataset(dataset: Mapping[str, Any]) -> RecordedDataset:
-    # The dataset learned from is recorded without a label.
+    # Earlier versions recorded the dataset learned from without a label.
     label = str(dataset["label"] if "label" in dataset else dataset["name"])
     return RecordedDataset(
         name=str(dataset.get("name") or label.partition("[")[0]),
@@ -422,7 +429,14 @@ def _provenance(content: Mapping[str, Any]) -> Provenance:
         encoder_passes=None if passes is None else int(passes),
         peak_memory_mib=None if memory is None else int(memory),
         traceback=str(content.get("traceback") or ""),
+        fit=_shared_fit(content.get("fit")),
     )
+
+
+def _shared_fit(content: object) -> SharedFit | None:
+    if not isinstance(content, Mapping) or not isinstance(content.get("seconds"), int | float):
+        return None
+    return SharedFit(str(content.get("key") or ""), float(content["seconds"]))
 
 
 def _inputs(content: Mapping[str, Any]) -> Inputs:

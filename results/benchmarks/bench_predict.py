@@ -4,7 +4,7 @@
 
 Both have PaDiM on the same backbone, fitted on the same normal pictures. The fit is timed apart on anomalib's
 side; it is part of ours, which fits a few-shot model each time it is used. Both give an anomaly map for every
-picture; ours is also timed with its files, pictures and page. The rounds alternate, and the first is not counted.
+picture; ours is also timed with its files, pictures and page. The fastest of alternating rounds counts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import tempfile
 import time
 import warnings
@@ -119,15 +118,15 @@ def main() -> None:
         for _ in range(given.rounds + 1):
             for name, call in sides.items():
                 seconds[name].append(timed(call))
-        median = {name: statistics.median(each[1:]) for name, each in seconds.items()}
-        rest = median["bench predict"] - median["bench predict of one"]
+        best = {name: min(each[1:]) for name, each in seconds.items()}  # other work on the machine only adds
+        rest = best["bench predict"] - best["bench predict of one"]
         found = {
             "images": given.number,
             "images_per_second": {
-                "anomalib Engine.predict": round(given.number / median["anomalib Engine.predict"], 2),
-                "bench predict, with its fit": round(given.number / median["bench predict"], 2),
+                "anomalib Engine.predict": round(given.number / best["anomalib Engine.predict"], 2),
+                "bench predict, with its fit": round(given.number / best["bench predict"], 2),
                 "bench predict, beyond its fit and first picture": round((given.number - 1) / rest, 2),
-                "bench predict --output, with its fit": round(given.number / median["bench predict --output"], 2),
+                "bench predict --output, with its fit": round(given.number / best["bench predict --output"], 2),
             },
             "seconds": {name: [round(s, 2) for s in each[1:]] for name, each in seconds.items()},
             "anomalib_fit_seconds": round(fitting, 2),

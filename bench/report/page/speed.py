@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -46,7 +47,14 @@ def speeds(trials: Iterable[PageTrial]) -> list[Speed]:
 
 
 def _speed(shots: int | None, device: str, records: list[Record]) -> Speed:
-    every = [_with_engine(record.seconds) for record in records]
+    served = Counter(fit.key for record in records if (fit := record.provenance.fit) is not None)
+    every = []
+    for record in records:
+        seconds, fit = _with_engine(record.seconds), record.provenance.fit
+        if fit is not None:
+            share = fit.seconds / served[fit.key]
+            seconds = {**seconds, "fit": share, "total": seconds.get("total", 0.0) + share}
+        every.append(seconds)
     found = {part: [seconds[part] for seconds in every if part in seconds] for part in PARTS}
     ran = [record.provenance for record in records]
     memory = [each.peak_memory_mib for each in ran if each.peak_memory_mib is not None]
