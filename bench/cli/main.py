@@ -38,7 +38,7 @@ COMMANDS = {
     "check": "Compare numbers with pinned and reported ones.",
     "pin": "Keep numbers to be checked against.",
     "audit": "Check numbers that papers report against each other.",
-    "cache": "What frozen features are kept on disk.",
+    "cache": "Show features and detectors that are kept on disk.",
 }
 
 

@@ -2,8 +2,8 @@
 
 Layout under the root::
 
-    <space>/space.json                              what the features of this folder were made with
-    <space>/<ab>/<image>.<part>.safetensors         one feature and its checksum; ab begins the image's hash
+    <space>/space.json                      what the features of this folder were made with
+    <space>/<ab>/<image>.<part>.feature     a checksum and one feature, as safetensors; ab begins the image's hash
 
 A *space* is everything but the image that decides a feature: weights, preprocessing, number format, and the
 versions of what computed it. Files are written under a temporary name and renamed, so that a file is whole or not
@@ -17,6 +17,9 @@ import contextlib
 import json
 import os
 import random
+import re
+import shutil
+import time
 import warnings
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -30,9 +33,13 @@ from bench.tools.hashes import hash_json
 if TYPE_CHECKING:
     import torch
 
-VERSION = 2  # raise it when the code that computes features, or their files, change
+VERSION = 3  # raise it when the code that computes features, or their files, change
 GIB = 2**30
 DEFAULT_LIMIT = 50 * GIB
+_OVER = 8  # room is made whenever an eighth of the limit has been written
+_STALE = 3600.0  # seconds, after which a temporary file is one of a writer that was killed
+_CHECKSUM = 4  # bytes
+_SPACE = re.compile("[0-9a-f]{16,32}")  # names of spaces, here and in earlier versions
 
 Features = Iterator[tuple[str, Mapping[str, "torch.Tensor"]]]
 """Images, each with its features by part."""
@@ -99,20 +106,29 @@ class FeatureStore:
         description = describe_space(weights, preprocessing, dtype)
         name = hash_json(description)[:32]
         if name not in self._spaces:
-            self._spaces[name] = Space(self.root / name, description, self.evict)
+            self._spaces[name] = Space(self.root / name, description, self)
         return self._spaces[name]
 
+    def spaces(self) -> list[Path]:
+        """The folders of all spaces, those of earlier versions too; other folders here are none of ours."""
+        if not self.root.is_dir():
+            return []
+        return sorted(path for path in self.root.iterdir() if path.is_dir() and _SPACE.fullmatch(path.name))
+
     def files(self) -> list[tuple[Path, int, float]]:
-        """Every file, its bytes, and when it was last used (seconds since 1970); least recently used first."""
+        """Every file, its bytes, and when it was last used (seconds since 1970); least recently used first.
+
+        Those of earlier versions are never read, but shown and removed; so are those of writers that were killed.
+        """
         found = []
-        # The second pattern is the layout of earlier versions: never read, but shown and removed.
-        for pattern in ("*/[0-9a-f][0-9a-f]/*.safetensors", "*/*.safetensors"):
-            for path in self.root.glob(pattern):
+        for space in self.spaces():
+            for path in space.rglob("*"):
                 try:
                     status = path.stat()
                 except OSError:  # another process has just removed it
                     continue
-                found.append((path, status.st_size, status.st_mtime))
+                if path.is_file() and path.name != "space.json":
+                    found.append((path, status.st_size, status.st_mtime))
         return sorted(found, key=lambda file: (file[2], str(file[0])))
 
     def evict(self, limit: int | None = None) -> int:
@@ -121,9 +137,11 @@ class FeatureStore:
         files = self.files()
         excess = sum(size for _, size, _ in files) - limit
         freed = 0
-        for path, size, _ in files:
+        for path, size, used in files:
             if freed >= excess:
                 break
+            if path.name.startswith(".") and time.time() - used < _STALE:
+                continue  # somebody is writing it
             try:
                 path.unlink()
                 freed += size
@@ -131,14 +149,23 @@ class FeatureStore:
                 continue
         return freed
 
+    def clear(self) -> int:
+        """Remove everything that was kept here; return bytes freed."""
+        freed = sum(size for _, size, _ in self.files())
+        for space in self.spaces():
+            shutil.rmtree(space, ignore_errors=True)
+        self._spaces.clear()
+        return freed - sum(size for _, size, _ in self.files())
+
 
 class Space:
     """The features of one space."""
 
-    def __init__(self, folder: Path, description: Mapping[str, Any], evict: Callable[[], object]) -> None:
+    def __init__(self, folder: Path, description: Mapping[str, Any], store: FeatureStore) -> None:
         self.folder = folder
         self._description = description
-        self._evict = evict
+        self._store = store
+        self._written = 0  # bytes, since room was last made
         self._checked: set[Path] = set()  # files that this process has found sound
 
     def share(
@@ -171,21 +198,29 @@ class Space:
         # so they share most of the work without waiting for each other.
         random.Random(os.getpid()).shuffle(missing)
         writable = True
-        for start in range(0, len(missing), chunk):
-            left = []
-            for image in missing[start : start + chunk]:
-                features = self._read(image, parts)
-                if features is None:
-                    left.append(image)
-                else:
-                    yield image, features
-            for image, computed in compute(left):
-                writable = writable and self._write(image, computed)
-                yield image, computed
-        self._evict()
+        try:
+            for start in range(0, len(missing), chunk):
+                left = []
+                for image in missing[start : start + chunk]:
+                    features = self._read(image, parts)
+                    if features is None:
+                        left.append(image)
+                    else:
+                        yield image, features
+                for image, computed in compute(left):
+                    writable = writable and self._write(image, computed)
+                    if self._written > self._store.limit // _OVER:
+                        self._make_room()
+                    yield image, computed
+        finally:  # also if the encoder fails, or nobody asks for the rest
+            self._make_room()
+
+    def _make_room(self) -> None:
+        self._written = 0
+        self._store.evict()
 
     def _path(self, image: str, part: str) -> Path:
-        return self.folder / image[:2] / f"{image}.{part}.safetensors"
+        return self.folder / image[:2] / f"{image}.{part}.feature"
 
     def _read(self, image: str, parts: Collection[str]) -> dict[str, torch.Tensor] | None:
         """The features of an image; None if one of them is not there."""
@@ -203,13 +238,10 @@ class Space:
         from safetensors.torch import load
 
         try:
-            tensors = load(path.read_bytes())
-            feature = tensors["feature"]
-            if path not in self._checked:
-                if _checksum(feature) != tensors["checksum"].item():
-                    raise ValueError("the checksum is wrong")
-                os.utime(path)  # used
-                self._checked.add(path)
+            content = path.read_bytes()
+            if path not in self._checked and _checksum(content[_CHECKSUM:]) != content[:_CHECKSUM]:
+                raise ValueError("the checksum is wrong")
+            feature = load(content[_CHECKSUM:])["feature"]
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError, ValueError, KeyError, TypeError):
@@ -217,11 +249,14 @@ class Space:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
             return None
+        if path not in self._checked:
+            self._checked.add(path)
+            with contextlib.suppress(OSError):  # of another user, say: it is sound even so
+                os.utime(path)  # used
         return feature
 
     def _write(self, image: str, features: Mapping[str, torch.Tensor]) -> bool:
         """Keep an image's features; False, after a warning, if that is not possible."""
-        import torch
         from safetensors.torch import save
 
         try:
@@ -229,11 +264,10 @@ class Space:
             if not description.exists():
                 write_atomically(description, json.dumps(self._description, indent=1, sort_keys=True).encode())
             for part, feature in features.items():
-                feature = feature.contiguous().clone()  # a row alone, without its batch
-                checksum = torch.tensor(_checksum(feature))
-                content = save({"feature": feature, "checksum": checksum})
+                content = save({"feature": feature.contiguous().clone()})  # a row alone, without its batch
                 # Not durable: a flush for each file takes longer than encoding, and damage is found.
-                write_atomically(self._path(image, part), content, durable=False)
+                write_atomically(self._path(image, part), _checksum(content) + content, durable=False)
+                self._written += len(content)
         except OSError as error:
             warnings.warn(
                 f"features cannot be kept in {self.folder.parent} ({error}); they are computed again each time. "
@@ -244,5 +278,6 @@ class Space:
         return True
 
 
-def _checksum(tensor: torch.Tensor) -> int:
-    return zlib.crc32(tensor.contiguous().view(-1).numpy().data)
+def _checksum(content: bytes) -> bytes:
+    """The first bytes of a file: they cover all the others, names, types and shapes too."""
+    return zlib.crc32(content).to_bytes(_CHECKSUM, "little")

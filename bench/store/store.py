@@ -252,13 +252,20 @@ class Store:
         own = self._needed.pop(key, None)
         if own is not None:
             _unlock(own)
-        for other in (self.root / "locks").glob(f"{key}.needed-*.lock"):
-            if not _is_stale(other):
-                return
         path = self.detector_path(key)
         if path != self._kept_path(key):
-            with contextlib.suppress(OSError):
-                path.unlink()
+            self.remove_detector(path)
+
+    def remove_detector(self, path: Path) -> bool:
+        """Remove the file of a detector; False if a process needs it, or it cannot be removed."""
+        for other in (self.root / "locks").glob(f"{path.stem}.needed-*.lock"):
+            if not _is_stale(other):
+                return False
+        try:
+            path.unlink()
+        except OSError:
+            return False
+        return True
 
     def need_detector(self, key: str) -> None:
         """Say that this process needs a fit's detector: no other one drops it until this one has dropped it."""

@@ -37,7 +37,7 @@ def encode(cache: FeatureCache, images: ImageSet, **options: Any) -> dict[str, t
 
 
 def files(root: Path) -> list[Path]:
-    return list(root.glob("*/*/*.safetensors"))
+    return list(root.glob("*/*/*.feature"))
 
 
 def on_disk(root: Path, **options: Any) -> FeatureCache:
@@ -123,7 +123,7 @@ def test_images_that_another_process_encodes_meanwhile_are_not_encoded_again(tmp
     assert len(computed) <= 12 + 3  # the other one did all but the first image; of ours only this chunk goes on
 
 
-@pytest.mark.parametrize("harm", ["truncate", "flip", "empty", "remove"])
+@pytest.mark.parametrize("harm", ["truncate", "flip", "type", "empty", "remove"])
 def test_a_damaged_file_is_removed_and_made_again(tmp_path: Path, harm: str) -> None:
     images = tiny.image_set(tiny.noise(IMAGES))
     expected = encode(on_disk(tmp_path), images)["sum"]
@@ -135,6 +135,9 @@ def test_a_damaged_file_is_removed_and_made_again(tmp_path: Path, harm: str) -> 
     elif harm == "flip":
         content[-2] ^= 1
         file.write_bytes(content)
+    elif harm == "type":  # as long, and yet another number
+        assert content.count(b'"F32"') == 1
+        file.write_bytes(content.replace(b'"F32"', b'"I32"'))
     elif harm == "empty":
         file.write_bytes(b"")
     else:
@@ -172,7 +175,8 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
 def test_where_and_how_much_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("BENCH_CACHE", "off")
     assert default_root() is None
-    refused = CliRunner().invoke(main, ["cache"])
+    assert "BENCH_CACHE is off" in CliRunner().invoke(main, ["cache"]).output
+    refused = CliRunner().invoke(main, ["cache", "--clear"])
     assert refused.exit_code != 0 and "BENCH_CACHE is off" in str(refused.output) + str(refused.exception)
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
     monkeypatch.setenv("BENCH_CACHE_GIB", "2.5")
@@ -200,3 +204,59 @@ def test_files_of_an_earlier_layout_are_not_read_but_removed(
     assert "1.0 MiB  0123456789abcdef" in CliRunner().invoke(main, ["cache"]).output
     assert "removed 1.0 MiB" in CliRunner().invoke(main, ["cache", "--clear"]).output
     assert not old.exists()
+
+
+def test_the_limit_is_held_during_a_job_and_after_an_encoder_that_fails(tmp_path: Path) -> None:
+    limit = 40_000
+    most = 0
+
+    def compute(missing: Sequence[str]) -> Features:
+        nonlocal most
+        for number, image in enumerate(missing):
+            most = max(most, sum(path.stat().st_size for path in files(tmp_path)))
+            if number == 90:
+                raise RuntimeError("the encoder fails")
+            yield image, {"sum": torch.zeros(1000)}
+
+    space = FeatureStore(tmp_path, limit).space("w", "none", "float32")
+    images = [f"{number:064x}" for number in range(100)]
+    with pytest.raises(RuntimeError, match="the encoder fails"):
+        list(space.share(images, ["sum"], compute, chunk=100))
+    assert 0 < most <= limit * 1.25
+    assert 0 < sum(path.stat().st_size for path in files(tmp_path)) <= limit
+
+
+def test_what_killed_writers_left_is_counted_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode(on_disk(tmp_path), tiny.image_set(tiny.noise(4)))
+    fresh, stale = (files(tmp_path)[0].parent / f".{name}.feature.abc" for name in ("fresh", "stale"))
+    for path in (fresh, stale):
+        path.write_bytes(b"x" * 2**20)
+    os.utime(stale, (1, 1))
+    lock = stale.parents[1] / "old.lock"
+    lock.touch()
+    other = tmp_path / "mine" / "notes.txt"
+    other.parent.mkdir()
+    other.write_text("none of the cache's")
+    store = FeatureStore(tmp_path)
+    assert sum(size for _, size, _ in store.files()) > 2 * 2**20
+    store.evict(0)
+    assert fresh.exists() and not stale.exists()  # somebody may be writing it
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    assert "removed 1.0 MiB" in CliRunner().invoke(main, ["cache", "--clear"]).output
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == [
+        "mine",
+        "mine/notes.txt",
+    ]
+
+
+def test_a_file_whose_time_cannot_be_set_is_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = tiny.image_set(tiny.noise(4))
+    encode(on_disk(tmp_path), images)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "utime", refuse)
+    encode(reader := on_disk(tmp_path), images)
+    assert reader.passes == 0
+    assert len(files(tmp_path)) == 4

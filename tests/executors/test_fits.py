@@ -165,6 +165,29 @@ def test_detectors_are_kept_on_request_and_used_again(bench: Any, trainings: Pat
     assert state.values == {"steps": 3}
 
 
+def test_bench_cache_shows_and_clears_detectors(
+    bench: Any, trainings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_CACHE", "off")
+    store = Store(tmp_path / "store")
+    assert bench("--keep-detectors").exit_code == 0
+    key = "0" * 64
+    store.write_detector(key, store.detectors()[0].read_bytes())
+
+    def cache(*words: str) -> str:
+        return CliRunner().invoke(main, ["cache", "--store", str(store.root), *words]).output
+
+    assert "kept: toy-keeper, learned on folder, seed 0" in cache()
+    assert f"left: toy-keeper, learned on folder, seed 0  {store.detector_path(key)}" in cache()
+    store.need_detector(key)
+    assert f"in use: {store.detector_path(key)}" in cache("--clear-detectors", "left")
+    store.release_all()
+    assert f"removed 0.0 MiB: {store.detector_path(key)}" in cache("--clear-detectors", "left")
+    assert kept(store) == ["detectors"]
+    cache("--clear-detectors", "all")
+    assert not store.detectors()
+
+
 @pytest.mark.parametrize(
     ("how", "status", "reason", "code"),
     [("raise", "failed", "RuntimeError: boom in training", 1), ("lack", "skipped", "nothing to keep here", 0)],
