@@ -196,8 +196,8 @@ class Results:
             shots: labelled anomalies per seen category; the most by default, and all in ``categories``.
             categories: in that order; by default all, or as many as there is room for.
             data_root: folder of the dataset, where it was moved; of several, a mapping.
-            options: ``images``, ``count`` and ``seed`` of maps, ``boxes=True`` of categories, ``seed``, ``device``
-                and ``workers`` of tsne.
+            options: ``count``, ``images`` (their names) and ``seed`` of maps, ``boxes=True`` of categories,
+                ``seed``, ``device`` and ``workers`` of tsne.
 
         Returns:
             A :class:`matplotlib.figure.Figure`; ``figure.savefig("maps.pdf")`` writes it.
