@@ -14,6 +14,7 @@ from bench.report.check.pinned import TRAINED, UNTRAINED
 
 QUICKSTART = Path(__file__).parents[1] / "examples" / "quickstart.ipynb"
 MOST_BYTES = 300_000
+NUMBER = re.compile(r"<td[^>]*>(?:<b>)?([0-9.]+)(?:</b>)?</td>")  # a cell of a table; the best is bold
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def shown(notebook: Any, cell: str, kind: str) -> str:
 
 def numbers(table: str) -> list[float]:
     """The numbers in a table's cells, row by row."""
-    return [float(text) for text in re.findall(r"<td[^>]*>(?:<b>)?([0-9.]+)(?:</b>)?</td>", table)]
+    return [float(text) for text in NUMBER.findall(table)]
 
 
 @pytest.mark.slow
@@ -73,7 +74,7 @@ def test_it_runs_and_shows_what_matters(executed: Any, folder: Path) -> None:
 def test_committed_numbers_are_those_of_today(committed: Any, executed: Any) -> None:
     """Otherwise: ``python tests/support/notebooks.py examples/quickstart.ipynb``, if the change is meant."""
     before, now = (shown(notebook, "table", "text/html") for notebook in (committed, executed))
-    assert re.sub(r"[0-9.]+|</?b>", "", before) == re.sub(r"[0-9.]+|</?b>", "", now)
+    assert NUMBER.sub("", before) == NUMBER.sub("", now)
     assert len(numbers(now)) == 2 * 4  # methods; categories and their average
     # CLIP and PromptAD take turns; as far apart as results/pinned lets them be on another machine.
     for offset, tolerance in enumerate((UNTRAINED, TRAINED)):
