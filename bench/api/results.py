@@ -7,11 +7,11 @@ import functools
 import io
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from bench.api.log import LogListener, say
+from bench.api.progress import ProgressListener, say, terminal
 from bench.api.run import open_store
 from bench.errors import BenchError, unknown
 from bench.metrics.blocks import DEFAULT
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-    from bench.executors.engine import Listener
     from bench.report.tables.model import Best, Table
     from bench.report.tables.table import Style
     from bench.store.record import Record
@@ -197,8 +196,8 @@ class Results:
             shots: labelled anomalies per seen category; the most by default, and all in ``categories``.
             categories: in that order; by default all, or as many as there is room for.
             data_root: folder of the dataset, where it was moved; of several, a mapping.
-            options: ``images``, ``count`` and ``seed`` of maps, ``boxes=True`` of categories, ``seed``, ``device``
-                and ``workers`` of tsne.
+            options: ``count``, ``images`` (their names) and ``seed`` of maps, ``boxes=True`` of categories,
+                ``seed``, ``device`` and ``workers`` of tsne.
 
         Returns:
             A :class:`matplotlib.figure.Figure`; ``figure.savefig("maps.pdf")`` writes it.
@@ -273,10 +272,9 @@ def _known_metrics(metrics: Names) -> tuple[str, ...]:
     return tuple(names)
 
 
-@contextlib.contextmanager
-def _watch(number: int) -> Iterator[Listener]:
+def _watch(number: int) -> ProgressListener:
     say(f"repeating {count(number, 'trial')} for the features")
-    yield LogListener(number)
+    return ProgressListener(terminal(), number, 0)
 
 
 def _png(figure: Figure) -> bytes:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from bench.api.log import LogListener, say
+from bench.api.progress import say, shown_progress
 from bench.errors import BenchError, unknown
 from bench.store.store import DEFAULT_ROOT, Store
 from bench.study.build import Files, Names, build_study
@@ -95,7 +95,8 @@ def run(
         allow_leak: run weights that have learned from the data tested on; tables mark them.
         keep_detectors: keep what is trained in the store.
         store: folder of the records; by default the environment's BENCH_STORE, or ``results/runs``.
-        listener: is told of every event of the run; a line per finished trial is printed by default.
+        listener: is told of every event of the run; by default there is a bar with the time left on a terminal,
+            and a line per finished trial elsewhere, as in a notebook.
 
     Raises:
         BenchError: what is asked for is unknown or contradictory, or data, weights or prompts are not in order.
@@ -132,9 +133,12 @@ def run(
     plan = plan_study(chosen, kept, runner, say)
     todo = left(plan, kept, say)
     if todo:
-        choose_workers(runner, todo, kept.records(), say)
+        records = list(kept.records())
+        choose_workers(runner, todo, records, say)
+        shown = shown_progress(plan, todo, kept, records) if listener is None else contextlib.nullcontext(listener)
         try:
-            carry_out(plan, todo, kept, runner, listener or LogListener(len(todo)), together, keep_detectors)
+            with shown as told:
+                carry_out(plan, todo, kept, runner, told, together, keep_detectors)
         except Interrupted as stop:
             raise KeyboardInterrupt(interruption(plan, todo, stop.summary)) from None
     else:

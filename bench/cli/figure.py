@@ -138,9 +138,7 @@ def tsne(seed: int | None, device: str | None, workers: int | None, **options: A
     Trials whose features are not in the store yet are repeated for them. Without --categories it shows the
     first four.
     """
-    from rich.console import Console
-
-    from bench.cli._progress import ProgressListener
+    from bench.api.progress import ProgressListener, terminal
     from bench.tools.text import count
 
     def say(text: str) -> None:
@@ -148,7 +146,7 @@ def tsne(seed: int | None, device: str | None, workers: int | None, **options: A
 
     def watch(number: int) -> ProgressListener:
         say(f"repeating {count(number, 'trial')} for the features")
-        return ProgressListener(Console(stderr=True, highlight=False), number, 0)
+        return ProgressListener(terminal(), number, 0)
 
     request = _Request("tsne", options)
     request.save(request.figures.tsne(watch, say, seed, device, workers))

@@ -95,11 +95,10 @@ def command(
     they say, at the methods' full training length. What has been run before is not run again; after an
     interruption the same command finishes the rest. Meanwhile, bench status tells how far it is.
     """
-    from rich.console import Console
-
+    from bench.api.progress import terminal
     from bench.api.run import build_executor, left, plan_study
 
-    console = Console(stderr=True, highlight=False)
+    console = terminal()
     chosen_metrics = read_metrics(metrics)
     study = study_of(study_name, methods, options)
     results = Store(store)
@@ -113,7 +112,7 @@ def command(
     if dry_run:
         _print_trials(plan, todo, results, executor, workers)
         return
-    failed = _carry_out(plan, todo, results, executor, together, keep_detectors, console, quiet)
+    failed = _carry_out(plan, todo, results, executor, together, keep_detectors, quiet)
     layout = PLAIN if metrics else plan.study.layout or PLAIN
     print_tables(results, plan.study.name, chosen_metrics, layout=layout, best=best)
     click.echo(f"records: {results.root}   again: bench table --study {plan.study.name}", err=True)
@@ -175,15 +174,13 @@ def _carry_out(
     executor: Executor,
     together: int | None,
     keep_detectors: bool,
-    console: Any,
     quiet: bool,
 ) -> bool:
     """Run what is left; True if a trial failed."""
+    from bench.api.progress import shown_progress
     from bench.api.run import carry_out, choose_workers, interruption, write_down
-    from bench.cli._progress import ProgressListener
     from bench.executors import log_path
     from bench.executors.engine import Interrupted
-    from bench.study.estimate import durations_of, sizes_of_splits
 
     if not todo:
         write_down(plan, store)  # its trials may have run as those of other studies
@@ -191,14 +188,8 @@ def _carry_out(
         return False
     records = list(store.records())
     choose_workers(executor, todo, records, _say)
-    durations = durations_of(todo, records, plan.study.device, sizes_of_splits(store, plan.manifests))
-    before = len(plan.tasks) - len(todo)
-    # The bar counts all trials, the engine runs those that are left.
-    progress = ProgressListener(
-        console, len(plan.tasks), before, todo=todo, durations=durations, record=store.record, quiet=quiet
-    )
     try:
-        with progress as listener:
+        with shown_progress(plan, todo, store, records, quiet=quiet) as listener:
             summary = carry_out(plan, todo, store, executor, listener, together, keep_detectors)
     except Interrupted as stop:
         _say(interruption(plan, todo, stop.summary))

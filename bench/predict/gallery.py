@@ -12,6 +12,7 @@ import numpy as np
 import bench
 from bench.predict.pictures import short_names
 from bench.report.page.pictures import data_uri, plain, scale
+from bench.tools.text import count
 
 if TYPE_CHECKING:
     from bench.predict.predictions import Predictions
@@ -46,6 +47,11 @@ def _order(predictions: Predictions) -> list[int]:
     return [int(index) for index in np.argsort(-predictions.image, kind="stable")]
 
 
+def _number(score: float) -> str:
+    """Four digits, with zeros at the end: ``17.40``."""
+    return f"{score:#.4g}".rstrip(".")
+
+
 def _rendered(template: str, predictions: Predictions, sources: list[str]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bench.predict"),
@@ -63,7 +69,7 @@ def _rendered(template: str, predictions: Predictions, sources: list[str]) -> st
                 {
                     "source": sources[index],
                     "name": names[index],
-                    "score": f"{predictions.image[index]:.4g}",
+                    "score": _number(predictions.image[index]),
                     "anomalous": None if verdicts is None else bool(verdicts[index]),
                     "met": predictions.names[index] in met,
                 }
@@ -73,6 +79,8 @@ def _rendered(template: str, predictions: Predictions, sources: list[str]) -> st
         ends = [f"{end:.3g}" for end in predictions.colour_ends]
     return environment.get_template(template).render(
         predictions=predictions,
+        said=count(len(predictions), "picture"),
+        threshold=None if predictions.threshold is None else _number(predictions.threshold),
         cards=cards,
         left_out=len(predictions) - len(cards),
         ends=ends,

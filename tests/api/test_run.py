@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import builtins
+import io
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from matplotlib.figure import Figure
+from rich.console import Console
 
 import bench
+from bench.api import progress
 from bench.cli.main import main
 from bench.errors import BenchError
 from bench.report.tables.formats import render
@@ -110,19 +115,30 @@ def test_trials_that_fail_are_told_and_the_rest_goes_on(run: RUN, capsys: pytest
     assert results.counts == {"done": 1, "failed": 1}
     said = capsys.readouterr()
     assert said.out == ""
-    lines = [line.partition(" ")[2] for line in said.err.splitlines()]
-    assert any(line.startswith("1/2 failed folder · toy-faulty") and "boom" in line for line in lines)
-    assert any(line.startswith("2/2 ok folder · toy-brightness · bolt") for line in lines)
+    lines = said.err.splitlines()
+    assert any(line.startswith("1/2 toy-faulty") and "failed: " in line and "boom" in line for line in lines)
+    assert any(line.startswith("2/2 toy-brightness · bolt: ok, ") for line in lines)
 
 
 def test_lines_of_a_notebook_are_output_and_not_errors(
     run: RUN, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    monkeypatch.setattr(builtins, "get_ipython", lambda: SimpleNamespace(kernel=None), raising=False)
     run(["toy-brightness"])
     said = capsys.readouterr()
-    assert "3/3 ok" in said.out
+    assert "3/3 toy-brightness · " in said.out
     assert said.err == ""
+
+
+def test_a_bar_is_drawn_on_a_terminal(
+    run: RUN, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    monkeypatch.setattr(progress, "terminal", lambda: console)
+    run(["toy-brightness"])
+    drawn = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "━" in drawn and "3/3" in drawn
+    assert "toy-brightness · bolt" not in capsys.readouterr().err  # no lines beside the bar
 
 
 def test_a_listener_is_told_of_everything(run: RUN, capsys: pytest.CaptureFixture[str]) -> None:

@@ -163,7 +163,7 @@ class Note:
     mark: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table:
     """One metric of one dataset under one protocol.
 
@@ -212,6 +212,8 @@ class Table:
         from bench.report.tables.formats import render
 
         return render(self, "terminal").rstrip("\n")
+
+    __repr__ = __str__  # what an interactive Python shows
 
     def _repr_html_(self) -> str:
         """The table as a notebook shows it."""

@@ -1,24 +1,30 @@
-"""Progress of a run: a bar with the time left on a terminal; elsewhere a line for each trial that ends."""
+"""Progress of a run: a bar with the time left on a terminal; elsewhere a line for each trial that ends.
+
+Elsewhere is a log file, a pipe, or a notebook, where the lines are output like any other.
+"""
 
 from __future__ import annotations
 
+import builtins
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import click
-
 from bench.errors import printable
 from bench.metrics.registry import METRICS
 from bench.store.record import Record
-from bench.study.estimate import Durations, can_share, in_words
+from bench.study.estimate import Durations, can_share, durations_of, in_words, sizes_of_splits
 from bench.study.task import Fit, Job, Task
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
+
+    from bench.store.store import Store
+    from bench.study.plan import Plan
 
 PAUSE = 30.0  # seconds between two lines on one trial, at least
 PART = 0.1  # of its steps, at least, unless it takes longer than SILENCE
@@ -26,8 +32,42 @@ SILENCE = 600.0
 SHOWN = "image_auroc"  # metric on a finished trial's line
 
 
+def say(text: str) -> None:
+    """Print a line for the user: on standard error, or on standard output in a notebook, where errors are red."""
+    # IPython puts get_ipython among the builtins; its shell has a kernel in a notebook, and none on a terminal.
+    shell = getattr(builtins, "get_ipython", lambda: None)()
+    print(text, file=sys.stdout if hasattr(shell, "kernel") else sys.stderr, flush=True)
+
+
+def shown_progress(
+    plan: Plan, todo: Sequence[Task], store: Store, records: Iterable[Record], *, quiet: bool = False
+) -> ProgressListener:
+    """Progress of a study's trials on standard error.
+
+    Args:
+        plan: the whole study.
+        todo: its trials that are not done.
+        store: where the records of those that finish are looked up.
+        records: of finished trials, for the time left.
+        quiet: show nothing at all.
+    """
+    durations = durations_of(todo, records, plan.study.device, sizes_of_splits(store, plan.manifests))
+    # The bar counts all trials, the engine runs those that are left.
+    before = len(plan.tasks) - len(todo)
+    return ProgressListener(
+        terminal(), len(plan.tasks), before, todo=todo, durations=durations, record=store.record, quiet=quiet
+    )
+
+
+def terminal() -> Console:
+    """Standard error to draw on, if it is a terminal."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
 class ProgressListener:
-    """A bar over trials and a line for each that is running; without a terminal, lines of text on stderr.
+    """A bar over trials and a line for each that is running; without a terminal, lines of text (:func:`say`).
 
     Args:
         console: where to draw.
@@ -166,7 +206,7 @@ class ProgressListener:
 
     def _echo(self, text: str) -> None:
         if not self._quiet:
-            click.echo(printable(" ".join(text.split())), err=True)
+            say(printable(" ".join(text.split())))
 
 
 @dataclass

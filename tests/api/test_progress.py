@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from rich.console import Console
 from trial_records import record
 
-from bench.cli import _progress
-from bench.cli._progress import PAUSE, SILENCE, ProgressListener, TimeLeft
+from bench.api import progress
+from bench.api.progress import PAUSE, SILENCE, ProgressListener, TimeLeft
 from bench.cli.main import main
 from bench.store.record import Record
 from bench.study.estimate import Duration
@@ -29,8 +29,8 @@ def task(key: str = "a", method: str = METHOD) -> Any:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A clock that is set by hand: its only item."""
     now = [1000.0]
-    monkeypatch.setattr(_progress.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(_progress, "can_share", lambda task: False)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "can_share", lambda task: False)
     return now
 
 
