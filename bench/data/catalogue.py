@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.contracts import Dataset, Finding, ImageSet, Prompts, Sample, TrainingSet
-from bench.data.images import marked, read_grey_masks, read_image, read_mask, turned
+from bench.data.images import mask_or_blank, marked, read_grey_masks, read_image, read_mask, turned
 from bench.errors import BenchError, printable
 from bench.tools.hashes import HashBook, hash_json
 from bench.tools.registry import DATASETS
@@ -103,14 +103,15 @@ class Catalogue:
         )
 
     def without_masks(self, ids: Iterable[str]) -> str:
-        """The reason why the images ``ids`` have no pixel metrics; empty if every anomaly has its mask."""
+        """The reason why the images ``ids`` have no pixel metrics: no anomalous one has a mask; else empty."""
         anomalous = [self.samples[id_] for id_ in ids if self.samples[id_].anomalous]
-        lacking = sum(sample.lacks_mask for sample in anomalous)
-        if not lacking:
+        if not anomalous or not all(sample.lacks_mask for sample in anomalous):
             return ""
-        if lacking == len(anomalous):
-            return f"no masks: none of the {_images(lacking)} has one"
-        return f"masks are missing: {lacking} of {_images(len(anomalous))} {_have(lacking)} none"
+        return f"no masks: none of the {_images(len(anomalous))} has one"
+
+    def unmasked(self, ids: Iterable[str]) -> tuple[int, ...]:
+        """The places in ``ids`` of the anomalous images without a mask, which are left out of pixel metrics."""
+        return tuple(place for place, id_ in enumerate(ids) if self.samples[id_].lacks_mask)
 
     def findings(self) -> list[Finding]:
         """The dataset's own findings about its files, and a note for each category whose anomalies lack masks.
@@ -126,6 +127,13 @@ class Catalogue:
         for category in self.categories:
             if reason := self.without_masks(ids[category]):
                 found.append(Finding("note", printable(category), f"{reason}; it has image metrics only"))
+            elif lacking := len(self.unmasked(ids[category])):
+                anomalous = sum(self.samples[id_].anomalous for id_ in ids[category])
+                message = (
+                    f"{lacking} of {_images(anomalous)} {_have(lacking)} no mask; pixel metrics are taken on the "
+                    "other images"
+                )
+                found.append(Finding("note", printable(category), message))
         return found
 
     # ------------------------------------------------------------ what methods see
@@ -163,14 +171,19 @@ class Catalogue:
         """``(N,)`` ground-truth labels; for metrics alone."""
         return np.array([self.samples[id_].anomalous for id_ in ids], dtype=np.int8)
 
-    def masks(self, ids: Sequence[str]) -> list[NDArray[np.bool_]]:
+    def masks(self, ids: Sequence[str], *, blank: bool = False) -> list[NDArray[np.bool_]]:
         """Ground-truth masks, each ``(H, W)`` bool; for metrics alone.
 
+        Args:
+            ids: of the images.
+            blank: give an anomalous image without a mask an empty one, for those who leave out :meth:`unmasked`.
+
         Raises:
-            BenchError: an anomalous image has no mask (see :meth:`without_masks`), or one cannot be read.
+            BenchError: an anomalous image has no mask, unless ``blank``; a mask cannot be read.
         """
+        read = mask_or_blank if blank else read_mask
         with ThreadPoolExecutor(max_workers=4) as pool:
-            return list(pool.map(lambda id_: read_mask(self.samples[id_]), ids))
+            return list(pool.map(lambda id_: read(self.samples[id_]), ids))
 
 
 def open_catalogue(spec: Spec, root: Path | None, hashes: HashBook | None = None) -> Catalogue:

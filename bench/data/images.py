@@ -49,6 +49,14 @@ def read_mask(sample: Sample) -> NDArray[np.bool_]:
     return marked(read_grey_masks(sample), sample.mask_threshold)
 
 
+def mask_or_blank(sample: Sample) -> NDArray[np.bool_]:
+    """``(H, W)`` bool: the sample's mask; all False, of the image's size, for an anomalous image without one.
+
+    It is for those who then leave that image's pixels out. Errors are those of :func:`read_mask`.
+    """
+    return np.zeros(read_image(sample).shape[:2], dtype=bool) if sample.lacks_mask else read_mask(sample)
+
+
 def read_grey_masks(sample: Sample) -> list[NDArray[np.uint8]]:
     """The sample's masks as they are stored, one ``(H, W)`` uint8 per file, cropped to its box.
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Raise it when bench.metrics gives other numbers, reasons or problems for the same scores.
 METRICS_VERSION = "1"
 DEFAULT = "exact"  # the metric protocol of every trial, whose guards decide on its status
+_MASKS_MISSING = "masks are missing: "  # begins a reason that is not given any more
 AUPIMO = "aupimo"  # a metric that is measured only if it is asked for
 
 
@@ -30,13 +31,17 @@ def block(protocol: MetricProtocol, evaluation: Evaluation) -> dict[str, Any]:
     """
     from bench.metrics.guards import ONE_CLASS
 
-    return {
+    found = {
         "version": METRICS_VERSION,
         "eval_size": protocol.eval_size,
         "values": dict(evaluation.metrics),
         "reasons": dict(evaluation.reasons),
         "problems": [problem for problem in evaluation.problems if not problem.startswith(ONE_CLASS)],
     }
+    if evaluation.pixel_images is not None:  # left out where all images were measured
+        measured, of = evaluation.pixel_images
+        found["pixel_images"] = {"measured": measured, "of": of}
+    return found
 
 
 def verdict(found: Mapping[str, Any]) -> tuple[str, str | None]:
@@ -66,9 +71,14 @@ def is_complete(protocol: str, found: Mapping[str, Any] | None, *, aupimo: bool 
         found: the block.
         aupimo: whether AUPIMO must be among the metrics.
     """
-    if found is None or not is_current(found):
+    if found is None or not is_current(found) or _is_outdated(found):
         return False
     return not [name for name in _lacking(protocol, found) if aupimo or not METRICS[name].on_request]
+
+
+def _is_outdated(found: Mapping[str, Any]) -> bool:
+    """True of a block from before images without a mask were left out: one of them took all pixel metrics away."""
+    return any(str(reason).startswith(_MASKS_MISSING) for reason in (found.get("reasons") or {}).values())
 
 
 def _lacking(protocol: str, found: Mapping[str, Any]) -> list[str]:
@@ -91,6 +101,10 @@ def _readable(protocol: str, found: Mapping[str, Any]) -> Mapping[str, Any]:
         )
         return {**found, "values": dict.fromkeys(values), "reasons": dict.fromkeys(values, reason), "problems": []}
     added = dict(reasons)
+    if _is_outdated(found):
+        for name, reason in reasons.items():
+            if str(reason).startswith(_MASKS_MISSING):
+                added[name] = f"{reason}; bench rescore measures the others"
     for name in METRICS:
         if name not in values and not METRICS[name].is_defined_in(protocol):
             added.setdefault(name, f"{protocol} does not have it")

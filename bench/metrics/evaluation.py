@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from bench.metrics.measurement import (
     refused,
 )
 from bench.metrics.pixels import as_map, as_mask
+from bench.metrics.prepare import chosen
 from bench.metrics.protocols import MetricProtocol, resolve_own
 from bench.metrics.registry import IMAGE_METRICS, PIXEL_METRICS
 
@@ -100,6 +101,7 @@ def measure(
     maps: Maps | None,
     masks: Masks | None,
     no_masks: str = "",
+    unmasked: Collection[int] = (),
     aupimo: bool = False,
 ) -> Evaluation:
     """The metrics of one category under a protocol, with what is wrong.
@@ -114,25 +116,36 @@ def measure(
         maps=maps,
         masks=masks,
         no_masks=no_masks or NO_MASKS,
+        unmasked=unmasked,
     )
     if aupimo:
         value, reason = None, found.reasons.get("pixel_auroc")
         if maps is not None and masks is not None and reason is None:
-            value, reason = measure_aupimo(protocol, labels=labels, maps=maps, masks=masks)
+            value, reason = measure_aupimo(protocol, labels=labels, maps=maps, masks=masks, unmasked=unmasked)
         found.put(["aupimo"], {"aupimo": value}, reason)
     return _finite(found)
 
 
 def measure_aupimo(
-    protocol: MetricProtocol, *, labels: ArrayLike, maps: Maps, masks: Masks
+    protocol: MetricProtocol,
+    *,
+    labels: ArrayLike,
+    maps: Maps,
+    masks: Masks,
+    unmasked: Collection[int] = (),
 ) -> tuple[float | None, str | None]:
-    """AUPIMO of maps for which the other pixel metrics are defined; or None, and why."""
+    """AUPIMO of maps for which the other pixel metrics are defined; or None, and why.
+
+    Anomalous images without a mask (``unmasked``) are left out.
+    """
     from bench.metrics.pimo import aupimo
 
     whole, reason = complete_masks(masks, as_labels(labels), maps)
     if whole is None:
         return None, reason
-    return aupimo(maps, whole, protocol)
+    unknown = frozenset(unmasked)
+    known = [index for index in range(len(whole)) if index not in unknown]
+    return aupimo(chosen(maps, known), chosen(whole, known), protocol)
 
 
 def _finite(found: Evaluation) -> Evaluation:

@@ -6,7 +6,7 @@ is wrong with the scores.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
 
@@ -17,7 +17,7 @@ from bench.metrics import grids, guards
 from bench.metrics.exact import as_labels, as_scores, binary_metrics, pixel_metrics, rank
 from bench.metrics.guards import Extent
 from bench.metrics.pixels import Pixels, as_map, as_mask, gather
-from bench.metrics.prepare import Lazy, image_score, prepare
+from bench.metrics.prepare import Lazy, chosen, image_score, prepare
 from bench.metrics.protocols import METRIC_PROTOCOLS, MetricProtocol
 from bench.metrics.registry import IMAGE_METRICS, PIXEL_METRICS, undefined_in
 
@@ -40,11 +40,13 @@ class Evaluation:
             method or the metric protocol do not define the metric.
         reasons: for each metric that is None, and no other, why.
         problems: what the guards found, each once; empty when the scores are sound.
+        pixel_images: number of images that pixel metrics were taken on, and of all, where these are more; else None.
     """
 
     metrics: dict[str, float | None]
     reasons: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    pixel_images: tuple[int, int] | None = None
 
     def put(self, names: Sequence[str], values: Values, reason: str | None) -> None:
         """Write metrics, and the reason for those without a value."""
@@ -99,20 +101,31 @@ def evaluate_under(
     maps: Maps | None,
     masks: Masks | None,
     no_masks: str = NO_MASKS,
+    unmasked: Collection[int] = (),
     eval_size: int | tuple[int, int] | None = None,
 ) -> Evaluation:
     """Evaluate one category under a metric protocol; arguments and errors as in :func:`evaluate`.
+
+    Images whose anomalous pixels are not known (``unmasked``) are left out of pixel metrics: they would be
+    neither normal nor anomalous there. Image metrics are taken on all images.
 
     Args:
         protocol: see ``protocols``.
         labels, image_scores: see above.
         maps: each is asked for once or twice, so a sequence that reads them from files will do.
         masks: likewise.
-        no_masks: the reason where ``masks`` is None.
+        no_masks: the reason where ``masks`` is None, or no anomalous image has one.
+        unmasked: indices of anomalous images without a mask, whose items in ``masks`` are arrays of the images' size
+            that say nothing.
         eval_size: of ``exact``, in place of the protocol's; ``(H, W)`` will do.
     """
     anomalous = as_labels(labels)
-    found = Evaluation(dict.fromkeys(IMAGE_METRICS + PIXEL_METRICS))
+    unknown = frozenset(unmasked)
+    known = [index for index in range(len(anomalous)) if index not in unknown]
+    partly = None
+    if unknown and maps is not None and anomalous[known].any():
+        partly = len(known), len(anomalous)
+    found = Evaluation(dict.fromkeys(IMAGE_METRICS + PIXEL_METRICS), pixel_images=partly)
     whole, no_masks = complete_masks(masks, anomalous, maps) if masks is not None else (None, no_masks)
     if maps is not None and masks is not None and not len(maps) == len(masks) == len(anomalous):
         raise ValueError(
@@ -120,14 +133,15 @@ def evaluate_under(
         )
     if protocol.thresholds == "all":
         found.put(IMAGE_METRICS, *image_metrics(anomalous, image_scores, found.problems))
-        if maps is None or whole is None:
+        if maps is None or whole is None or (unknown and partly is None):
             found.put(PIXEL_METRICS, {}, NO_MAPS if maps is None else no_masks)
         else:
-            pixels = gather(maps, whole, eval_size=protocol.eval_size if eval_size is None else eval_size)
-            _check_normal(pixels, anomalous)
+            grid = protocol.eval_size if eval_size is None else eval_size
+            pixels = gather(chosen(maps, known), chosen(whole, known), eval_size=grid)
+            _check_normal(pixels, anomalous, known)
             found.put(PIXEL_METRICS, *checked_rank(pixels, protocol.fpr_limit, found.problems))
     else:
-        _evaluate_published(found, protocol, anomalous, image_scores, maps, whole, no_masks)
+        _evaluate_published(found, protocol, anomalous, image_scores, maps, whole, no_masks, known)
     for name in undefined_in(protocol.name):
         found.put([name], {}, NOT_DEFINED.format(protocol.name))
     return found
@@ -159,10 +173,11 @@ def complete_masks(masks: Masks, anomalous: NDArray[np.bool_], maps: Maps | None
     return result, ""
 
 
-def _check_normal(pixels: Pixels, anomalous: NDArray[np.bool_]) -> None:
-    contradiction = np.flatnonzero(pixels.anomalous & ~anomalous)
+def _check_normal(pixels: Pixels, anomalous: NDArray[np.bool_], known: Sequence[int]) -> None:
+    """Refuse a normal image with anomalous pixels; ``pixels`` are of the images ``known``."""
+    contradiction = np.flatnonzero(pixels.anomalous & ~anomalous[known])
     if len(contradiction):
-        raise ValueError(f"image {contradiction[0]} is labelled normal but its mask has anomalous pixels")
+        raise ValueError(f"image {known[contradiction[0]]} is labelled normal but its mask has anomalous pixels")
 
 
 def image_metrics(
@@ -224,8 +239,9 @@ def _evaluate_published(
     maps: Maps | None,
     masks: NDArray[Any] | Sequence[ArrayLike] | None,
     no_masks: str,
+    known: Sequence[int],
 ) -> None:
-    """Write the metrics of a protocol other than ``exact``."""
+    """Write the metrics of a protocol other than ``exact``; pixel metrics of the images ``known``."""
     if maps is None or masks is None:
         missing = NO_MAPS if maps is None else no_masks
         found.put(PIXEL_METRICS, {}, missing)
@@ -241,25 +257,35 @@ def _evaluate_published(
         image_scores = np.array([image_score(each, protocol.pool) for each in ready])
     shown = anomalous
     if protocol.labels == "masks":
-        shown = np.array([bool(mask.any()) for mask in truth])
+        shown = anomalous.copy()  # of an image without a mask its label is all that is known
+        shown[known] = [bool(truth[index].any()) for index in known]
     found.put(IMAGE_METRICS, *image_metrics(shown, image_scores, found.problems))
-    found.put(PIXEL_METRICS, *_published_pixels(protocol, anomalous, ready, truth, found.problems))
+    if len(known) < len(anomalous) and found.pixel_images is None:
+        found.put(PIXEL_METRICS, {}, no_masks)
+        return
+    found.put(PIXEL_METRICS, *_published_pixels(protocol, anomalous, ready, truth, found.problems, known))
 
 
 def _published_pixels(
-    protocol: MetricProtocol, anomalous: NDArray[np.bool_], maps: Lazy, masks: Lazy, problems: list[str]
+    protocol: MetricProtocol,
+    anomalous: NDArray[np.bool_],
+    maps: Lazy,
+    masks: Lazy,
+    problems: list[str],
+    known: Sequence[int],
 ) -> tuple[dict[str, float | None], str | None]:
-    """Return the pixel metrics, and the reason for those that are not there; add to ``problems``."""
+    """Return the pixel metrics of the images ``known``, and the reason for those that are not there."""
+    maps_known, masks_known = chosen(maps, known), chosen(masks, known)
     # One thread, so that the normal pixels end up as one sorted array.
-    pixels = gather(maps, masks, eval_size=None, threads=1)
-    _check_normal(pixels, anomalous)
+    pixels = gather(maps_known, masks_known, eval_size=None, threads=1)
+    _check_normal(pixels, anomalous, known)
     values, reason = checked_rank(pixels, protocol.fpr_limit, problems)
     if reason is not None:
         return {}, reason
     if protocol.per_image:
-        value, reason = _mean_auroc(np.flatnonzero(anomalous), maps, masks)
+        value, reason = _mean_auroc([index for index in known if anomalous[index]], maps, masks)
         return {"pixel_auroc": value}, reason
-    filled = grids.filled_regions(maps, masks) if protocol.fill_holes else None
+    filled = grids.filled_regions(maps_known, masks_known) if protocol.fill_holes else None
     curves = grids.curves(pixels, filled)
     number, limit = protocol.steps, protocol.fpr_limit
     if protocol.thresholds == "bins":
@@ -273,13 +299,13 @@ def _published_pixels(
     return values, reason
 
 
-def _mean_auroc(images: NDArray[np.intp], maps: Lazy, masks: Lazy) -> tuple[float | None, str | None]:
+def _mean_auroc(images: Sequence[int], maps: Lazy, masks: Lazy) -> tuple[float | None, str | None]:
     """Return the mean of each image's own AUROC; each must have anomalous and normal pixels."""
     values = []
     for i in images:
-        own = pixel_metrics([maps[int(i)]], [masks[int(i)]], eval_size=None)["pixel_auroc"]
+        own = pixel_metrics([maps[i]], [masks[i]], eval_size=None)["pixel_auroc"]
         if own is None:
-            lacking = "normal" if masks[int(i)].all() else "anomalous"
+            lacking = "normal" if masks[i].all() else "anomalous"
             return None, f"anomalous image {i} has no {lacking} pixel"
         values.append(own)
     return float(np.mean(values)), None

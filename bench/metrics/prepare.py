@@ -36,6 +36,13 @@ class Lazy(Sequence[NDArray[Any]]):
         return self._make(places[index])
 
 
+def chosen(arrays: NDArray[Any] | Sequence[ArrayLike], places: Sequence[int]) -> NDArray[Any] | Sequence[ArrayLike]:
+    """The arrays at some places, in rising order; ``arrays`` itself where these are all."""
+    if len(places) == len(arrays):
+        return arrays
+    return Lazy(lambda index: np.asarray(arrays[places[index]]), len(places))
+
+
 class Kept(Lazy):
     """Masks that are read once and from then on kept as bits, as far as there is room.
 

@@ -10,7 +10,6 @@ from bench.contracts import Sample
 from bench.data.catalogue import Catalogue, open_catalogue
 from bench.errors import BenchError, unknown
 from bench.metrics import evaluation
-from bench.metrics.measurement import NO_MASKS
 from bench.metrics.protocols import resolve
 from bench.metrics.registry import METRICS
 from bench.predict.detector import Detector
@@ -70,18 +69,21 @@ class Labelled:
     def metrics(self, predictions: Predictions) -> dict[str, str]:
         """Title of a metric -> its value, or the reason why there is none."""
         ids = [sample.id for sample in self.samples]
-        without_masks = self.catalogue.without_masks(ids)
         maps = predictions.maps
         found = evaluation.measure(
             resolve("exact", self.catalogue.dataset.traits.eval_size),
             labels=self.catalogue.labels(ids),
             image_scores=predictions.image,
             maps=maps,
-            masks=None if maps is None or without_masks else self.catalogue.masks(ids),
-            no_masks=without_masks or NO_MASKS,
+            masks=None if maps is None else self.catalogue.masks(ids, blank=True),
+            no_masks=self.catalogue.without_masks(ids),
+            unmasked=self.catalogue.unmasked(ids),
         )
         said = {}
         for name, value in found.metrics.items():
             reason = found.reasons.get(name, "undefined")
             said[METRICS[name].title] = f"n/a ({reason})" if value is None else f"{value:.3f}"
+            if value is not None and found.pixel_images and METRICS[name].level != "image":
+                measured, of = found.pixel_images
+                said[METRICS[name].title] += f" (on {measured} of {of} images: anomalous ones without a mask are left out)"
         return said

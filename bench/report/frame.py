@@ -38,6 +38,7 @@ _COLUMNS = (
     "metric_protocol",
     "metrics_version",
     "eval_size",
+    "pixel_images",
     "problems",
 )
 
@@ -74,6 +75,8 @@ def frame(records: Iterable[AnyRecord]) -> DataFrame:
     A trial without metrics (failed, skipped) has one line in which they are missing, and so are metrics of another
     version of the metrics code. ``shots`` and ``seed`` are nullable
     integers; they are missing for methods that do not learn, so that grouping by them needs ``dropna=False``.
+    ``pixel_images`` is, as in ``40 of 52``, the number of test images that pixel metrics were taken on, where anomalous
+    ones without a mask were left out.
 
         >>> ok = frame(store.records()).query("status == 'ok'")              # doctest: +SKIP
         >>> ok.groupby(["label", "shots", "category"], dropna=False).image_auroc.mean()    # doctest: +SKIP
@@ -117,6 +120,7 @@ def frame(records: Iterable[AnyRecord]) -> DataFrame:
                     "metric_protocol": name,
                     "metrics_version": block.version,
                     "eval_size": block.eval_size,
+                    "pixel_images": block.pixel_images and "{} of {}".format(*block.pixel_images),
                     "problems": "; ".join(block.problems),
                     **block.values,
                 }

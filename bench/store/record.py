@@ -22,6 +22,8 @@ from bench.tools.text import as_numbers, as_whole
 RecordStatus = Literal["ok", "failed", "skipped", "missing"]
 _STATUSES = ("ok", "failed", "skipped", "missing")
 
+_OF_CATEGORY = ("values", "reasons", "problems", "pixel_images")  # parts of a metric block
+
 # The parts of a record are named tuples: a table of ten thousand records makes fifty thousand of them, and a
 # frozen dataclass takes twice as long to make.
 
@@ -132,6 +134,8 @@ class MetricBlock(NamedTuple):
         reasons: metric -> why it is undefined.
         problems: found by the guards in the scores.
         document: the block's JSON.
+        pixel_images: number of test images that pixel metrics were taken on, and of all, where anomalous ones
+            without a mask were left out; else None.
     """
 
     version: str
@@ -140,11 +144,12 @@ class MetricBlock(NamedTuple):
     reasons: Mapping[str, str]
     problems: tuple[str, ...]
     document: Mapping[str, Any]
+    pixel_images: tuple[int, int] | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
-        """JSON of how the numbers were taken: everything but the numbers."""
-        return {k: v for k, v in self.document.items() if k not in ("values", "reasons", "problems")}
+        """JSON of how the numbers were taken, the same for all categories."""
+        return {k: v for k, v in self.document.items() if k not in _OF_CATEGORY}
 
 
 class SharedFit(NamedTuple):
@@ -408,8 +413,13 @@ def _blocks(metrics: Mapping[str, Any]) -> dict[str, MetricBlock]:
             reasons=block.get("reasons") or {},
             problems=tuple(block.get("problems") or ()),
             document=block,
+            pixel_images=_pixel_images(block.get("pixel_images")),
         )
     return blocks
+
+
+def _pixel_images(content: Mapping[str, Any] | None) -> tuple[int, int] | None:
+    return None if content is None else (int(content["measured"]), int(content["of"]))
 
 
 def _provenance(content: Mapping[str, Any]) -> Provenance:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.catalogue import Catalogue, open_as_recorded
-from bench.data.images import read_mask
+from bench.data.images import mask_or_blank
 from bench.metrics import Evaluation
 from bench.metrics.evaluation import measure, measure_aupimo
 from bench.metrics.measurement import NO_MAPS, NO_MASKS
@@ -61,9 +61,11 @@ class LabelledScores:
         labels: ``(N,)`` 0 or 1.
         image_scores: ``(N,)``.
         maps: ``(N, h, w)``; None if the method gives none.
-        masks: N arrays ``(H, W)``, read when they are asked for; None where there are no maps.
+        masks: N arrays ``(H, W)``, read when they are asked for; None where there are no maps. Blank for anomalous
+            images without a mask, which are ``unmasked``.
         eval_size: the dataset's own grid for pixel metrics.
-        without_masks: the reason why there are no masks, if the dataset lacks some.
+        without_masks: the reason, if no anomalous image has a mask.
+        unmasked: places of the anomalous images without a mask.
     """
 
     labels: NDArray[np.int8]
@@ -72,6 +74,7 @@ class LabelledScores:
     masks: Sequence[NDArray[np.bool_]] | None
     eval_size: int
     without_masks: str = ""
+    unmasked: tuple[int, ...] = ()
 
     def measure(self, protocol: MetricProtocol, aupimo: bool = False) -> Evaluation:
         """The metrics under a protocol; see :func:`bench.metrics.evaluation.measure`.
@@ -87,6 +90,7 @@ class LabelledScores:
             masks=self.masks,
             aupimo=aupimo,
             no_masks=self.without_masks,
+            unmasked=self.unmasked,
         )
 
     def measure_aupimo(self, protocol: MetricProtocol) -> tuple[float | None, str | None]:
@@ -97,9 +101,11 @@ class LabelledScores:
         """
         if self.maps is None:
             return None, NO_MAPS
-        if self.masks is None:
+        if self.masks is None or self.without_masks:
             return None, self.without_masks or NO_MASKS
-        return measure_aupimo(protocol, labels=self.labels, maps=self.maps, masks=self.masks)
+        return measure_aupimo(
+            protocol, labels=self.labels, maps=self.maps, masks=self.masks, unmasked=self.unmasked
+        )
 
 
 class StoredScores:
@@ -125,11 +131,16 @@ class StoredScores:
         arrays, ids = self.store.scores(record.key), self.store.score_ids(record.key)
         catalogue = self._data.of(record)
         maps = arrays.get("maps")
-        without_masks = catalogue.without_masks(ids)
-        masks = None if maps is None or without_masks else self._masks(catalogue, ids)
-        size = catalogue.dataset.traits.eval_size
-        return LabelledScores(catalogue.labels(ids), arrays["image"], maps, masks, size, without_masks)
+        return LabelledScores(
+            labels=catalogue.labels(ids),
+            image_scores=arrays["image"],
+            maps=maps,
+            masks=None if maps is None else self._masks(catalogue, ids),
+            eval_size=catalogue.dataset.traits.eval_size,
+            without_masks=catalogue.without_masks(ids),
+            unmasked=catalogue.unmasked(ids),
+        )
 
     def _read_masks(self, catalogue: Catalogue, ids: tuple[str, ...]) -> Kept:
         samples = [catalogue.samples[id_] for id_ in ids]
-        return Kept(lambda index: read_mask(samples[index]), len(samples))
+        return Kept(lambda index: mask_or_blank(samples[index]), len(samples))

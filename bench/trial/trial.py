@@ -138,7 +138,7 @@ class Trial(Fitting):
     def _check_testable(self, manifest: Manifest) -> None:
         """See that the test images define any metric.
 
-        Without normal images there are still pixel metrics, if the method gives maps and the dataset masks.
+        Without normal images there are still pixel metrics, if the method gives maps and an anomalous image has a mask.
 
         Raises:
             NotApplicable: there is no test image, none is anomalous, or none is normal and there are no masks or
@@ -185,14 +185,14 @@ class Trial(Fitting):
     def measure(self, scores: Scores) -> dict[str, Any]:
         """Metrics under the ``exact`` protocol, as the record keeps them."""
         protocol = resolve(DEFAULT, self.target.dataset.traits.eval_size)
-        without_masks = self.target.without_masks(self.ids)
         evaluated = evaluation.measure(
             protocol,
             labels=self.target.labels(self.ids),
             image_scores=scores.image,
             maps=scores.maps,
-            masks=None if scores.maps is None or without_masks else self.target.masks(self.ids),
-            no_masks=without_masks,
+            masks=None if scores.maps is None else self.target.masks(self.ids, blank=True),
+            no_masks=self.target.without_masks(self.ids),
+            unmasked=self.target.unmasked(self.ids),
         )
         return block(protocol, evaluated)
 

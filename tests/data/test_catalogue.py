@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shutil
 from dataclasses import replace
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+import bench
 from bench.cli.main import main
 from bench.data.catalogue import Catalogue, check_content
 from bench.datasets.folder import Folder
@@ -60,21 +62,25 @@ def test_some_without_a_mask(toy_root: Path) -> None:
     unmask(toy_root, "bolt/dent/003", "bolt/stain/000")
     data = catalogue(toy_root)
     bolt = [sample.id for sample in data.select("bolt", "test")]
-    assert data.without_masks(bolt) == "masks are missing: 2 of 15 anomalous images have none"
-    assert data.without_masks(id_ for id_ in bolt if "003" not in id_ and "stain" not in id_) == ""
+    assert data.without_masks(bolt) == ""
+    assert [bolt[place] for place in data.unmasked(bolt)] == ["bolt/test/dent/003", "bolt/test/stain/000"]
     (finding,) = data.findings()
     assert (finding.level, finding.path) == ("note", "bolt")
-    assert "2 of 15" in finding.message and "image metrics only" in finding.message
+    assert finding.message == (
+        "2 of 15 anomalous images have no mask; pixel metrics are taken on the other images"
+    )
     assert check_content(data) == []
     with pytest.raises(BenchError, match=r"003\.png: an anomalous image without a mask"):
         data.masks(bolt)
+    blank = data.masks(bolt, blank=True)
+    assert [place for place in data.unmasked(bolt) if blank[place].any() or blank[place].shape != (32, 32)] == []
     assert len(data.masks([sample.id for sample in data.select("cloth", "test")])) == 18
 
 
 def test_none_with_a_mask(toy_root: Path) -> None:
     shutil.rmtree(toy_root / "bolt/ground_truth")
     data = catalogue(toy_root)
-    assert data.without_masks(data.samples).startswith("masks are missing: 15 of 45")
+    assert data.without_masks(data.samples) == "" and len(data.unmasked(data.samples)) == 15
     ids = [sample.id for sample in data.select("bolt", "test")]
     assert data.without_masks(ids) == "no masks: none of the 15 anomalous images has one"
 
@@ -115,20 +121,52 @@ def test_image_labels_alone_give_image_metrics(toy_root: Path, tmp_path: Path) -
     assert "[a] no value: no masks: none of the 15 anomalous images has one." in " ".join(table.split())
 
 
-def test_one_missing_mask_leaves_out_one_category(toy_root: Path, tmp_path: Path) -> None:
+def test_images_without_a_mask_are_left_out_of_pixel_metrics_alone(toy_root: Path, tmp_path: Path) -> None:
     assert run(toy_root, tmp_path / "with", *CLIP).exit_code == 0
-    unmask(toy_root, "bolt/dent/003")
+    unmask(toy_root, "bolt/dent/003", "bolt/stain/000")
     result = run(toy_root, tmp_path / "without", *CLIP)
     assert result.exit_code == 0, result.output
-    masked, unmasked = blocks(tmp_path / "with"), blocks(tmp_path / "without")
-    assert set(unmasked["bolt"]["reasons"]) == set(PIXEL_METRICS)
-    assert unmasked["bolt"]["values"]["image_auroc"] == masked["bolt"]["values"]["image_auroc"]
+    masked, mixed = blocks(tmp_path / "with"), blocks(tmp_path / "without")
     for category in ("cloth", "plate"):
-        assert unmasked[category]["values"] == masked[category]["values"]
-    words = " ".join(result.stdout.partition("pixel AUROC")[2].split())
-    mean = np.mean([masked[category]["values"]["pixel_auroc"] for category in ("cloth", "plate")])
-    assert f"Average {mean:.3f}† " in words
-    assert "† average over the categories that have a value" in words
+        assert mixed[category] == masked[category]  # not a bit, and not a word more
+        assert "pixel_images" not in mixed[category]
+    bolt = mixed["bolt"]
+    assert bolt["pixel_images"] == {"measured": 16, "of": 18}
+    assert bolt["reasons"] == {} and bolt["problems"] == masked["bolt"]["problems"]
+    for name in IMAGE_METRICS:
+        assert bolt["values"][name] == masked["bolt"]["values"][name]
+    # Pixel metrics are those of the other images alone.
+    store = Store(tmp_path / "without")
+    (key,) = (r["key"] for r in store.documents() if r["trial"]["category"] == "bolt")
+    ids, maps = store.score_ids(key), store.scores(key)["maps"]
+    kept = [place for place, id_ in enumerate(ids) if not id_.endswith(("dent/003", "stain/000"))]
+    data = catalogue(toy_root)
+    expected = evaluate(maps[kept], data.masks([ids[place] for place in kept]), eval_size=256)
+    as_normal = evaluate(maps, data.masks(ids, blank=True), eval_size=256)
+    for name in PIXEL_METRICS:
+        assert bolt["values"][name] == expected[name]
+        assert bolt["values"][name] != as_normal[name]
+
+
+def test_tables_say_on_how_many_images_pixel_metrics_were_taken(toy_root: Path, tmp_path: Path) -> None:
+    unmask(toy_root, "bolt/dent/003", "bolt/stain/000")
+    assert run(toy_root, tmp_path / "store", *CLIP).exit_code == 0
+    said = "Pixel metrics without the anomalous images that have no mask: bolt on 16 of 18 test images."
+    store = ["--store", str(tmp_path / "store")]
+    for words in (["table"], ["table", "--layout", "table2"]):
+        for form in ("terminal", "markdown", "latex"):
+            metric = [] if "--layout" in words else ["--metrics", "image_auroc,pixel_auroc"]
+            result = CliRunner().invoke(main, [*words, *metric, "--format", form, *store])
+            assert result.exit_code == 0, result.output
+            assert " ".join(result.stdout.split()).count(said) == 1  # not below image metrics
+    result = CliRunner().invoke(main, ["table", "--metrics", "pixel_auroc", "--format", "csv", *store])
+    lines = {row["category"]: row for row in csv.DictReader(result.stdout.splitlines())}
+    assert lines["bolt"]["status"] == "ok"
+    assert lines["bolt"]["reason"] == "on 16 of 18 test images, without anomalous ones that have no mask"
+    assert lines["Average"]["reason"].startswith("bolt: on 16 of 18 test images")
+    assert lines["cloth"]["reason"] == ""
+    frame = bench.results(store=tmp_path / "store").set_index("category")
+    assert frame.pixel_images.to_dict() == {"bolt": "16 of 18", "cloth": None, "plate": None}
 
 
 def test_no_normal_test_image_gives_pixel_metrics(toy_root: Path, tmp_path: Path) -> None:
@@ -193,21 +231,68 @@ def test_a_method_that_learns_from_masks_is_skipped(toy_root: Path, tmp_path: Pa
 def test_stored_scores_page_and_figures_do_without_masks(toy_root: Path, tmp_path: Path) -> None:
     unmask(toy_root, "bolt/dent/003")
     shutil.rmtree(toy_root / "cloth/test/good")
+    shutil.rmtree(toy_root / "plate/ground_truth")
     store = ["--store", str(tmp_path / "store")]
     assert run(toy_root, tmp_path / "store", *CLIP).exit_code == 0
     for words in (
-        ["rescore", "--metric-protocol", "grid200,winclip-cy"],
+        ["rescore", "--metric-protocol", "grid200,winclip-cy,devnet-perimage"],
         ["report", "--output", str(tmp_path / "page.html")],
         ["figure", "curves", "--metric", "pixel_auroc", "--output", str(tmp_path / "curves.png")],
+        ["figure", "maps", "--images", "bolt/dent/003,bolt/dent/004", "--output", str(tmp_path / "maps.png")],
     ):
         result = CliRunner().invoke(main, [*words, *store])
         assert result.exit_code == 0, result.output
-    for record in Store(tmp_path / "store").documents():
-        for name in ("grid200", "winclip-cy"):
-            (block,) = (block for label, block in record["metrics"].items() if label.startswith(name))
-            assert (block["values"]["pixel_auroc"] is None) == (record["trial"]["category"] == "bolt")
-            if record["trial"]["category"] == "bolt":
-                assert "1 of 15" in block["reasons"]["pixel_auroc"]
+    assert "bolt on 17 of 18 test images" in (tmp_path / "page.html").read_text()
+    found = {record["trial"]["category"]: record for record in Store(tmp_path / "store").documents()}
+    for name in ("exact", "grid200", "winclip-cy", "devnet-perimage"):
+        of = {
+            category: next(block for label, block in record["metrics"].items() if label.startswith(name))
+            for category, record in found.items()
+        }
+        assert of["bolt"]["pixel_images"] == {"measured": 17, "of": 18}
+        assert of["bolt"]["values"]["pixel_auroc"] is not None
+        assert of["bolt"]["values"]["image_auroc"] is not None
+        assert of["plate"]["values"]["image_auroc"] is not None  # also where image scores come from maps
+        assert of["plate"]["reasons"]["pixel_auroc"] == "no masks: none of the 15 anomalous images has one"
+        assert of["cloth"]["values"]["pixel_auroc"] is not None
+    # The same numbers as of the images that have masks, through an implementation that knows of no other ones.
+    kept = Store(tmp_path / "store")
+    ids, maps = kept.score_ids(found["bolt"]["key"]), kept.scores(found["bolt"]["key"])["maps"]
+    places = [place for place, id_ in enumerate(ids) if not id_.endswith("dent/003")]
+    masks = catalogue(toy_root).masks([ids[place] for place in places])
+    expected = evaluate(maps[places], masks, protocol="winclip-cy")
+    (block,) = (block for name, block in found["bolt"]["metrics"].items() if name.startswith("winclip-cy"))
+    assert {name: block["values"][name] for name in PIXEL_METRICS if name in expected} == {
+        name: expected[name] for name in PIXEL_METRICS if name in expected
+    }
+
+
+def test_records_of_the_former_rule_say_so_and_are_measured_again(toy_root: Path, tmp_path: Path) -> None:
+    """One missing mask took away all pixel metrics of a category before."""
+    unmask(toy_root, "bolt/dent/003")
+    assert run(toy_root, tmp_path / "store", *CLIP).exit_code == 0
+    store = Store(tmp_path / "store")
+    (document,) = (record for record in store.documents() if record["trial"]["category"] == "bolt")
+    new = document["metrics"]["exact"]
+    reason = "masks are missing: 1 of 15 anomalous images has none"
+    old = {key: value for key, value in new.items() if key != "pixel_images"}
+    old["values"] = {**new["values"], **dict.fromkeys(PIXEL_METRICS)}
+    old["reasons"] = dict.fromkeys(PIXEL_METRICS, reason)
+    store.write({**document, "metrics": {"exact": old}}, None)
+    result = CliRunner().invoke(main, ["table", "--metrics", "pixel_auroc", "--store", str(store.root)])
+    assert f"{reason}; bench rescore measures the others" in " ".join(result.stdout.split())
+    result = CliRunner().invoke(main, ["rescore", "--store", str(store.root)])
+    assert result.exit_code == 0, result.output
+    assert blocks(store.root)["bolt"] == new
+
+
+def test_trials_of_which_some_lack_masks_can_be_pinned(toy_root: Path, tmp_path: Path) -> None:
+    unmask(toy_root, "bolt/dent/003")
+    assert run(toy_root, tmp_path / "store", *CLIP).exit_code == 0
+    store = ["--store", str(tmp_path / "store")]
+    (name,) = Store(tmp_path / "store").study_names()
+    result = CliRunner().invoke(main, ["pin", "--study", name, "--pins", str(tmp_path), *store])
+    assert result.exit_code == 0, result.output
 
 
 # ---------------------------------------------------------------- the conformance suite

@@ -69,7 +69,10 @@ def curve_panels(trials: Trials, data: RecordedData) -> dict[str, dict[str, Line
 
 
 class _Truth:
-    """Labels or masks of one category, read once for all methods and seeds that were tested on them."""
+    """Labels or masks of one category, read once for all methods and seeds that were tested on them.
+
+    Anomalous images without a mask are in no curve of pixels, as they are in no pixel metric.
+    """
 
     def __init__(self, metric: str, data: RecordedData) -> None:
         self.metric, self.data = metric, data
@@ -79,12 +82,21 @@ class _Truth:
         ids, scores = store.score_ids(trial.key), store.scores(trial.key)
         pixels = not self.metric.startswith("image_")
         if ids not in self._known:
-            catalogue = self.data.of(trial.record)
-            self._known[ids] = catalogue.masks(ids) if pixels else catalogue.labels(ids)
-        truth = self._known[ids]
+            self._known[ids] = self._truth(self.data.of(trial.record), ids, pixels)
+        places, truth = self._known[ids]
         if pixels:
-            return pixel_curve(self.metric, scores["maps"], truth, eval_size=_eval_size(trial))
+            return pixel_curve(self.metric, scores["maps"][places], truth, eval_size=_eval_size(trial))
         return image_curve(self.metric, scores["image"], truth)
+
+    def _truth(self, catalogue: Catalogue, ids: tuple[str, ...], pixels: bool) -> tuple[Any, Any]:
+        """The places of the images that count, and their masks or labels."""
+        if not pixels:
+            return slice(None), catalogue.labels(ids)
+        unmasked = {*catalogue.unmasked(ids)}
+        if not unmasked:
+            return slice(None), catalogue.masks(ids)
+        places = [place for place in range(len(ids)) if place not in unmasked]
+        return places, catalogue.masks([ids[place] for place in places])
 
 
 def _eval_size(trial: FigureTrial) -> Any:
@@ -205,9 +217,11 @@ def _spread_images(leading: _Stack, catalogue: Catalogue, count: int) -> list[st
 def _row(id_: str, catalogue: Catalogue, stacks: Mapping[str, _Stack]) -> ImageRow:
     from bench.data.images import read_image
 
-    (mask,) = catalogue.masks([id_])
+    mask = None if catalogue.samples[id_].lacks_mask else catalogue.masks([id_])[0]
     here = {head: stack for head, stack in stacks.items() if id_ in stack.place}
-    within = {head: localisation(stack.of([id_]), [mask], stack.eval_size)[0] for head, stack in here.items()}
+    within: dict[str, float | None] = {}
+    if mask is not None:
+        within = {head: localisation(stack.of([id_]), [mask], stack.eval_size)[0] for head, stack in here.items()}
     category, _, rest = _short(id_).partition("/")
     return ImageRow(
         image=read_image(catalogue.samples[id_]),

@@ -39,7 +39,7 @@ class ImageRow:
 
     Attributes:
         image: ``(H, W, 3)`` uint8.
-        mask: ``(H, W)`` bool.
+        mask: ``(H, W)`` bool; None for an anomalous image without one.
         maps: head of the column -> ``(h, w)`` scores; a method without a map of this image is left out.
         scales: head of the column -> the scale of that map.
         label: text beside the row, in one or two lines.
@@ -47,7 +47,7 @@ class ImageRow:
     """
 
     image: NDArray[np.uint8]
-    mask: NDArray[np.bool_]
+    mask: NDArray[np.bool_] | None
     maps: Mapping[str, NDArray[np.float32]]
     scales: Mapping[str, Scale]
     label: str
@@ -170,7 +170,10 @@ def draw_maps(
                 for axes, text in zip(panels, titles, strict=True):
                     axes.set_title(text, fontsize=style.SMALL, color=style.INK)
             show_image(panels[0], row.image)
-            show_image(panels[1], row.mask)
+            if row.mask is None:
+                _show_words(panels[1], "no mask")
+            else:
+                show_image(panels[1], row.mask)
             panels[0].set_ylabel(_beside(row.label, int(step * 23)), fontsize=style.TINY, linespacing=1.1)
             for axes, head in zip(panels[2:], heads, strict=True):
                 _show_cell(axes, row, head)
@@ -183,11 +186,16 @@ def draw_maps(
 
 def _show_cell(axes: Axes, row: ImageRow, head: str) -> None:
     if head not in row.maps:
-        bare(axes)
-        axes.text(0.5, 0.5, "no map", ha="center", va="center", fontsize=style.TINY, color=style.SOFT)
+        _show_words(axes, "no map")
         return
-    show_map(axes, row.maps[head], row.mask.shape, row.scales[head])
+    height, width = row.image.shape[:2]
+    show_map(axes, row.maps[head], (height, width), row.scales[head])
     axes.set_xlabel(row.below.get(head, ""), fontsize=style.TINY, color=style.INK, labelpad=1.0)
+
+
+def _show_words(axes: Axes, words: str) -> None:
+    bare(axes)
+    axes.text(0.5, 0.5, words, ha="center", va="center", fontsize=style.TINY, color=style.SOFT)
 
 
 def _column_title(head: str, limit: int, key: list[str]) -> str:

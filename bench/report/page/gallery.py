@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bench.contracts import Sample
 from bench.data.catalogue import Catalogue
-from bench.data.images import read_image, read_mask
+from bench.data.images import mask_or_blank, read_image
 from bench.errors import BenchError
 from bench.report.page import pictures
 from bench.store.record import Record
@@ -149,7 +149,7 @@ def _shown(
 ) -> tuple[str, str | None, str | None]:
     image = read_image(sample)
     # An anomalous image that lacks a mask is shown without a silhouette and without an outline.
-    mask = np.zeros(image.shape[:2], dtype=bool) if sample.lacks_mask else read_mask(sample)
+    mask = mask_or_blank(sample)
     return (
         pictures.photograph(image),
         pictures.silhouette(mask) if sample.masks else None,

@@ -90,7 +90,9 @@ class Measure:
             ran = (entry.record for entry in entries.values() if entry.record.status != "missing")
             keys = tuple(record.key for record in ran if record.key)
             own = {s: each.value for s, each in zip(expected, found, strict=True) if each.value is not None}
-            cells.append(_category_cell(found, keys, tuple(own.items()), seedless))
+            cell = _category_cell(found, keys, tuple(own.items()), seedless)
+            images = dict.fromkeys(each.pixel_images for each in found if each.pixel_images is not None)
+            cells.append(replace(cell, pixel_images=tuple((category, *numbers) for numbers in images)))
             values.append(own)
         cells.append(_average_cell(self.grid.categories, cells, values, expected, seedless))
         label = self.grid.names[method].label
@@ -118,7 +120,8 @@ class Measure:
         # without the counts behind the colon, which differ from trial to trial
         problems = dict.fromkeys(one_line(problem.partition(":")[0]) for problem in block.problems)
         here = tuple(problem for problem in problems if not any(word in problem for word in elsewhere))
-        return _TrialValue("ok", float(value), problems=here)
+        images = block.pixel_images if depends_on_size(self.metric) else None
+        return _TrialValue("ok", float(value), problems=here, pixel_images=images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,7 @@ class _TrialValue:
     value: float | None = None
     reason: str = ""
     problems: tuple[str, ...] = ()
+    pixel_images: tuple[int, int] | None = None
 
 
 def _category_cell(
@@ -215,6 +219,7 @@ def _average_cell(
         categories=len(cells),
         by_seed=tuple(zip(whole, per_seed, strict=True)),
         by_category=tuple(by_category.items()),
+        pixel_images=tuple(dict.fromkeys(images for cell in cells for images in cell.pixel_images)),
         lacking=tuple((c, cell.note) for c, cell in zip(categories, cells, strict=True) if cell.mean is None),
         note=note,
     )

@@ -61,8 +61,9 @@ def _no_formula(name: str) -> str:
 
 
 def _reason(cell: Cell) -> str:
-    note = cell.note or ("no record" if cell.status == "missing" else "")
-    if not cell.incomplete:
-        return note
-    average = f"average of {cell.covered} of {cell.categories} categories"
-    return f"{average}; {note}" if note else average
+    said = [f"average of {cell.covered} of {cell.categories} categories"] if cell.incomplete else []
+    said += [cell.note or ("no record" if cell.status == "missing" else "")]
+    for category, measured, of in cell.pixel_images:
+        where = f"{category}: " if cell.average else ""
+        said.append(f"{where}on {measured} of {of} test images, without anomalous ones that have no mask")
+    return "; ".join(filter(None, said))

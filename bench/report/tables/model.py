@@ -72,6 +72,8 @@ class Cell:
             empty if there is no record.
         rank: 1 for the best of those that it competes with, 2 for the second; None if it does not compete.
         best: printed in bold, see :func:`bench.report.tables.best.mark_best`.
+        pixel_images: of a pixel metric that anomalous images without a mask are left out of: category, number of
+            test images that it was taken on, number of all.
         note: a remark that a reader of the number needs; empty if there is none.
         mark: the sign of the note's footnote.
         address: of the number.
@@ -91,6 +93,7 @@ class Cell:
     lacking: tuple[tuple[str, str], ...] = ()
     rank: int | None = None
     best: bool = False
+    pixel_images: tuple[tuple[str, int, int], ...] = ()
     note: str = ""
     mark: str = ""
     address: CellKey | None = field(default=None, compare=False, repr=False)

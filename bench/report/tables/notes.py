@@ -54,6 +54,8 @@ def footnotes(table: Table, grids: Sequence[Grid], own: Iterable[str] = ()) -> I
         yield Note(text, INCOMPLETE)
     if lacking := _lacking(table):
         yield Note(f"Left out of averages: {lacking}.")
+    if partly := _partly_measured(table):
+        yield Note(f"Pixel metrics without the anomalous images that have no mask: {partly}.")
     if any(column.mark == NOT_ZERO_SHOT for column in table.columns):
         foreign = known.heads(m for m, own in known.recorded.items() if own.zero_shot is False)
         yield Note(f"not zero-shot, but given images of the target category: {foreign}.", NOT_ZERO_SHOT)
@@ -144,6 +146,16 @@ def _lacking(table: Table) -> str:
                     reason = re.sub(r" \(all \d+ seeds\)", "", why)
                     categories.setdefault(reason, {})[category] = None
     return "; ".join(f"{', '.join(own)} ({reason})" for reason, own in categories.items())
+
+
+def _partly_measured(table: Table) -> str:
+    """The categories whose pixel metrics are of some of their test images, and of how many."""
+    told: dict[str, dict[str, None]] = {}
+    for row in table.rows:
+        for cell in row.cells:
+            for category, measured, of in cell.pixel_images:
+                told.setdefault(category, {})[f"{measured} of {of}"] = None
+    return ", ".join(f"{category} on {' or '.join(own)} test images" for category, own in told.items())
 
 
 def _unpaired(grid: Grid) -> Iterator[Note]:
