@@ -35,9 +35,9 @@ T = TypeVar("T")
 class Sample:
     """One image of a dataset, as the engine knows it (a method never sees one).
 
-    An anomalous image may lack its mask. It then counts in image metrics alone: a category with such an image
-    among those tested has no pixel metrics, whatever masks the others have, since its pixels are neither known to
-    be normal nor known to be anomalous. Methods that learn from masks are told by :meth:`TrainingSet.has_mask`.
+    An anomalous image may lack its mask. It then counts in image metrics alone and is left out of pixel metrics,
+    since its pixels are neither known to be normal nor known to be anomalous; tables say on how many images these
+    were taken. Where no anomalous image tested has a mask there are no pixel metrics. Methods that learn from masks are told by :meth:`TrainingSet.has_mask`.
 
     Attributes:
         id: stable and unique in its dataset, e.g. ``bottle/test/broken_large/000``.
@@ -515,6 +515,15 @@ class HasFeatures(Protocol):
         Of features that lie on a grid it is the mean over the grid, so that methods can be set side by side. They
         are as repeatable as scores, see :meth:`Method.score`.
         """
+        ...
+
+
+@runtime_checkable
+class HasSubset(Protocol):
+    """Optional part of a dataset with published counts: records and tables say if not all of it is there."""
+
+    def subset(self) -> str:
+        """What is there of the published dataset, ``2 of 15 categories, 60 of 3,629 training images``; else empty."""
         ...
 
 

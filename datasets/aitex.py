@@ -161,6 +161,11 @@ class Aitex(FileDataset):
         shipped = load_prompts(None, self.name)
         return {name: shipped[name] for name in names}
 
+    def subset(self) -> str:
+        """What is there of the published archives, in words; empty if all of it is."""
+        self.samples()
+        return self._difference
+
     def _read(self) -> Tree:
         scan = open_root(self.root, self.traits.title)
         files = self._find(scan)
@@ -176,8 +181,9 @@ class Aitex(FileDataset):
                     scan.error(strip.file, f"a second strip of this name beside {samples[sample.id].group}")
                     break
                 samples[sample.id] = sample
-        if difference := subset_note((what, files.counts[what], n) for what, n in _ARCHIVES.items()):
-            scan.findings.append(Finding("note", ".", f"not the published archives: {difference}"))
+        self._difference = subset_note((what, files.counts[what], n) for what, n in _ARCHIVES.items())
+        if self._difference:
+            scan.findings.append(Finding("note", ".", f"not the published archives: {self._difference}"))
         return Tree(tuple(samples[key] for key in sorted(samples)), tuple(scan.findings))
 
     def _sample(self, strip: _Strip, box: Box | None, is_train: bool) -> Sample:

@@ -456,4 +456,4 @@ def _take_mask(masks: dict[str, Path], name: str) -> Path | None:
 
 def subset_note(counts: Iterable[tuple[str, int, int]]) -> str:
     """``30 of 209 train/good`` for each part that has fewer or more images than the official dataset."""
-    return ", ".join(f"{have} of {want} {what}" for what, have, want in counts if have != want)
+    return ", ".join(f"{have:,} of {want:,} {what}" for what, have, want in counts if have != want)

@@ -95,6 +95,19 @@ class MVTec(FileDataset):
         tree = read_tree(self.root, self.traits.title, official=OFFICIAL)
         return Tree(tree.samples, (*tree.findings, *self._against_official(tree)))
 
+    def subset(self) -> str:
+        """What is there of the official dataset, in words; empty if all of it is."""
+        samples = self.samples()
+        categories, train = len({s.category for s in samples}), sum(s.split == "train" for s in samples)
+        all_train = sum(number for number, _, _ in OFFICIAL.values())
+        all_test = sum(good + sum(types.values()) for _, good, types in OFFICIAL.values())
+        counts = [
+            ("categories", categories, len(OFFICIAL)),
+            ("training images", train, all_train),
+            ("test images", len(samples) - train, all_test),
+        ]
+        return subset_note(counts)
+
     def _against_official(self, tree: Tree) -> list[Finding]:
         """Differences of the files from the official dataset: a subset is noted, an unknown type is an error."""
         findings = []

@@ -61,3 +61,20 @@ def test_learning_on_mvtec_and_testing_on_aitex(real_data: Path, tmp_path: Path)
 def test_data_check_finds_no_fault(real_data: Path, dataset: str) -> None:
     result = CliRunner().invoke(main, ["data", "check", dataset, "--data-root", str(real_data / dataset)])
     assert result.exit_code == 0, result.output
+
+
+def test_a_subset_is_called_one_wherever_its_numbers_stand(real_data: Path, tmp_path: Path) -> None:
+    words = ["--dataset", "mvtec", "--data-root", str(real_data / "mvtec"), "--categories", "bottle"]
+    store = ["--store", str(tmp_path / "store")]
+    own = ["--methods", "clip", "--encoder", "pocket/clip", "--workers", "0"]
+    assert CliRunner().invoke(main, ["run", *own, *words, *store]).exit_code == 0
+    (record,) = records(tmp_path / "store")
+    said = record["trial"]["dataset"]["subset"]
+    assert said.startswith("2 of 15 categories, ") and " of 3,629 training images, " in said
+    for form in ("terminal", "markdown", "latex"):
+        table = " ".join(CliRunner().invoke(main, ["table", "--format", form, *store]).stdout.split())
+        assert "MVTec AD (subset): image AUROC" in table
+        assert f"MVTec AD, a subset: {said}." in table
+    page = tmp_path / "page.html"
+    assert CliRunner().invoke(main, ["report", "--output", str(page), *store]).exit_code == 0
+    assert f"MVTec AD, a subset: {said}" in page.read_text()

@@ -126,7 +126,10 @@ def evaluate_under(
     if unknown and maps is not None and anomalous[known].any():
         partly = len(known), len(anomalous)
     found = Evaluation(dict.fromkeys(IMAGE_METRICS + PIXEL_METRICS), pixel_images=partly)
-    whole, no_masks = complete_masks(masks, anomalous, maps) if masks is not None else (None, no_masks)
+    whole: Maps | None = None
+    if masks is not None:
+        whole, incomplete = complete_masks(masks, anomalous, maps)
+        no_masks = incomplete or no_masks
     if maps is not None and masks is not None and not len(maps) == len(masks) == len(anomalous):
         raise ValueError(
             f"{len(anomalous)} labels, {len(maps)} maps and {len(masks)} masks: the numbers must agree"

@@ -36,7 +36,9 @@ class Lazy(Sequence[NDArray[Any]]):
         return self._make(places[index])
 
 
-def chosen(arrays: NDArray[Any] | Sequence[ArrayLike], places: Sequence[int]) -> NDArray[Any] | Sequence[ArrayLike]:
+def chosen(
+    arrays: NDArray[Any] | Sequence[ArrayLike], places: Sequence[int]
+) -> NDArray[Any] | Sequence[ArrayLike]:
     """The arrays at some places, in rising order; ``arrays`` itself where these are all."""
     if len(places) == len(arrays):
         return arrays

@@ -85,5 +85,7 @@ class Labelled:
             said[METRICS[name].title] = f"n/a ({reason})" if value is None else f"{value:.3f}"
             if value is not None and found.pixel_images and METRICS[name].level != "image":
                 measured, of = found.pixel_images
-                said[METRICS[name].title] += f" (on {measured} of {of} images: anomalous ones without a mask are left out)"
+                said[METRICS[name].title] += (
+                    f" (on {measured} of {of} images: anomalous ones without a mask are left out)"
+                )
         return said

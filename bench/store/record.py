@@ -67,6 +67,7 @@ class RecordedDataset(NamedTuple):
         config: all options.
         fingerprint: SHA-256 of its content; None if it was not recorded.
         note: a sentence for every table of its numbers; empty if there is none.
+        subset: what is there of it, where that is not all of the published dataset; else empty.
     """
 
     name: str
@@ -76,6 +77,12 @@ class RecordedDataset(NamedTuple):
     config: Mapping[str, Any]
     fingerprint: str | None
     note: str
+    subset: str = ""
+
+    @property
+    def remark(self) -> str:
+        """A sentence that says what is there of the published dataset; empty if all is, or it is not known."""
+        return f"{self.title}, a subset: {self.subset}" if self.subset else ""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -273,6 +280,13 @@ class Record:
         return _blocks(self.document.get("metrics") or {})
 
     @property
+    def subsets(self) -> tuple[str, ...]:
+        """A sentence for each dataset, tested on or learned from, that is not all of the published one."""
+        source = self.protocol.source
+        found = [self.dataset.remark, source.remark if source is not None else ""]
+        return tuple(dict.fromkeys(filter(None, found)))
+
+    @property
     def description(self) -> Mapping[str, Any]:
         """Everything that the record says of what was run, as JSON; for showing how two records differ."""
         trial: Mapping[str, Any] = self.document["trial"]
@@ -375,6 +389,7 @@ def _dataset(dataset: Mapping[str, Any]) -> RecordedDataset:
         config=dataset.get("config") or {},
         fingerprint=_text(dataset.get("fingerprint")),
         note=str(dataset.get("note") or ""),
+        subset=str(dataset.get("subset") or ""),
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.contracts import Prompts, SplitProtocol, Weights
+from bench.contracts import HasSubset, Prompts, SplitProtocol, Weights
 from bench.data.catalogue import Catalogue
 from bench.data.prompts import default_prompts, load_prompts, prompt_hash, read_prompt_file
 from bench.data.splits import Manifest, check_source, split
@@ -198,6 +198,10 @@ class Expansion:
         if method.traits.trained:
             fit_key = hash_json(self._fit_identity(identity, target, method, manifest, prompts))
         labels = {"method": method.label, "dataset": target.label, "protocol": self.protocol_label}
+        if subset := _subset(target):
+            labels["subset"] = subset
+        if self.source is not None and (subset := _subset(self.source)):
+            labels["source_subset"] = subset
         source_roots: tuple[str, ...] = ()
         if self.source is not None:
             labels["source"] = self.source.label
@@ -346,6 +350,17 @@ class Expansion:
         if self.study.allow_leak:
             words.append("--allow-leak")
         return shlex.join(words)
+
+
+def _subset(catalogue: Catalogue) -> str:
+    """What is there of a published dataset; of several, of those that are not whole."""
+    said = []
+    parts = parts_of(catalogue)
+    for part in parts:
+        subset = part.dataset.subset() if isinstance(part.dataset, HasSubset) else ""
+        if subset:
+            said.append(f"{part.dataset.traits.title} {subset}" if len(parts) > 1 else subset)
+    return "; ".join(said)
 
 
 def _fields(prompts: Mapping[str, Prompts]) -> dict[str, Any]:

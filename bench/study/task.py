@@ -19,7 +19,8 @@ class Task:
             (also its fingerprint), ``protocol`` (also the source and the manifest's hash), ``category``,
             ``shots``, ``seed``, ``prompts`` (their hash) and ``encoders``. Configs are in it as
             :func:`bench.tools.spec.config_dict` gives them.
-        labels: ``method``, ``dataset``, ``protocol`` and ``source`` as people write them; never read back.
+        labels: ``method``, ``dataset``, ``protocol`` and ``source`` as people write them; never read back. Of
+            a dataset that is not whole also what is there of it: ``subset``, and ``source_subset``.
         root: folder of the dataset on this machine.
         source_roots: folders of the datasets learned from, where those are others.
         prompts: category -> fields of its :class:`bench.contracts.Prompts`.

@@ -47,6 +47,10 @@ def describe(task: Task) -> dict[str, Any]:
     protocol = {**identity["protocol"], "label": task.protocol}
     if task.source is not None:
         protocol["source"] = {**protocol["source"], "label": task.source}
+    if subset := task.labels.get("subset"):
+        dataset["subset"] = subset
+    if subset := task.labels.get("source_subset"):
+        protocol["source"] = {**protocol["source"], "subset": subset}
     # Traits are left out where a plugin is at fault: this runs for trials that failed, too.
     with contextlib.suppress(Exception):
         cls = METHODS.load(method["name"])

@@ -155,5 +155,6 @@ def notes_of(records: Iterable[Record]) -> list[str]:
     for record in records:
         if record.dataset.note:
             notes[record.dataset.note] = None
+        notes |= dict.fromkeys(record.subsets)
         encoders |= dict.fromkeys(encoder.name for encoder in record.encoders.values())
     return [*notes, f"Encoders: {', '.join(encoders)}"] if encoders else [*notes]

@@ -77,10 +77,14 @@ def _shots(page: Page) -> list[int]:
 
 
 def _notes(page: Page) -> list[str]:
-    """The datasets' own notes, each once."""
-    trials = (method.trial for part in page.parts for method in part.methods if method.trial)
-    found = (trial.record.dataset.note for trial in trials)
-    return [note for note in dict.fromkeys(found) if note]
+    """The datasets' own notes, and what is there of those that are not whole, each once."""
+    found: dict[str, None] = {}
+    for part in page.parts:
+        for method in part.methods:
+            if method.trial:
+                record = method.trial.record
+                found |= dict.fromkeys([record.dataset.note, *record.subsets])
+    return [note for note in found if note]
 
 
 def _breakable(name: str) -> Markup:

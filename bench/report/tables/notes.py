@@ -21,6 +21,8 @@ def footnotes(table: Table, grids: Sequence[Grid], own: Iterable[str] = ()) -> I
     known = _Methods(grids)
     for text in _distinct(e.record.dataset.note for grid in grids for e in grid.entries):
         yield Note(sentence(text))
+    for text in _distinct(text for grid in grids for e in grid.entries for text in e.record.subsets):
+        yield Note(sentence(text))
     yield from (Note(sentence(text)) for text in own)
     if table.has_deviations:
         averages = all(cell.average for row in table.rows for cell in row.cells)

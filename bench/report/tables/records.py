@@ -56,10 +56,11 @@ class _Identities:
 
     def _dataset(self, record: Record) -> Identity:
         dataset = record.dataset
-        key = (dataset.label, dataset.title, dataset.version, dataset.fingerprint)
+        title = f"{dataset.title} (subset)" if dataset.subset else dataset.title
+        key = (dataset.label, title, dataset.version, dataset.fingerprint)
         if key not in self._known:
             self._known[key] = Identity.of(
-                dataset.label, dataset.title, version=dataset.version, fingerprint=dataset.fingerprint
+                dataset.label, title, version=dataset.version, fingerprint=dataset.fingerprint
             )
         return self._known[key]
 
