@@ -37,7 +37,8 @@ class Sample:
 
     An anomalous image may lack its mask. It then counts in image metrics alone and is left out of pixel metrics,
     since its pixels are neither known to be normal nor known to be anomalous; tables say on how many images these
-    were taken. Where no anomalous image tested has a mask there are no pixel metrics. Methods that learn from masks are told by :meth:`TrainingSet.has_mask`.
+    were taken. Where no anomalous image tested has a mask there are no pixel metrics. Methods that learn from
+    masks are told by :meth:`TrainingSet.has_mask`.
 
     Attributes:
         id: stable and unique in its dataset, e.g. ``bottle/test/broken_large/000``.
@@ -523,7 +524,7 @@ class HasSubset(Protocol):
     """Optional part of a dataset with published counts: records and tables say if not all of it is there."""
 
     def subset(self) -> str:
-        """What is there of the published dataset, ``2 of 15 categories, 60 of 3,629 training images``; else empty."""
+        """The counts that differ from the published ones, ``2 of 15 categories, 60 of 3,629 training images``."""
         ...
 
 

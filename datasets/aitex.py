@@ -162,7 +162,7 @@ class Aitex(FileDataset):
         return {name: shipped[name] for name in names}
 
     def subset(self) -> str:
-        """What is there of the published archives, in words; empty if all of it is."""
+        """The numbers of files that differ from the published ones, in words; empty if none does."""
         self.samples()
         return self._difference
 

@@ -37,7 +37,7 @@ class Folder(FileDataset):
     Images may be PNG, JPEG, BMP, TIFF, WebP, PPM or PGM. The mask of ``test/<type>/000.jpg`` is
     ``ground_truth/<type>/000_mask.png``, ``000.png``, ``000_gt.png`` or ``000_label.png``, never a JPEG. Every
     folder with ``train`` or ``test`` in it is a category; one that lacks a part (no ``train/good``, say) is read
-    for what it has. A category whose anomalies lack masks, some or all, has image metrics only.
+    for what it has. Anomalous images without a mask are left out of pixel metrics.
     """
 
     name: ClassVar[str] = "folder"

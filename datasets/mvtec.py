@@ -96,7 +96,7 @@ class MVTec(FileDataset):
         return Tree(tree.samples, (*tree.findings, *self._against_official(tree)))
 
     def subset(self) -> str:
-        """What is there of the official dataset, in words; empty if all of it is."""
+        """The numbers of images that differ from the official ones, in words; empty if none does."""
         samples = self.samples()
         categories, train = len({s.category for s in samples}), sum(s.split == "train" for s in samples)
         all_train = sum(number for number, _, _ in OFFICIAL.values())

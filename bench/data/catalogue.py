@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.contracts import Dataset, Finding, ImageSet, Prompts, Sample, TrainingSet
-from bench.data.images import mask_or_blank, marked, read_grey_masks, read_image, read_mask, turned
+from bench.data.images import marked, mask_or_blank, read_grey_masks, read_image, read_mask, turned
 from bench.errors import BenchError, printable
 from bench.tools.hashes import HashBook, hash_json
 from bench.tools.registry import DATASETS

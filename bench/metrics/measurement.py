@@ -40,7 +40,7 @@ class Evaluation:
             method or the metric protocol do not define the metric.
         reasons: for each metric that is None, and no other, why.
         problems: what the guards found, each once; empty when the scores are sound.
-        pixel_images: number of images that pixel metrics were taken on, and of all, where these are more; else None.
+        pixel_images: number of images that pixel metrics were taken on, and of all, where these are more.
     """
 
     metrics: dict[str, float | None]
@@ -115,8 +115,8 @@ def evaluate_under(
         maps: each is asked for once or twice, so a sequence that reads them from files will do.
         masks: likewise.
         no_masks: the reason where ``masks`` is None, or no anomalous image has one.
-        unmasked: indices of anomalous images without a mask, whose items in ``masks`` are arrays of the images' size
-            that say nothing.
+        unmasked: indices of anomalous images without a mask, whose items in ``masks`` are arrays of the images'
+            size that say nothing.
         eval_size: of ``exact``, in place of the protocol's; ``(H, W)`` will do.
     """
     anomalous = as_labels(labels)

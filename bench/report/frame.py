@@ -75,8 +75,8 @@ def frame(records: Iterable[AnyRecord]) -> DataFrame:
     A trial without metrics (failed, skipped) has one line in which they are missing, and so are metrics of another
     version of the metrics code. ``shots`` and ``seed`` are nullable
     integers; they are missing for methods that do not learn, so that grouping by them needs ``dropna=False``.
-    ``pixel_images`` is, as in ``40 of 52``, the number of test images that pixel metrics were taken on, where anomalous
-    ones without a mask were left out.
+    ``pixel_images`` is, as in ``40 of 52``, the number of test images that pixel metrics were taken on, where
+    anomalous ones without a mask were left out.
 
         >>> ok = frame(store.records()).query("status == 'ok'")              # doctest: +SKIP
         >>> ok.groupby(["label", "shots", "category"], dropna=False).image_auroc.mean()    # doctest: +SKIP

@@ -353,7 +353,7 @@ class Expansion:
 
 
 def _subset(catalogue: Catalogue) -> str:
-    """What is there of a published dataset; of several, of those that are not whole."""
+    """The part of a published dataset that is there; of several, for those that are not whole."""
     said = []
     parts = parts_of(catalogue)
     for part in parts:

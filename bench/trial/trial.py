@@ -138,7 +138,8 @@ class Trial(Fitting):
     def _check_testable(self, manifest: Manifest) -> None:
         """See that the test images define any metric.
 
-        Without normal images there are still pixel metrics, if the method gives maps and an anomalous image has a mask.
+        Without normal images there are still pixel metrics, if the method gives maps and an anomalous image has a
+        mask.
 
         Raises:
             NotApplicable: there is no test image, none is anomalous, or none is normal and there are no masks or

@@ -303,3 +303,22 @@ def test_a_dataset_says_that_its_anomalies_may_lack_masks(toy_root: Path, monkey
     monkeypatch.setattr(Folder, "traits", replace(Folder.traits, all_masked=True))
     with pytest.raises(AssertionError, match="bolt/test/dent/003: an anomaly without a mask"):
         check_dataset("folder", toy_root)
+
+
+# ---------------------------------------------------------------- images that cannot be read
+
+
+@pytest.mark.parametrize("words", [["run", *CLIP, "--workers", "0", "--dataset"], ["data", "check"]])
+def test_images_that_cannot_be_read_are_named_all_at_once(
+    toy_root: Path, tmp_path: Path, words: list[str]
+) -> None:
+    names = ["bolt/train/good/000", "cloth/test/dent/001", "plate/test/good/002"]
+    for name in names:
+        (toy_root / f"{name}.png").write_bytes(b"no picture")
+    (toy_root / "plate/ground_truth/dent/000_mask.png").write_bytes(b"")
+    store = ["--store", str(tmp_path / "store")] if words[0] == "run" else []
+    result = CliRunner().invoke(main, [*words, "folder", "--data-root", str(toy_root), *store])
+    assert result.exit_code != 0
+    for name in [*names, "plate/ground_truth/dent/000_mask"]:
+        assert f"{name}.png" in result.output
+    assert not list((tmp_path / "store").glob("records/**/*.json"))  # nothing was run
