@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bench.cli.main import main
+from bench.store.record import Record
 
 QUICK = "promptad[iters=3,ffn=64],devnet[epochs=1,steps_per_epoch=2]"
 
@@ -78,3 +79,23 @@ def test_a_subset_is_called_one_wherever_its_numbers_stand(real_data: Path, tmp_
     page = tmp_path / "page.html"
     assert CliRunner().invoke(main, ["report", "--output", str(page), *store]).exit_code == 0
     assert f"MVTec AD, a subset: {said}" in page.read_text()
+
+
+def test_a_subset_to_learn_from_is_called_one_and_enters_no_key(real_data: Path, tmp_path: Path) -> None:
+    words = ["--dataset", "aitex[classes=one]", "--data-root", str(real_data / "aitex")]
+    words += ["--protocol", "transfer", "--train-dataset", "mvtec", "--train-root", str(real_data / "mvtec")]
+    own = ["--methods", QUICK.partition("],")[0] + "]", "--encoder", "pocket/clip", "--workers", "0"]
+    result = CliRunner().invoke(
+        main, ["run", *own, *words, "--shots", "1", "--seeds", "1", "--store", str(tmp_path)]
+    )
+    assert result.exit_code == 0, result.output
+    (record,) = records(tmp_path)
+    assert "defective strips" in record["trial"]["dataset"]["subset"]
+    assert record["trial"]["protocol"]["source"]["subset"].startswith("2 of 15 categories")
+    table = " ".join(result.stdout.split())
+    assert "AITEX, a subset: " in table and "MVTec AD, a subset: 2 of 15 categories" in table
+    # Records from before say nothing of it, and are the same trials: the key is a hash of the rest alone.
+    del record["trial"]["dataset"]["subset"], record["trial"]["protocol"]["source"]["subset"]
+    read = Record.of(record)
+    assert read.subsets == () and read.dataset.title == "AITEX"
+    assert "subset" not in str(read.dataset.identity)

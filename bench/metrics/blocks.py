@@ -31,7 +31,7 @@ def block(protocol: MetricProtocol, evaluation: Evaluation) -> dict[str, Any]:
     """
     from bench.metrics.guards import ONE_CLASS
 
-    found = {
+    found: dict[str, Any] = {
         "version": METRICS_VERSION,
         "eval_size": protocol.eval_size,
         "values": dict(evaluation.metrics),

@@ -66,7 +66,7 @@ def curves(pixels: Pixels, filled: tuple[NDArray[np.float32], NDArray[np.float64
 
 
 def filled_regions(
-    maps: Sequence[ArrayLike], masks: Sequence[ArrayLike]
+    maps: NDArray[Any] | Sequence[ArrayLike], masks: NDArray[Any] | Sequence[ArrayLike]
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Return scores and weights of all pixels in the regions and in their holes.
 
