@@ -43,6 +43,9 @@ GIB = 2**30
 DEFAULT_LIMIT = 50 * GIB
 _STEP = 2**28  # bytes for which room is made at once, at most: looking at all files takes a while
 _ABANDONED = 3600  # seconds after which the writer of a temporary file is taken to be dead
+_USED = (
+    3600  # seconds after which it is written down again that a file is used, which takes longer than reading it
+)
 _ALIGNMENT = 64  # bytes; each feature begins at a multiple of it
 _START = 2**15  # bytes of a file that are read at once, which is all of most small ones
 
@@ -255,8 +258,12 @@ class Space:
                 for part, (dtype, shape, size, checksum) in known.items():
                     places[part] = (end, dtype, shape, size, checksum)
                     end += size
-                if end != os.fstat(stream.fileno()).st_size:
+                status = os.fstat(stream.fileno())
+                if end != status.st_size:
                     raise ValueError("bytes are missing, or too many")
+                if status.st_mtime < time.time() - _USED:
+                    with contextlib.suppress(OSError):  # a file of another user's can be read all the same
+                        os.utime(stream.fileno())
                 for part in known if parts is None else parts:
                     if part not in places:
                         return None
@@ -271,8 +278,6 @@ class Space:
                     if (image, part) not in self._checked:
                         if zlib.crc32(memoryview(buffer)[offset : offset + size]) != checksum:
                             raise ValueError("the checksum is wrong")
-                        with contextlib.suppress(OSError):  # a file of another user's can be read all the same
-                            os.utime(stream.fileno())  # used
                         self._checked.add((image, part))
                     count = math.prod(shape)
                     values = torch.frombuffer(buffer, dtype=getattr(torch, dtype), count=count, offset=offset)

@@ -312,11 +312,22 @@ def test_clear_removes_all_that_is_ours_and_nothing_else(tmp_path: Path, monkeyp
     assert (foreign / "image.png").exists()
 
 
+def test_a_file_that_is_read_counts_as_used(tmp_path: Path) -> None:
+    images = tiny.image_set(tiny.noise(2))
+    encode(on_disk(tmp_path), images)
+    for path in files(tmp_path):
+        os.utime(path, (1, 1))
+    encode(on_disk(tmp_path), images.subset([0]))
+    assert sorted(path.stat().st_mtime > 1 for path in files(tmp_path)) == [False, True]
+
+
 def test_files_whose_time_cannot_be_set_are_read_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = tiny.image_set(tiny.noise(3))
     encode(on_disk(tmp_path), images)
+    for path in files(tmp_path):
+        os.utime(path, (1, 1))
 
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError("not yours")
