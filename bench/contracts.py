@@ -1,6 +1,8 @@
 """The contracts between the engine and its plugins: datasets, methods, protocols, encoders.
 
-A plugin needs nothing but this module (and :mod:`bench.errors`). Importing it is cheap: no torch.
+A plugin needs nothing but this module and :mod:`bench.errors`. One that runs a frozen encoder of its own, or
+trains on a device, may also use :mod:`bench.encoders.features`, where features are shared between trials, and
+:mod:`bench.tools.devices`. Importing this module is cheap: no torch.
 
 The rule that everything here serves: **a method cannot see what it must not know**. Test images reach
 a method as an :class:`ImageSet`, which has pixels, categories and prompts, and neither label, mask nor

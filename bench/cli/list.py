@@ -11,19 +11,20 @@ import click
 from bench.cli._options import store_option
 from bench.contracts import MethodSource
 from bench.errors import BenchError
+from bench.metrics.registry import METRICS
 from bench.tools.registry import DATASETS, ENCODERS, EXECUTORS, METHODS, PROTOCOLS
 
 _WIDTH = 98
 
 
-_SECTIONS = ("methods", "datasets", "protocols", "encoders", "executors", "studies")
+_SECTIONS = ("methods", "datasets", "protocols", "metrics", "encoders", "executors", "studies")
 
 
 @click.command("list")
 @click.argument("what", type=click.Choice([*_SECTIONS, "runs"]), required=False)
 @store_option
 def command(what: str | None, store: Path) -> None:
-    """List names to choose from: methods, datasets, protocols, encoders, executors, studies.
+    """List names to choose from: methods, datasets, protocols, metrics, encoders, executors, studies.
 
     "studies" are those that can be run, "runs" those that were run in the store, the latest first, with the
     numbers of their trials.
@@ -50,7 +51,13 @@ def _print_runs(store: Path) -> None:
 
 def section(what: str) -> list[str]:
     """The lines of one section, its heading first."""
-    own = {"methods": _methods, "datasets": _datasets, "protocols": _protocols, "studies": _studies}
+    own = {
+        "methods": _methods,
+        "datasets": _datasets,
+        "protocols": _protocols,
+        "metrics": _metrics,
+        "studies": _studies,
+    }
     lines = own[what]() if what in own else _plain(what)
     return [what, *lines, ""]
 
@@ -111,6 +118,12 @@ def _protocols() -> Iterator[str]:
         yield f"  {name:14}{traits.title}: {', '.join(kinds)}"
         yield from _wrapped(f"learns from {traits.learns}; tested on {traits.tests}")
         yield from _wrapped(traits.source)
+
+
+def _metrics() -> Iterator[str]:
+    for name, metric in METRICS.items():
+        asked = ", on request" if metric.on_request else ""
+        yield f"  {name:14}{metric.title}: {metric.level}{asked}"
 
 
 def _studies() -> Iterator[str]:

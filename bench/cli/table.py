@@ -11,17 +11,15 @@ from bench.cli._options import best_option, metric_protocol_option, read_metrics
 from bench.errors import BenchError, unknown
 from bench.metrics.blocks import DEFAULT
 from bench.metrics.registry import MEASURED
+from bench.report.tables.model import FORMATS
 from bench.report.tables.study import PLAIN, chosen_study, load_tables
 from bench.store.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.report.tables.formats import Format
-    from bench.report.tables.model import Best
+    from bench.report.tables.model import Best, Format
     from bench.report.tables.table import Style, Table
-
-FORMATS = ("terminal", "markdown", "csv", "latex")
 
 
 def _read_format(_context: click.Context, _option: click.Parameter, value: str) -> str:

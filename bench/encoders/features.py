@@ -1,14 +1,15 @@
 """Frozen features, computed once per image and shared by every method, seed, fold and run.
 
 They are kept on disk (:mod:`bench.encoders.feature_store`), where every process of this machine finds them
-again, or in this process's memory where that is turned off. A feature is found by what it was made from: the
-weights' hash, the preprocessing, which part of the encoder it is, its number format, and the hash of the image's
-content. Never by a path or a position, so two copies of one image share their features, and a renamed file
-keeps them.
+again, and in this process's memory: all where the disk is turned off, else small ones. A feature is found by what
+it was made from: the weights' hash, the preprocessing, which part of the encoder it is, its number format, and the
+hash of the image's content. Never by a path or a position, so two copies of one image share their features, and a
+renamed file keeps them.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import threading
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from bench.contracts import ImageSet
 
 GIB = 2**30
+_SMALL = 2**16  # bytes of a feature up to which opening its file takes longer than copying it
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -61,7 +63,7 @@ class FeatureCache:
 
     Args:
         limit: bytes that may be held.
-        store: where encoders' features are kept on disk. They are then not held in memory as well: what is
+        store: where encoders' features are kept on disk. Large ones are then not held in memory as well: what is
             read from disk again and again the system holds already, once for all processes.
         dtype: number format of cached features. With ``torch.float16`` twice as many images fit; what is
             returned went through that format even the first time, so a hit and a miss give the same numbers.
@@ -172,15 +174,15 @@ class FeatureCache:
                 for row, (image, _) in enumerate(batch):
                     yield image, {part: tensor[row] for part, tensor in kept.items()}
 
-        if self.store is None:
-            rows = self._share(list(places), weights, preprocessing, list(shapes), compute)
-        else:
+        find = compute
+        if self.store is not None:
             space = self.store.space(weights, preprocessing, str(self.dtype))
-            rows = space.share(places, shapes, compute, chunk=4 * batch_size)
-        for image, row in rows:
-            for part, rows_of in result.items():
+            find = functools.partial(space.share, parts=shapes, compute=compute, chunk=4 * batch_size)
+        arrays = {part: rows.numpy() for part, rows in result.items()}  # NumPy copies small rows faster
+        for image, row in self._share(list(places), weights, preprocessing, list(shapes), find):
+            for part, array in arrays.items():
                 for position in places[image]:
-                    rows_of[position] = row[part]
+                    array[position] = row[part].numpy()
         return result
 
     def _share(
@@ -189,9 +191,9 @@ class FeatureCache:
         weights: str,
         preprocessing: str,
         parts: list[str],
-        compute: Callable[[Sequence[str]], Features],
+        find: Callable[[Sequence[str]], Features],
     ) -> Features:
-        """Features held in memory, and the rest; see :meth:`bench.encoders.feature_store.Space.share`."""
+        """Features held in memory, and the rest, which ``find`` reads from disk or computes."""
 
         def key(part: str, image: str) -> FeatureKey:
             return FeatureKey(weights, preprocessing, part, str(self.dtype), image)
@@ -203,9 +205,10 @@ class FeatureCache:
                 yield image, held
             else:
                 missing.append(image)
-        for image, row in compute(missing):
+        for image, row in find(missing):
             for part, value in row.items():
-                self.put(key(part, image), value)
+                if self.store is None or value.nbytes <= _SMALL:
+                    self.put(key(part, image), value)
             yield image, row
 
 

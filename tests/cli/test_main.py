@@ -13,6 +13,7 @@ from PIL import Image
 from studies import keep
 
 from bench.cli.main import COMMANDS, main
+from bench.metrics.registry import METRICS
 from bench.store.store import Store
 
 
@@ -240,3 +241,14 @@ def test_help_of_every_command_fits(tmp_path: Path) -> None:
         result = call(*([name] if name else []), "--help")
         assert result.exit_code == 0
         assert max(map(len, result.output.splitlines())) <= 100
+
+
+def test_list_shows_protocols_and_metrics() -> None:
+    protocols = call("list", "protocols").output
+    assert protocols.startswith("protocols\n")
+    assert "NOT zero-shot" in protocols and "needs --train-dataset" in protocols
+    for name in ("loo", "transfer", "oneclass", "auxiliary"):
+        assert f"\n  {name}" in protocols
+    metrics = call("list", "metrics").output.splitlines()
+    assert any(line.split()[0] == "image_auroc" and line.endswith(": image") for line in metrics[1:] if line)
+    assert len([line for line in metrics[1:] if line]) == len(METRICS)

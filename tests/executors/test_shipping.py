@@ -144,3 +144,21 @@ def test_weights_are_known_by_their_content(task: Task, tmp_path: Path, toy_root
 
 def _fingerprint(root: str) -> str:
     return open_catalogue(parse_spec("folder"), Path(root)).fingerprint
+
+
+def test_the_file_of_an_option_is_fetched_and_checked(task: Task, tmp_path: Path, cache: Path) -> None:
+    (home := tmp_path / "home" / "options").mkdir(parents=True)
+    (home / "table.json").write_text("[1, 2]")
+    sha256 = hash_file(home / "table.json")
+    task = dataclasses.replace(task, root=str(tmp_path), files={sha256: "/far/away/options/table.json"})
+    fetched = FileCache(Far(tmp_path / "home"))
+    fetched._dataset = lambda identity, root: root  # type: ignore[assignment]  # this is about the file alone
+    kept = Path(fetched.localised(task).files[sha256])
+    assert cache in kept.parents and kept.read_text() == "[1, 2]"
+
+    shutil.rmtree(cache)
+    (home / "table.json").write_text("[1, 3]")
+    changed = FileCache(Far(tmp_path / "home"))
+    changed._dataset = fetched._dataset
+    with pytest.raises(BenchError, match="changed while the study ran"):
+        changed.localised(task)

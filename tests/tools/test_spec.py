@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from bench.errors import BenchError
-from bench.tools.spec import Spec, build_config, config_dict, label, parse_spec, split_specs
+from bench.tools.spec import Spec, build_config, config_dict, config_from_dict, label, parse_spec, split_specs
 
 
 @dataclass(frozen=True)
@@ -75,3 +77,31 @@ def test_label_is_the_shortest_spec_and_round_trips() -> None:
 
 def test_config_dict_is_plain_json() -> None:
     assert config_dict(Config())["layers"] == [3, 7, 9]
+
+
+@dataclass(frozen=True)
+class WithFiles:
+    table: Path | None = None
+    pairs: tuple[tuple[str, int], ...] = ()
+
+
+def test_a_config_is_made_again_from_its_json() -> None:
+    config = Config(layers=(1, 2), steps=5, limit=3, size=None)
+    assert config_from_dict(Config, json.loads(json.dumps(config_dict(config)))) == config
+    assert config_from_dict(Config, {"rate": 0.5}) == Config(rate=0.5)
+    nested = config_from_dict(WithFiles, {"pairs": [["a", 1], ["b", 2]]})
+    assert nested.pairs == (("a", 1), ("b", 2))
+
+
+def test_a_file_is_found_by_its_hash_wherever_it_lies(tmp_path: Path) -> None:
+    (file := tmp_path / "table.json").write_text("1")
+    plain = json.loads(json.dumps(config_dict(WithFiles(file))))
+    assert config_from_dict(WithFiles, plain).table == file
+    elsewhere = {plain["table"]["sha256"]: "/elsewhere/table.json"}
+    assert config_from_dict(WithFiles, plain, elsewhere).table == Path("/elsewhere/table.json")
+
+
+@pytest.mark.parametrize(("plain", "message"), [({"stepz": 1}, "steps"), ({"steps": -1}, "must not be negative")])
+def test_json_that_is_no_config_is_refused(plain: dict[str, int], message: str) -> None:
+    with pytest.raises(BenchError, match=message):
+        config_from_dict(Config, plain)

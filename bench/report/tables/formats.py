@@ -10,17 +10,17 @@ Usage::
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 from bench.errors import unknown
 from bench.report.tables import csv_, latex, markdown, terminal
-from bench.report.tables.model import Table
+from bench.report.tables.model import FORMATS, Format, Table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-Format = Literal["terminal", "markdown", "csv", "latex"]
-FORMATS: tuple[str, ...] = get_args(Format)
+__all__ = ["FORMATS", "Format", "print_table", "render", "render_all"]
+
 DEFAULT_WIDTH = 100  # of the terminal format when nothing is known of the terminal
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from bench.metrics.registry import TITLES
 
@@ -22,6 +22,8 @@ NO_SEEDS = "\N{EN DASH}"  # the deviation of a method that has no seeds
 
 Status = Literal["ok", "partial", "failed", "undefined", "skipped", "missing"]
 Best = Literal["tested", "maximum"]
+Format = Literal["terminal", "markdown", "csv", "latex"]
+FORMATS: tuple[str, ...] = get_args(Format)
 AVERAGE = "Average"
 CHECK = "✓"  # a component that is on
 
