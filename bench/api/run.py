@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bench.study.study import Study
     from bench.study.task import Task
 
+NOTHING_KEPT = "no detector is kept: the trials were done before; another store trains anew, or bench fit"
 TOGETHER_ON_GPU = 20  # ten seeds at two numbers of shots
 
 Say: TypeAlias = Callable[[str], None]
@@ -143,6 +144,8 @@ def run(
             raise KeyboardInterrupt(interruption(plan, todo, stop.summary)) from None
     else:
         write_down(plan, kept)
+        if keep_detectors:
+            say(f"note: {NOTHING_KEPT}")
     return Results(plan.study.name, store=kept.root)
 
 

@@ -74,6 +74,8 @@ def command(
     from bench.predict.detector import fit, load
 
     pictures = list(files)
+    if output is not None:
+        _check_output(output, [*pictures, *filter(None, [normals, calibrate])])
     if method is None:
         if not pictures:
             raise BenchError("name a detector's file (bench fit writes one), or a --method that needs no training")
@@ -99,6 +101,19 @@ def command(
         click.echo(f"page: {found.save(output)}", err=True)
     if found.unreadable:
         raise click.exceptions.Exit(1)
+
+
+def _check_output(output: Path, read: list[Path]) -> None:
+    """See that the folder for the results can be written, and holds nothing that would be mixed up with them."""
+    if output.exists() and any(output.iterdir()):
+        raise BenchError(f"{output} is not empty; remove it, or choose another folder")
+    for folder in read:
+        if folder.is_dir() and output.absolute().resolve().is_relative_to(folder.resolve()):
+            raise BenchError(f"{output} lies in {folder}, whose pictures are read; choose a folder outside")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BenchError(f"{output} cannot be made: {error.strerror}") from None
 
 
 def _on_dataset(

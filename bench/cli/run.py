@@ -178,13 +178,15 @@ def _carry_out(
 ) -> bool:
     """Run what is left; True if a trial failed."""
     from bench.api.progress import shown_progress
-    from bench.api.run import carry_out, choose_workers, interruption, write_down
+    from bench.api.run import NOTHING_KEPT, carry_out, choose_workers, interruption, write_down
     from bench.executors import log_path
     from bench.executors.engine import Interrupted
 
     if not todo:
         write_down(plan, store)  # its trials may have run as those of other studies
         _say("nothing to do: every trial is in the store already")
+        if keep_detectors:
+            _say(f"note: {NOTHING_KEPT}")
         return False
     records = list(store.records())
     choose_workers(executor, todo, records, _say)

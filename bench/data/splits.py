@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from bench.contracts import Draw, LearnedImages, Sample, SampleIndex, SplitProtocol, SplitRequest
 from bench.data.catalogue import Catalogue
+from bench.data.union import UnionCatalogue
 from bench.errors import BenchError, unknown
 from bench.tools.hashes import hash_json
 from bench.tools.registry import PROTOCOLS
@@ -323,18 +324,23 @@ def check_leakage(manifest: Manifest, *, target: Catalogue, source: Catalogue) -
         _refuse_known("the target category's image", rest, target, trained)
 
 
+def photograph(catalogue: Catalogue, id_: str) -> str:
+    """The name of what was photographed, whatever the dataset's options; empty where no two images share it."""
+    group = catalogue.samples[id_].group
+    if not group or isinstance(catalogue, UnionCatalogue):  # whose groups bear their dataset's name
+        return group
+    return f"{catalogue.dataset.name}/{group}"
+
+
 def _refuse_known(
     word: str, ids: Iterable[str], target: Catalogue, training: Sequence[tuple[Catalogue, str]]
 ) -> None:
     """Raise if one of the target's images ``ids`` is known to the images of ``training``."""
     content = {catalogue.keys[id_]: id_ for catalogue, id_ in training}
-    photographs: Mapping[tuple[str, str], str] = {
-        (catalogue.label, catalogue.samples[id_].group): id_
-        for catalogue, id_ in training
-        if catalogue.samples[id_].group
-    }
+    photographs = {photograph(catalogue, id_): id_ for catalogue, id_ in training}
+    photographs.pop("", None)
     for id_ in ids:
-        twin = content.get(target.keys[id_]) or photographs.get((target.label, target.samples[id_].group))
+        twin = content.get(target.keys[id_]) or photographs.get(photograph(target, id_))
         if twin is not None:
             what = "it is the same image" if twin == id_ else f"{twin} is a copy or a part of the same photograph"
             raise BenchError(f"leakage: {word} {id_} is known to training: {what}")

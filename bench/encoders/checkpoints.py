@@ -33,23 +33,25 @@ def identify_checkpoint(role: str, name: str, known: Mapping[str, Checkpoint], f
     if file is not None:
         require_file(file, name)
     elif declared is not None and declared.url:
-        file = find_by_url(name, declared.url, instead)
+        file = find_by_url(name, declared.url, "")
     else:
         repository, colon, path = (declared.hub if declared is not None else name).partition(":")
         if not colon or "/" not in repository:
             near = nearest(name, known)
-            question = f"; did you mean {near!r}?" if near else ""
+            question = f" (did you mean {near!r}?)" if near else ""
             raise BenchError(
-                f"no checkpoint {name!r} is known{question} Give its file with {instead}, or name it as "
+                f"no checkpoint {name!r} is known{question}; give its file with {instead}, or name it as "
                 "ORGANISATION/REPOSITORY:FILE on the Hugging Face hub"
             )
-        file = find_on_hub(name, repository, [path], instead)
+        file = find_on_hub(name, repository, [path], "")
     sha256 = hash_file(file)
     if declared is not None and declared.sha256 not in ("", sha256):
         raise BenchError(
             f"{file} is not the checkpoint {name!r}: its SHA-256 begins with {sha256[:12]}, and that of the "
             f"published one with {declared.sha256[:12]}"
         )
+    if declared is None:  # a published file under another name has learned from the same data
+        declared = next((each for each in known.values() if each.sha256 == sha256), None)
     return Weights(name, sha256, file, () if declared is None else declared.trained_on)
 
 

@@ -50,7 +50,7 @@ def find(
     Args:
         name: the encoder, as the user wrote it.
         what: the file, as a person would look for it: ``REPOSITORY/FILE on the Hugging Face hub``.
-        instead: the option that makes do without it, e.g. ``--encoder pocket/clip``.
+        instead: the option that makes do without it, e.g. ``--encoder pocket/clip``; empty if there is none.
         cached: (repository, file name) pairs in order of preference; looked up without network.
         site: address of the server that ``fetch`` asks.
         fetch: downloads the file and returns its path.
@@ -71,9 +71,10 @@ def find(
         # Whatever a download raises (a dozen kinds of network and hub errors), the ways out are the same.
         except Exception as error:
             reason = first_line(error)
+    shipped = f", or use {instead}, which ships with the package" if instead else ""
     raise BenchError(
         f"the weights of {name} cannot be had: {what} is not in the local cache and could not be downloaded "
-        f"({reason}). Either give the file with --weights FILE, or use {instead}, which ships with the package. "
+        f"({reason}). {'Either give' if instead else 'Give'} the file with --weights FILE{shipped}. "
         "One run with network downloads it for good."
     )
 

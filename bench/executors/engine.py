@@ -227,7 +227,7 @@ class _Queue:
         if task.fit_key in self._left:
             self._left[task.fit_key] -= 1
             if not self._left[task.fit_key]:
-                if self.keep and record.status != "failed":
+                if self.keep:
                     self.store.keep_detector(task.fit_key)
                 self.store.drop_detector(task.fit_key)
 

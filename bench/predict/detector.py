@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,8 @@ class Detector:
         """
         if unreadable not in ("raise", "skip"):
             raise BenchError(f"unreadable is raise or skip, not {unreadable!r}")
+        if threshold is not None and not math.isfinite(threshold):
+            raise BenchError(f"a threshold is a finite number, not {threshold}")
         if threshold is not None and calibrate is not None:
             raise BenchError("give a threshold, or normal pictures to take one from (calibrate), not both")
         if self.traits.text and not category and not isinstance(prompts, Prompts):
@@ -121,7 +124,13 @@ class Detector:
         if calibrate is not None:
             normal = self._scored(Pictures.of(calibrate), words, support, "raise", track)
             threshold, note = threshold_at(normal.image, false_alarms)
-            found = dataclasses.replace(found, notes=(*found.notes, *filter(None, [note])))
+            notes = [note] if note else []
+            if normal.met:
+                notes.append(
+                    f"the threshold is taken from {count(len(normal.met), 'picture')} that the detector was "
+                    "trained on: it may be too low"
+                )
+            found = dataclasses.replace(found, notes=(*found.notes, *notes))
         return dataclasses.replace(found, threshold=threshold)
 
     def _words(self, category: str, prompts: Prompts | str | Path | None) -> Prompts:
@@ -145,7 +154,7 @@ class Detector:
     def _scored(
         self, pictures: Pictures, words: Prompts, support: ImageSet | None, unreadable: str, track: Track | None
     ) -> Predictions:
-        """Scores of all pictures, some hundred at a time, so that many thousands need little memory."""
+        """Scores of all pictures, some hundred at a time: what stays in memory of each is its map."""
         context = self._context(words.label, support)
         parts: list[Scores] = []
         sound: list[Picture] = []
@@ -364,10 +373,13 @@ def _find_weights(
     for name in given:
         if name and name not in {*used, *used.values()}:
             raise unknown("weights", name, used, f"of {path}")
-    only = given.get("") if len(used) == 1 else None
+    only = given.get("")
+    if only is not None and len(used) != 1:
+        roles = ", ".join(used) or "it loads none"
+        raise BenchError(f"--weights {only}: say for which of {path}, --weights ROLE={only} ({roles})")
     found = {}
     for role, name in used.items():
-        file = given.get(role) or given.get(name) or only
+        file = given.get(name) or given.get(role) or only
         if traits.roles.get(role) == "checkpoint":
             found[role] = identify_checkpoint(role, name, getattr(cls, "checkpoints", {}), file)
         else:

@@ -10,6 +10,7 @@ import jinja2
 import numpy as np
 
 import bench
+from bench.errors import printable
 from bench.predict.pictures import short_names
 from bench.report.page.pictures import data_uri, plain, scale
 from bench.tools.text import count
@@ -68,7 +69,7 @@ def _rendered(template: str, predictions: Predictions, sources: list[str]) -> st
             cards.append(
                 {
                     "source": sources[index],
-                    "name": names[index],
+                    "name": printable(names[index]),
                     "score": _number(predictions.image[index]),
                     "anomalous": None if verdicts is None else bool(verdicts[index]),
                     "met": predictions.names[index] in met,
@@ -85,6 +86,6 @@ def _rendered(template: str, predictions: Predictions, sources: list[str]) -> st
         left_out=len(predictions) - len(cards),
         ends=ends,
         colours=scale(),
-        unreadable=dict(predictions.unreadable or {}),
+        unreadable=[printable(reason) for reason in (predictions.unreadable or {}).values()],
         version=bench.__version__,
     )

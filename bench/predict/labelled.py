@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ class Labelled:
         catalogue = open_catalogue(parse_spec(dataset), root)
         if not category and len(catalogue.categories) == 1:
             category = catalogue.categories[0]
+        if not category:
+            raise BenchError(f"{catalogue.label}: name the category, {', '.join(catalogue.categories)}")
         if category not in catalogue.categories:
             raise unknown("category", category, catalogue.categories, f"of {catalogue.label}")
         samples = catalogue.select(category, "test")
@@ -63,8 +66,18 @@ class Labelled:
                 f"leakage: the detector was trained on {count(len(known), 'image')} of {category} in "
                 f"{self.catalogue.label}, so its metrics there mean nothing; --allow-leak prints them even so"
             )
+        tested = {self.catalogue.keys[sample.id] for sample in self.samples}
+        for option in ("normals", "calibrate"):
+            given = Pictures.of(options[option]).items if options.get(option) is not None else ()
+            shared = sum(picture.key in tested for picture in given)
+            if shared:
+                raise BenchError(
+                    f"leakage: --{option} holds {count(shared, 'test image')} of {category}; give other pictures, "
+                    "such as its training part"
+                )
         pictures = Pictures(tuple(Picture(s.id, s.image, box=s.box) for s in self.samples))
-        return detector.predict(pictures, category, **options)
+        found = detector.predict(pictures, category, **options)
+        return dataclasses.replace(found, notes=(*found.notes, *filter(None, [leaked])))
 
     def metrics(self, predictions: Predictions) -> dict[str, str]:
         """Title of a metric -> its value, or the reason why there is none."""

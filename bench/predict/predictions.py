@@ -129,7 +129,7 @@ class Predictions:
                     np.save(stream, self.maps[index])
                     write_atomically(folder / "maps" / f"{stem}.npy", stream.getvalue())
                 write_atomically(folder / "pictures" / f"{stem}.jpg", self._picture(index))
-            write_atomically(folder / "scores.csv", self._csv(stems).encode())
+            write_atomically(folder / "scores.csv", self._csv(stems).encode("utf-8", "surrogateescape"))
             write_atomically(folder / "index.html", page(self, stems).encode())
         except OSError as error:
             raise BenchError(f"{folder} cannot be written: {error.strerror}") from None
@@ -203,7 +203,9 @@ def _file_names(pictures: Sequence[Picture]) -> tuple[str, ...]:
     taken: set[str] = set()
     stems = []
     for name in short_names(pictures):
-        stem = os.path.splitext(name)[0].replace("/", "-").replace(os.sep, "-").replace(" ", "_")[-150:]
+        stem = os.path.splitext(name)[0].replace("/", "-").replace(os.sep, "-").replace(" ", "_")
+        # Within what a file system takes, and of characters that a page can hold.
+        stem = stem.encode("utf-8", "replace").replace(b"?", b"_")[-150:].decode("utf-8", "ignore")
         free, number = stem, 2
         while free in taken:
             free, number = f"{stem}-{number}", number + 1

@@ -207,7 +207,10 @@ class Store:
     def detector_path(self, key: str) -> Path:
         """File of a fit's detector: one that is kept, or one that stays while trials need it."""
         kept = self._kept_path(key)
-        return kept if kept.exists() else self.root / f"fits/{key[:2]}/{key}.zsad"
+        return kept if kept.exists() else self._fit_path(key)
+
+    def _fit_path(self, key: str) -> Path:
+        return self.root / f"fits/{key[:2]}/{key}.zsad"
 
     def _kept_path(self, key: str) -> Path:
         return self.root / f"detectors/{key[:2]}/{key}.zsad"
@@ -234,16 +237,16 @@ class Store:
             raise self._unwritable(error) from None
 
     def keep_detector(self, key: str) -> None:
-        """Keep a fit's detector for good.
+        """Keep a fit's detector for good, if there is one.
 
         Raises:
             BenchError: the store cannot be written.
         """
-        path, kept = self.detector_path(key), self._kept_path(key)
-        if path != kept:
+        path, kept = self._fit_path(key), self._kept_path(key)
+        if path.exists() and not kept.exists():
             try:
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                path.replace(kept)
+                # A copy: trials of other processes may be about to read the file where it is.
+                write_atomically(kept, path.read_bytes())
             except OSError as error:
                 raise self._unwritable(error) from None
 
@@ -252,20 +255,28 @@ class Store:
         own = self._needed.pop(key, None)
         if own is not None:
             _unlock(own)
-        path = self.detector_path(key)
-        if path != self._kept_path(key):
-            self.remove_detector(path)
+        self.remove_detector(self._fit_path(key))
 
     def remove_detector(self, path: Path) -> bool:
         """Remove the file of a detector; False if a process needs it, or it cannot be removed."""
-        for other in (self.root / "locks").glob(f"{path.stem}.needed-*.lock"):
-            if not _is_stale(other):
-                return False
+        if self._is_needed(path.stem):
+            return False
+        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
         try:
-            path.unlink()
+            path.replace(aside)
+            # A process that has said meanwhile that it needs the detector may have seen it.
+            if self._is_needed(path.stem):
+                aside.replace(path)
+                return False
+            aside.unlink()
         except OSError:
             return False
         return True
+
+    def _is_needed(self, key: str) -> bool:
+        """True if another process needs a fit's detector; locks of processes that are gone are cleared away."""
+        stale = [_is_stale(lock) for lock in (self.root / "locks").glob(f"{key}.needed-*.lock")]
+        return not all(stale)
 
     def need_detector(self, key: str) -> None:
         """Say that this process needs a fit's detector: no other one drops it until this one has dropped it."""

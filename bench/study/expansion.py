@@ -243,12 +243,19 @@ class Expansion:
             learned_with = hash_json({category: known[category] for category in seen})
         support: Any = None
         if method.traits.fits_on_support:
-            support = {"dataset": identity["dataset"], "images": manifest.support}
+            # Such a fit reads the target's prompts, too.
+            support = {
+                "dataset": identity["dataset"],
+                "images": manifest.support,
+                "prompts": identity["prompts"],
+            }
         elif method.traits.support:
             support = len(manifest.support)
+        precision = {} if self.study.precision == "highest" else {"precision": self.study.precision}
         return {
             "method": identity["method"],
             "encoders": identity["encoders"],
+            **precision,  # a detector outlives the run, unlike which its records say how they were computed
             "source": identity["protocol"]["source"] or identity["dataset"],
             "learned": manifest.learned_hash,
             "shots": identity["shots"],

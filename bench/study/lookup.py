@@ -113,7 +113,8 @@ def find_weights(study: Study, methods: Iterable[ChosenMethod]) -> dict[str, Wei
     if only is not None:
         loadable = [key for key in sorted(uses) if not key.startswith(_SHIPPED)]
         if len(loadable) != 1:
-            using = ", ".join(loadable) or "none that loads weights"
+            words = [key.replace(":", ".", 1).partition(":")[0] for key in loadable]
+            using = ", ".join(words) or "none that loads weights"
             raise BenchError(f"--weights {only}: say for which, --weights NAME={only} (in use: {using})")
         files[loadable[0]] = only
     chosen = {}  # key -> what its file was given under
@@ -126,7 +127,7 @@ def find_weights(study: Study, methods: Iterable[ChosenMethod]) -> dict[str, Wei
     for each in files:
         if each not in chosen.values():
             names = sorted({name for method, _ in uses.values() for name in method.encoders.values()})
-            raise unknown("encoder", each, names, "given to --weights")
+            raise unknown("weights", each, names, "given to --weights")
     found = {}
     for key, (method, role) in sorted(uses.items()):
         name, given = method.encoders[role], chosen[key]

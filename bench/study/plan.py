@@ -80,7 +80,8 @@ def prepare(study: Study, store: Store) -> Plan:
 def prepare_fit(study: Study, store: Store) -> Task:
     """The fit of a study's one method on the dataset to learn from, for no target in particular.
 
-    Its key is that of the fits that trials of the same study would share.
+    Its key is that of the fits that trials of the same study would share, if the dataset tested on names the same
+    encoders as the one learned from.
 
     Args:
         study: with one method, one protocol, one seed and one number of shots; it names the dataset to learn from.

@@ -274,7 +274,7 @@ class Fitting:
         assert isinstance(self.method, HasState)
         self.method.restore(state, self.context)
         self.fit_seconds, self.fitted_with = description["seconds"], description["fitted_with"]
-        self.fitted_on = description["environment"]["device"]
+        self.fitted_on = str(description["environment"]["device"])
         self._take_notes(description["notes"])
 
     def _description(self) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def test_unknown_names_suggest_the_nearest(store: list[str]) -> None:
         (["--methods", "clip[variant"], "write NAME"),
         (["--protocol", "transfer"], "--train-dataset"),
         (["--train-dataset", "pocket"], "--protocol auxiliary or transfer"),
-        (["--weights", "other=/nonexistent.safetensors", "--methods", "clip"], "unknown encoder"),
+        (["--weights", "other=/nonexistent.safetensors", "--methods", "clip"], "unknown weights"),
         (["--weights", "/nonexistent", "--methods", "clip", "--dataset", "pocket"], "say for which, --weights"),
         (["--categories", "nothing"], "unknown category"),
         (["--prompts", "/nonexistent.yaml"], "nonexistent.yaml"),

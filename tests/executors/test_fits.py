@@ -202,3 +202,44 @@ def test_what_a_fit_ends_in_is_said_of_its_trials(
     assert [(d["status"], d["reason"]) for d in documents] == [(status, reason)] * 3
     if status == "failed":
         assert "boom in training" in documents[0]["provenance"]["traceback"]
+
+
+def test_keeping_a_detector_leaves_it_where_others_read_it(bench: Any, trainings: Path, tmp_path: Path) -> None:
+    assert bench("--keep-detectors").exit_code == 0
+    store, other = Store(tmp_path / "store"), Store(tmp_path / "store")
+    (path,) = store.detectors()
+    key = "1" * 64
+    store.write_detector(key, path.read_bytes())
+    waiting = store.detector_path(key)  # the path that trials of another process hold
+    other.need_detector(key)
+    store.keep_detector(key)
+    store.drop_detector(key)
+    assert waiting.exists() and store.detector_path(key) != waiting
+    other.drop_detector(key)
+    assert not waiting.exists() and store.detector_path(key).exists()
+
+
+def test_a_complete_study_keeps_no_detector_and_says_so(bench: Any, trainings: Path, tmp_path: Path) -> None:
+    assert bench().exit_code == 0
+    assert "no detector is kept: the trials were done before" in bench("--keep-detectors").output
+    assert not Store(tmp_path / "store").detectors()
+
+
+def test_what_a_fit_depends_on_is_in_its_key(words: list[str], toy_root: Path, tmp_path: Path) -> None:
+    from bench.study.build import build_study
+    from bench.study.plan import prepare
+
+    common = {"methods": ["toy-keeper"], "dataset": "folder", "data_root": toy_root, "protocol": "transfer"}
+    common |= {"train_dataset": "folder", "train_root": tmp_path / "source", "shots": 1}
+
+    def fit_keys(**more: Any) -> set[str]:
+        study, _ = build_study(**(common | more))
+        return {task.fit_key for task in prepare(study, Store(tmp_path / "plans")).tasks}
+
+    usual = fit_keys()
+    assert len(usual) == 1  # three targets, one fit
+    assert fit_keys(categories=["bolt"]) == usual
+    changes = [{"seeds": [1]}, {"shots": 2}, {"methods": ["toy-keeper[steps=4]"]}, {"precision": "high"}]
+    changes += [{"train_dataset": "folder[categories=bolt+cloth]"}]
+    for change in changes:
+        assert not fit_keys(**change) & usual, change

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -310,3 +314,46 @@ def test_the_file_tells_what_was_fitted_on_what(detector: bench.Detector, tmp_pa
     assert told["trained_on"]["dataset"] == "folder"
     assert told["shots"] == 2
     assert told["method"]["label"] == "toy-keeper"
+
+
+def test_normal_pictures_are_none_of_those_that_are_tested(toy_root: Path) -> None:
+    words = ["predict", "--method", "clip[few_shot=support]", "--encoder", "pocket/clip", "--dataset", "folder"]
+    words += ["--data-root", toy_root, "--category", "bolt", "--normals"]
+    refused = call(*words, toy_root / "bolt/test/good")
+    assert refused.exit_code == 2
+    assert "leakage: --normals holds 3 test images of bolt" in refused.output
+    assert call(*words, toy_root / "bolt/train/good").exit_code == 0
+
+
+def test_odd_names_of_pictures(toy_root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    picture = (toy_root / "bolt/test/good/000.png").read_bytes()
+    names = [
+        b"caf\xe9.png",
+        b"a b#1%20.png",
+        b"a b#1%20.jpg",
+        "螺".encode() * 60 + b".png",
+        b"it's <b>.png",
+        b"100?.png",
+    ]
+    for name in names:
+        (Path(os.fsdecode(os.fsencode(folder) + b"/" + name))).write_bytes(picture)
+    found = bench.fit("toy-brightness").predict(folder)
+    page = found.save(tmp_path / "out")
+    links = re.findall(r'<img src="([^"]+)"', page.read_text())
+    assert len(set(links)) == len(names)
+    for link in links:
+        assert (page.parent / unquote(html.unescape(link))).is_file()
+    assert len((tmp_path / "out/scores.csv").read_bytes().splitlines()) == 1 + len(names)
+
+
+def test_results_are_not_mixed_with_others(toy_root: Path, tmp_path: Path) -> None:
+    words = ["predict", "--method", "toy-brightness", toy_root / "bolt/test", "--output"]
+    assert call(*words, tmp_path / "out").exit_code == 0
+    again = call(*words, tmp_path / "out")
+    assert again.exit_code == 2
+    assert "is not empty" in again.output
+    inside = call(*words, toy_root / "bolt/test/out")
+    assert inside.exit_code == 2
+    assert "choose a folder outside" in inside.output

@@ -85,11 +85,11 @@ def test_a_method_may_have_several_of_one_kind(run: Any, weights: Path, tmp_path
     ("method", "words", "said"),
     [
         ("toy-checked[checkpoint=mine]", [], "no checkpoint 'mine' is known"),
-        ("toy-checked[checkpoint=our]", [], "did you mean 'ours'?"),
+        ("toy-checked[checkpoint=our]", [], "(did you mean 'ours'?)"),
         ("toy-checked", [], "toy/toy/weights.safetensors on the Hugging Face hub is not in the local cache"),
         ("toy-checked[checkpoint=a/b:c.safetensors]", [], "a/b/c.safetensors on the Hugging Face hub"),
         ("toy-checked[checkpoint=mine]", ["--weights", "nowhere.pt"], "there is no file nowhere.pt"),
-        ("toy-checked[checkpoint=mine]", ["--weights", "checkpoin=x.pt"], "unknown encoder 'checkpoin'"),
+        ("toy-checked[checkpoint=mine]", ["--weights", "checkpoin=x.pt"], "unknown weights 'checkpoin'"),
     ],
 )
 def test_weights_that_are_not_there(run: Any, method: str, words: list[str], said: str) -> None:
@@ -154,5 +154,25 @@ def test_a_detector_with_a_checkpoint(weights: Path, toy_root: Path, tmp_path: P
 
 def test_the_conformance_suite_takes_checkpoints(weights: Path) -> None:
     check_method("toy-checked", checkpoints={"checkpoint": weights})
-    with pytest.raises(BenchError, match="no checkpoint 'other' is known"):
+    with pytest.raises(BenchError, match="no checkpoint 'other' is known; give its file"):
         check_method("toy-checked[checkpoint=other]")
+
+
+def test_a_published_file_under_another_name_has_learned_from_the_same_data(
+    run: Any, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.contracts import Checkpoint
+    from bench.tools.hashes import hash_file
+    from bench.tools.registry import METHODS
+
+    declared = {"ours": Checkpoint(hub="a/b:c", sha256=hash_file(weights), trained_on=("folder",))}
+    monkeypatch.setattr(METHODS.load("toy-checked"), "checkpoints", declared)
+    result = run("--weights", str(weights))
+    assert result.exit_code == 2
+    assert "leakage: toy-checked[checkpoint=mine]: mine was trained on folder" in result.output
+
+
+def test_a_file_for_a_detector_must_be_for_something(weights: Path, tmp_path: Path) -> None:
+    bench.fit("toy-brightness").save(tmp_path / "none.zsad")
+    with pytest.raises(BenchError, match=r"say for which of \S+, --weights ROLE=\S+ \(it loads none\)"):
+        bench.load(tmp_path / "none.zsad", weights=weights)
