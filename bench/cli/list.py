@@ -78,7 +78,7 @@ def _methods() -> Iterator[str]:
             "trained" if traits.trained else "not trained",
             *(word for word, holds in _KINDS if holds(traits)),
         ]
-        yield f"  {name:14}{traits.title}: {', '.join(kinds)}"
+        yield f"  {name:13} {traits.title}: {', '.join(kinds)}"
         yield from _wrapped(traits.source)
         if traits.adapted:
             yield from _wrapped(f"adapted: {traits.adapted}")
@@ -101,7 +101,7 @@ def _datasets() -> Iterator[str]:
             yield f"  {name}: {error}"
             continue
         root = "needs --data-root" if traits.needs_root else "ships with the package"
-        yield f"  {name:14}{traits.title}: {root}"
+        yield f"  {name:13} {traits.title}: {root}"
         yield from _wrapped(traits.source)
 
 
@@ -115,7 +115,7 @@ def _protocols() -> Iterator[str]:
         kinds = ["zero-shot" if traits.zero_shot else "NOT zero-shot"]
         if traits.needs_source:
             kinds.append("needs --train-dataset")
-        yield f"  {name:14}{traits.title}: {', '.join(kinds)}"
+        yield f"  {name:13} {traits.title}: {', '.join(kinds)}"
         yield from _wrapped(f"learns from {traits.learns}; tested on {traits.tests}")
         yield from _wrapped(traits.source)
 
@@ -123,20 +123,20 @@ def _protocols() -> Iterator[str]:
 def _metrics() -> Iterator[str]:
     for name, metric in METRICS.items():
         asked = ", on request" if metric.on_request else ""
-        yield f"  {name:14}{metric.title}: {metric.level}{asked}"
+        yield f"  {name:13} {metric.title}: {metric.level}{asked}"
 
 
 def _studies() -> Iterator[str]:
     from bench.study.files import shipped_studies
 
     for name, line in shipped_studies().items():
-        yield f"  {name:14}{line}"
+        yield f"  {name:13} {line}"
 
 
 def _plain(what: str) -> Iterator[str]:
     registry = {"encoders": ENCODERS, "executors": EXECUTORS}[what]
     for name in registry.names():
-        yield f"  {name:14}{registry.origin(name)}"
+        yield f"  {name:13} {registry.origin(name)}"
 
 
 def _wrapped(text: str) -> Iterator[str]:

@@ -103,10 +103,10 @@ class Anomalib:
     def models(self) -> list[str]:
         """The models that can be run; found by their files, without importing anomalib."""
         found = importlib.util.find_spec("anomalib")
-        folders = [
-            Path(folder) / "models" / "image" for folder in (found and found.submodule_search_locations) or ()
-        ]
-        names = {path.parent.name for folder in folders for path in folder.glob("*/lightning_model.py")}
+        names = set()
+        for folder in (found and found.submodule_search_locations) or ():
+            for path in (Path(folder) / "models" / "image").glob("*/lightning_model.py"):
+                names.add(path.parent.name)
         return sorted(names - _REFUSED.keys())
 
     def method(self, model: str) -> Any:

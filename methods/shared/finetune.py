@@ -270,7 +270,12 @@ def blocks(module: torch.nn.Module) -> list[torch.nn.Module]:
     for sequence in module.modules():
         if isinstance(sequence, torch.nn.Sequential):
             found += [part for part in sequence if any(True for _ in part.children())]
-    return [part for part in found if not any(other in found for other in part.modules() if other is not part)]
+    innermost = []
+    for part in found:
+        inside = set(part.modules()) - {part}
+        if inside.isdisjoint(found):
+            innermost.append(part)
+    return innermost
 
 
 def _contexts(block: torch.nn.Module) -> tuple[Any, Any]:
