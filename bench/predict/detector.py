@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bench.contracts import Context, HasState, ImageSet, Method, Prompts, Scores, State, Traits, Weights
-from bench.data.prompts import default_prompts, load_prompts
+from bench.data.prompts import default_prompts, read_prompt_file
 from bench.errors import BenchError, NotApplicable, unknown
 from bench.predict.pictures import Picture, Pictures
 from bench.predict.predictions import Predictions, threshold_at
@@ -138,7 +138,9 @@ class Detector:
             return prompts
         if prompts is None:
             return default_prompts(category or "object")
-        known = load_prompts(Path(prompts), self.trained_on.get("dataset", ""))
+        known: dict[str, Prompts] = {}
+        for section in read_prompt_file(Path(prompts)).values():  # of whichever dataset
+            known |= section
         by_label = {**{words.label: words for words in known.values()}, **known}
         if category not in by_label:
             raise unknown("category", category, known, f"in {prompts}")
@@ -252,7 +254,7 @@ def fit(
         shots: labelled anomalies per category, under protocols that draw some; 10 by default.
         seed: seeds everything random.
         encoder, backbone: replace the method's own.
-        weights: role or name of weights -> local file.
+        weights: a local file; of several, role or name -> file.
         prompts: prompt file that replaces the dataset's own.
         device, precision: as of :class:`bench.study.study.Study`.
         store: where hashes of the dataset's files are remembered.
