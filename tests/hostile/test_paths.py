@@ -200,7 +200,7 @@ def test_a_folder_called_like_a_mask_is_no_mask(hostile: Hostile, tmp_path: Path
     found = hostile.handled(lambda: check_data(Catalogue(Folder(root, Folder.Config()))))
     told = {(finding.level, finding.path): finding.message for finding in found}
     assert told.keys() == {("note", "bolt/ground_truth/crack/000_mask.png"), ("note", "bolt")}
-    assert "1 of 2 anomalous images has none" in told["note", "bolt"]
+    assert "1 of 2 anomalous images has no mask" in told["note", "bolt"]
 
 
 def test_why_there_is_no_image(hostile: Hostile, tmp_path: Path) -> None:
