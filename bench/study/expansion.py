@@ -255,7 +255,7 @@ class Expansion:
         return {
             "method": identity["method"],
             "encoders": identity["encoders"],
-            **precision,  # a detector outlives the run, unlike which its records say how they were computed
+            **precision,  # a kept detector would serve trials that ask for another one
             "source": identity["protocol"]["source"] or identity["dataset"],
             "learned": manifest.learned_hash,
             "shots": identity["shots"],
