@@ -43,9 +43,7 @@ GIB = 2**30
 DEFAULT_LIMIT = 50 * GIB
 _STEP = 2**28  # bytes for which room is made at once, at most: looking at all files takes a while
 _ABANDONED = 3600  # seconds after which the writer of a temporary file is taken to be dead
-_USED = (
-    3600  # seconds after which it is written down again that a file is used, which takes longer than reading it
-)
+_USED = 3600  # seconds after which use is written down again, which takes longer than reading a file
 _ALIGNMENT = 64  # bytes; each feature begins at a multiple of it
 _START = 2**15  # bytes of a file that are read at once, which is all of most small ones
 

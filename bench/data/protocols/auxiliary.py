@@ -42,7 +42,7 @@ class Auxiliary:
     name: ClassVar[str] = "auxiliary"
     traits: ClassVar[ProtocolTraits] = ProtocolTraits(
         title="learn from auxiliary data",
-        source="AnomalyCLIP (ICLR 2024), section 4.1; zqhang/AnomalyCLIP train.py",
+        source="AnomalyCLIP (ICLR 2024); zqhang/AnomalyCLIP train.py",
         learns="the test part of other datasets: its normal images and all labelled anomalies with their masks",
         tests="the test part of each category",
         needs_source=True,
