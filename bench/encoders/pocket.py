@@ -89,7 +89,7 @@ def build_clip(config: dict[str, Any]) -> nn.Module:
 
 
 def build_backbone() -> nn.Module:
-    """The network of `pocket/resnet` with random weights: images (B, 3, 64, 64) to features (B, C, 8, 8).
+    """The network of `pocket/resnet` with random weights: images (B, 3, 96, 96) to features (B, C, 12, 12).
 
     The number of channels C is its attribute `num_features`.
     """

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 CLIP, RESNET = "pocket/clip", "pocket/resnet"
 _FILES = {CLIP: "clip.safetensors", RESNET: "resnet.safetensors"}
-_IMAGE_SIZE = 64  # of pocket/resnet; that of pocket/clip is in clip.json
+_IMAGE_SIZE = 96  # of pocket/resnet; that of pocket/clip is in clip.json
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class ResNetOptions:
 
     Attributes:
         frozen_norm: keep BatchNorm in eval mode while training.
-        image_size: side that images are scaled to; 64 is what it was pretrained with.
+        image_size: side that images are scaled to; 96 is what it was pretrained with.
     """
 
     frozen_norm: bool = False

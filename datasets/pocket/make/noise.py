@@ -1,7 +1,8 @@
 """Numeric ground under the renderer: coordinates, noise and colour fields, in NumPy alone.
 
-Everything is float64 on a 64×64 grid. Rounding to 8 bits happens once, at the end, so that a difference
-in the last place of a sine (another CPU, another NumPy) does not reach the pixels.
+Lengths are in units of a 64th of the image's side, whatever the number of pixels. Everything is float64 on
+the grid of pixels. Rounding to 8 bits happens once, at the end, so that a difference in the last place of a
+sine (another CPU, another NumPy) does not reach the pixels.
 """
 
 from __future__ import annotations
@@ -14,18 +15,24 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Rng = np.random.Generator
 
-SIZE = 64
+SIZE = 96
+"""Side of an image in pixels."""
+SIDE = 64.0
+"""Side of an image in units."""
+PIXEL = SIDE / SIZE
+"""Side of a pixel in units."""
 
 
 @cache
-def _axes() -> tuple[Array, Array]:
-    y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float64) + 0.5 - SIZE / 2
+def axes() -> tuple[Array, Array]:
+    """Coordinates x and y of all pixels' centres in units, the image's centre at (0, 0)."""
+    y, x = (np.mgrid[0:SIZE, 0:SIZE].astype(np.float64) + 0.5) * PIXEL - SIDE / 2
     return x, y
 
 
-def axes() -> tuple[Array, Array]:
-    """Pixel coordinates x and y, the image's centre at (0, 0)."""
-    return _axes()
+def coverage(distance: Array) -> Array:
+    """Share of each pixel inside a shape, given the signed distance to its edge (negative inside)."""
+    return np.clip(0.5 - distance / PIXEL, 0.0, 1.0)
 
 
 def turn(x: Array, y: Array, angle: float) -> tuple[Array, Array]:
@@ -42,7 +49,7 @@ def step(low: float, high: float, value: Array) -> Array:
 
 @cache
 def _weights(cells: int) -> Array:
-    """Interpolation from `cells` + 1 lattice nodes to the 64 pixels of one axis."""
+    """Interpolation from `cells` + 1 lattice nodes to the pixels of one axis."""
     position = (np.arange(SIZE) + 0.5) / SIZE * cells
     index = np.minimum(position.astype(int), cells - 1)
     t = position - index
@@ -88,7 +95,7 @@ def noise_at(rng: Rng, u: Array, v: Array) -> Array:
 def cells(rng: Rng, u: Array, v: Array, size: float) -> tuple[Array, Array, Array]:
     """Cellular noise: distance to the nearest point, to the second nearest, and the nearest one's number.
 
-    The points are one per square of side `size`, jittered; distances are in pixels, the number in [0, 1].
+    The points are one per square of side `size`, jittered; distances are in units, the number in [0, 1].
     """
     jitter = rng.random((2, 64, 64))
     number = rng.random((64, 64))
@@ -116,8 +123,8 @@ def _blur_matrix(tenths: int) -> Array:
 
 
 def blur(field: Array, sigma: float) -> Array:
-    """Gaussian blur of a field (H, W) or an image (H, W, C); sigma in pixels, kept to tenths."""
-    tenths = round(sigma * 10)
+    """Gaussian blur of a field (H, W) or an image (H, W, C); sigma in units, kept to tenths of a pixel."""
+    tenths = round(sigma * 10 / PIXEL)
     if tenths < 2:
         return field
     matrix = _blur_matrix(tenths)

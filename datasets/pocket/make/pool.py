@@ -1,14 +1,14 @@
 """The pretraining pool: endless captioned renderings, disjoint from the shipped set.
 
-A batch is a function of (seed, number) alone. It is made of small groups that share shape, texture and
-colours and differ in details (marks, labels, bands, and rarely a defect), so that the details matter.
+A chunk is a function of (seed, number) alone. It is made of small groups that share shape, texture and
+colours and differ in details (marks, labels, bands) and defects, so that these matter.
 The families of three shipped categories, `mesh`, `gear` and `chip`, are never drawn here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from .captions import (
     sentence,
 )
 from .defects import somewhere, spoil
-from .noise import Array, Rng, axes, mix
+from .noise import SIZE, Array, Rng, axes, coverage, mix
 from .scenes import (
     Pose,
     Scene,
@@ -45,6 +45,8 @@ from .textures import paint, pattern
 
 POOL = 0x706F6F6C  # "pool": the first word of every seed, so that no stream is one of the shipped set's
 UNSEEN = ("mesh", "gear", "chip")
+CELLS = 24
+"""What is drawn where is kept on a grid of so many cells a side."""
 DETAILS = ("dot", "dots", "band", "circle", "cross", "label", "letters", "line", "patch")
 
 
@@ -53,18 +55,18 @@ class Mixture:
     """Shares of the things that are drawn and said."""
 
     surfaces: float = 0.4
-    defects: float = 0.12
-    unnoticed: float = 0.45
+    defects: float = 0.45
+    unnoticed: float = 0.4
     """Of the defective images: captioned as if nothing were wrong."""
-    typed: float = 0.3
+    typed: float = 0.4
     """Of the noticed ones: captioned with the type of the defect."""
-    praised: float = 0.12
+    praised: float = 0.25
     """Of the normal images: captioned as flawless."""
     defined: float = 0.15
     """Of all images without another word on their state: captioned with a definition."""
-    details: float = 0.65
+    details: float = 0.35
     """Of all images: with normal marks, lines or patches."""
-    captions: int = 1
+    captions: int = 4
     """For each image."""
     group: int = 4
 
@@ -80,14 +82,18 @@ class Family(NamedTuple):
 
 
 class DrawnImage(NamedTuple):
-    """One rendering with its captions, and all facts that hold of the image."""
+    """One rendering with its captions, and all facts that hold of the image.
+
+    `drawn` (3, CELLS, CELLS) is the share of each cell, in 255ths, that the object covers, that normal details
+    changed, and that the defect's mask covers.
+    """
 
     image: NDArray[np.uint8]
     captions: tuple[Caption, ...]
     facts: frozenset[str]
     family: Family
-    marked: NDArray[np.bool_]
-    """Patches (8, 8) with anything drawn onto the plain scene: details and defects alike."""
+    drawn: NDArray[np.uint8]
+    defect: str | None
 
 
 def draw_family(rng: Rng, mixture: Mixture) -> Family:
@@ -151,17 +157,17 @@ def add_detail(rng: Rng, scene: Scene, kind: str) -> tuple[Scene, str]:
     radius = rng.uniform(1.8, 4.5)
     phrase = article(f"{colour} {kind}")
     if kind == "dot":
-        weight = np.clip(radius + 0.5 - np.hypot(px - x, py - y), 0, 1)
+        weight = coverage(np.hypot(px - x, py - y) - radius)
     elif kind == "dots":
         weight = np.zeros_like(px)
         for k in range(int(rng.integers(2, 4))):
             at = centre + along * 2.6 * radius * (k - 0.5)
-            weight = np.maximum(weight, np.clip(0.7 * radius + 0.5 - np.hypot(px - at[0], py - at[1]), 0, 1))
+            weight = np.maximum(weight, coverage(np.hypot(px - at[0], py - at[1]) - 0.7 * radius))
         phrase = f"{colour} dots"
     elif kind == "band":
-        weight = np.clip(rng.uniform(2.0, 5.0) + 0.5 - np.abs(across), 0, 1)
+        weight = coverage(np.abs(across) - rng.uniform(2.0, 5.0))
     elif kind == "circle":
-        weight = np.clip(1.2 - np.abs(np.hypot(px - x, py - y) - radius - 2), 0, 1)
+        weight = coverage(np.abs(np.hypot(px - x, py - y) - radius - 2) - 0.7)
     elif kind == "cross":
         normal = np.array([-along[1], along[0]])
         weight = np.maximum(
@@ -181,7 +187,7 @@ def add_detail(rng: Rng, scene: Scene, kind: str) -> tuple[Scene, str]:
             weight = np.maximum(weight, stroke(np.array([at, lean]), 1.1))
         phrase = f"{colour} printed letters"
     elif kind == "line":
-        weight = np.clip(1.1 - np.abs(across), 0, 1)
+        weight = coverage(np.abs(across) - 0.6)
     else:
         weight = blotch(rng, x, y, rng.uniform(4, 8), ragged=0.3, soft=1.0) * 0.7
     front = mix(scene.front, _colour(rng, colour), weight * rng.uniform(0.6, 1.0))
@@ -263,55 +269,37 @@ def draw_sample(rng: Rng, family: Family, mixture: Mixture) -> DrawnImage:
         kind = pick(rng, DETAILS)
         scene, phrase = add_detail(rng, scene, kind)
         details.append((kind, phrase))
-    defect, noticed = None, False
+    detailed = scene.image()
+    changed = np.abs(detailed - plain).max(axis=2) > 0.06
+    defect, noticed, mask = None, False, np.zeros((SIZE, SIZE))
     if rng.random() < mixture.defects:
-        defect = pick(rng, list(DEFECT_WORDS))
+        kind = pick(rng, list(DEFECT_WORDS))
         noticed = rng.random() > mixture.unnoticed
         try:
-            scene, _ = spoil(scene, defect, rng, rng.uniform(0.05, 1.0))
-        except RuntimeError:
-            defect = None
-    changed = np.abs(scene.image() - plain).max(axis=2) > 0.06
-    marked = changed.reshape(8, 8, 8, 8).sum(axis=(1, 3)) >= 3
+            scene, mask = spoil(scene, kind, rng, rng.uniform(0.0, 1.0))
+            defect = kind
+        except RuntimeError:  # no such defect shows on this scene
+            pass
     facts = {f"texture:{family.texture}", f"colour:{family.first}", f"ground:{family.ground}"}
     facts.add(f"shape:{family.shape}" if family.shape else "surface")
     facts |= {f"{kind}:{phrase}" for kind, phrase in details}
-    if defect is not None and noticed:
-        facts |= {"state:defect", f"defect:{defect}"}
-    else:
-        facts.add("state:normal")
     seen = defect if noticed else None
+    facts |= {"state:normal"} if seen is None else {"state:defect", f"defect:{seen}"}
     captions = tuple(describe(rng, family, details, seen, mixture) for _ in range(mixture.captions))
-    image = quantise(expose(scene.image(), rng, gain=0.15, slope=0.15, grain=rng.uniform(0, 0.02)))
-    return DrawnImage(image, captions, frozenset(facts), family, marked)
+    image = quantise(expose(scene.image(), rng, gain=0.15, slope=0.15, grain=rng.uniform(0, 0.012)))
+    drawn = np.stack([_shares(field) for field in (scene.cover, changed, mask)])
+    return DrawnImage(image, captions, frozenset(facts), family, drawn, defect)
 
 
-def rivals(rng: Rng, sample: DrawnImage) -> tuple[str, str]:
-    """Two texts that differ in the state: one that would hold of a normal image, one of a defective one."""
-    name, noun, _ = _name(rng, sample.family)
-    draw = rng.random()
-    if draw < 0.4:
-        good = _definition(rng, sample.family)[0]
-    elif draw < 0.7:
-        good = sentence(rng, f"{pick(rng, FINE)} {name}")
-    else:
-        good = sentence(rng, name, pick(rng, FINE_AFTER))
-    known = [fact.removeprefix("defect:") for fact in sample.facts if fact.startswith("defect:")]
-    kind = known[0] if known else pick(rng, list(DEFECT_WORDS))
-    draw = rng.random()
-    if draw < 0.5:
-        bad = abnormality(rng, noun, kind)
-    elif draw < 0.65:
-        bad = sentence(rng, name, f"with {article(pick(rng, DEFECT_WORDS[kind]))}")
-    elif draw < 0.85:
-        bad = sentence(rng, f"{pick(rng, BAD)} {name}")
-    else:
-        bad = sentence(rng, name, pick(rng, BAD_AFTER))
-    return good, bad
+def _shares(field: NDArray[Any]) -> NDArray[np.uint8]:
+    """The means of a field (SIZE, SIZE) over the cells, in 255ths."""
+    side = SIZE // CELLS
+    means = field.astype(np.float64).reshape(CELLS, side, CELLS, side).mean(axis=(1, 3))
+    return np.asarray(np.floor(means * 255 + 0.5), dtype=np.uint8)
 
 
-def draw_batch(seed: int, number: int, size: int, mixture: Mixture) -> list[DrawnImage]:
-    """Batch `number` of a run: `size` samples in groups of one family each."""
+def draw_chunk(seed: int, number: int, size: int, mixture: Mixture) -> list[DrawnImage]:
+    """Chunk `number` of a pool: `size` samples in groups of one family each."""
     rng = np.random.default_rng([POOL, seed, number])
     samples: list[DrawnImage] = []
     while len(samples) < size:
@@ -319,9 +307,3 @@ def draw_batch(seed: int, number: int, size: int, mixture: Mixture) -> list[Draw
         for _ in range(min(mixture.group, size - len(samples))):
             samples.append(draw_sample(rng, family, mixture))
     return samples
-
-
-def satisfied(samples: list[DrawnImage]) -> NDArray[np.bool_]:
-    """Matrix (images, captions of all images): image i satisfies all that caption j asserts."""
-    captions = [caption for sample in samples for caption in sample.captions]
-    return np.array([[sample.facts >= caption.facts for caption in captions] for sample in samples])

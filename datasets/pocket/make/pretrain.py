@@ -1,17 +1,16 @@
-"""Pretrains the pocket encoders: `python -m make.pretrain clip|resnet|vocabulary`.
+"""Pretrains the pocket encoders: `python -m bench.datasets.pocket.make.pretrain pool|clip|resnet`.
 
-Everything is rendered on the way (`make.pool`); batch n of a run follows from the seed and n.
-The weights are those after the last step. Zero-shot numbers on the shipped images are logged to see how the
-run goes; they choose no checkpoint.
+`pool` renders the images that the other two learn from (`make.pool`) into the working folder, once, and with
+them the vocabulary. An image is seen several times, each time turned and mirrored in another way, so that the
+two cores learn instead of rendering. The weights are those after the last step. Numbers on renderings that
+were held out are logged to see how the run goes; they choose no checkpoint, and the shipped images are not
+read at all.
 
-`clip`: contrastive. An image and a caption are a pair if the caption's facts all hold of the image. Three more
-losses, each with a weight of its own (0 switches it off), work on the same forward pass:
-- local: a linear map of each patch token (after block 4) gives the pixels of its own patch;
-- marks: a linear map of each patch token (after block 4) says whether anything was drawn onto the plain scene
-  in its patch, be it a normal detail or a defect; which of the two is not told;
-- state: an image chooses between two texts that differ in the state alone.
-The linear maps are dropped at the end; what is stored is a plain `open_clip.CLIP`.
-`resnet`: a classifier of shape, texture and colour; its heads are dropped at the end.
+`clip`: contrastive. An image and a caption are a pair if the caption's facts all hold of the image. Beside
+that, linear maps of each patch token (after the blocks of `TAPS`) tell what the renderer knows of the patch:
+object or ground, texture, colours, whether a normal detail was drawn there, and which defect. The maps are
+dropped at the end; what is stored is a plain `open_clip.CLIP`.
+`resnet`: a classifier of shape, texture and colour, with the same maps of each position of its features.
 """
 
 from __future__ import annotations
@@ -19,20 +18,24 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import platform
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
+from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.data import DataLoader, Dataset
 
 from bench.encoders.pocket import (
     BACKBONE_MEAN,
@@ -47,91 +50,199 @@ from bench.encoders.pocket import (
     words,
 )
 
-from . import probe
 from .captions import COLOURS, DEFECT_WORDS, MATERIALS, THINGS
-from .pool import Mixture, draw_batch, rivals, satisfied
+from .noise import SIZE
+from .pool import CELLS, DrawnImage, Mixture, draw_chunk
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
-LOCAL_BLOCK = 4
-
-_LOOSE = {"defects": 0.15, "unnoticed": 0.35, "praised": 0.2}
-_MORE = {"defects": 0.18, "unnoticed": 0.3, "typed": 0.45, "praised": 0.2}
-_EXPLICIT = {"defects": 0.4, "unnoticed": 0.1, "typed": 0.5, "praised": 0.3, "details": 0.3, "captions": 2}
-PHASES: tuple[dict[str, Any], ...] = (
-    {"until": 450, "steps": 3000, "state": 0.0, "marks": 0.0, "mixture": _LOOSE},
-    {"until": 1050, "steps": 3600, "state": 0.0, "marks": 0.0, "mixture": _MORE},
-    {"until": 1350, "steps": 2600, "state": 0.0, "marks": 0.0, "mixture": {**_EXPLICIT, "unnoticed": 0.15}},
-    {"until": 1600, "steps": 3300, "state": 1.0, "marks": 0.0, "mixture": _EXPLICIT},
-    {"until": 1900, "steps": 3000, "state": 1.0, "marks": 2.0, "mixture": {**_EXPLICIT, "details": 0.4}},
-    {"until": 2150, "steps": 3200, "state": 2.0, "marks": 4.0, "mixture": {**_EXPLICIT, "details": 0.4}},
-    {"until": 3200, "steps": 3200, "state": 3.0, "marks": 4.0,
-     "mixture": {**_EXPLICIT, "defects": 0.45, "details": 0.2}},
-)  # fmt: skip
-"""Training of the shipped `pocket/clip`: 128 images a step, seed 1, rate 0.001. `steps` is what the schedule
-of the rate goes by. Mixture and losses were changed by hand as the run went: the first ones learned too slowly
-to say anything about defects in the time there was."""
+CHUNK = 256
+"""Images that are rendered in one go."""
+HELD_OUT = 2048
+"""Images of the pool's end that nothing learns from."""
+TAPS = (3, 5)
+"""Blocks after which the patch tokens are asked what they show."""
+TOUCHED = 0.04
+"""Share of a patch from which on a detail or defect counts as there; patches with less are left out."""
+CLASSES: tuple[tuple[Any, ...], ...] = ((*THINGS, None), tuple(MATERIALS), tuple(COLOURS), tuple(COLOURS))
+"""Labels of an image: shape (None for a surface), texture, first colour, colour of the ground."""
+KINDS = tuple(DEFECT_WORDS)
+ASKED = 1 + sum(len(names) for names in CLASSES[1:]) + 1 + len(KINDS)
+"""Outputs per patch: object or ground, texture, two colours, a normal detail, and each kind of defect."""
 
 
-def make_vocabulary(seed: int, *, batches: int = 150, least: int = 4) -> list[str]:
-    """The words that captions of the pool use, between the special tokens."""
+# The pool on disk: images.npy (N, SIZE, SIZE, 3) and drawn.npy (N, 3, CELLS, CELLS), uint8; labels.npy (N, 5)
+# int64, the last column the number of the defect's kind or -1; captions.jsonl, the facts and captions of each.
+
+
+def _render(job: tuple[int, int]) -> tuple[int, list[DrawnImage]]:
+    seed, number = job
+    return number, draw_chunk(seed, number, CHUNK, Mixture())
+
+
+def _labels(sample: DrawnImage) -> list[int]:
+    family = sample.family
+    values = (family.shape, family.texture, family.first, family.ground)
+    numbers = [names.index(value) for names, value in zip(CLASSES, values, strict=True)]
+    return [*numbers, -1 if sample.defect is None else KINDS.index(sample.defect)]
+
+
+def render_pool(work: Path, seed: int, count: int) -> None:
+    """Renders `count` images (a multiple of CHUNK) into the working folder, and their vocabulary."""
+    chunks = count // CHUNK
+    work.mkdir(parents=True, exist_ok=True)
+    new = np.lib.format.open_memmap
+    images = new(work / "images.npy", "w+", np.uint8, (count, SIZE, SIZE, 3))
+    drawn = new(work / "drawn.npy", "w+", np.uint8, (count, 3, CELLS, CELLS))
+    labels = new(work / "labels.npy", "w+", np.int64, (count, len(CLASSES) + 1))
+    began = time.monotonic()
+    with multiprocessing.Pool() as pool, (work / "captions.jsonl").open("w", encoding="utf-8") as stream:
+        for number, samples in pool.imap(_render, [(seed, number) for number in range(chunks)]):
+            rows = slice(number * CHUNK, (number + 1) * CHUNK)
+            images[rows] = np.stack([s.image for s in samples])
+            drawn[rows] = np.stack([s.drawn for s in samples])
+            labels[rows] = np.array([_labels(s) for s in samples])
+            for s in samples:
+                captions = [[c.text, sorted(c.facts)] for c in s.captions]
+                stream.write(json.dumps({"facts": sorted(s.facts), "captions": captions}) + "\n")
+            if (number + 1) % 20 == 0 or number + 1 == chunks:
+                done = (number + 1) * CHUNK
+                print(f"{done} of {count} images, {done / (time.monotonic() - began):.0f} images/s", flush=True)
+    tokens = make_vocabulary(text for _, captions in read_captions(work) for text, _ in captions)
+    (WEIGHTS / "vocabulary.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
+    config = json.loads((WEIGHTS / "clip.json").read_text(encoding="utf-8"))
+    config["text_cfg"]["vocab_size"] = len(tokens)
+    (WEIGHTS / "clip.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    print(len(tokens), "tokens")
+
+
+def read_captions(work: Path) -> Iterator[tuple[list[str], list[tuple[str, list[str]]]]]:
+    """The facts and the captions, each with the facts that it asserts, of every image."""
+    with (work / "captions.jsonl").open(encoding="utf-8") as stream:
+        for line in stream:
+            entry = json.loads(line)
+            yield entry["facts"], [(text, facts) for text, facts in entry["captions"]]
+
+
+def make_vocabulary(texts: Iterable[str], *, least: int = 4) -> list[str]:
+    """The words that the captions use, and all of definitions and defects, between the special tokens."""
     counts: Counter[str] = Counter()
-    for number in range(batches):
-        for sample in draw_batch(seed, number, 256, Mixture(group=1)):
-            counts.update(words(sample.captions[0].text))
+    for text in texts:
+        counts.update(words(text))
     definitions = [m[2] for m in MATERIALS.values()] + [t[1] for t in THINGS.values()]
-    for texts in [*definitions, *DEFECT_WORDS.values()]:
-        for text in texts:
+    for some in [*definitions, *DEFECT_WORDS.values()]:
+        for text in some:
             counts.update(dict.fromkeys(words(text), least))
     return [PAD, UNKNOWN, START, *sorted(word for word, count in counts.items() if count >= least), END]
 
 
-class ClipBatches(Dataset[tuple[Tensor, ...]]):
-    """By number: images (B, 3, 64, 64) uint8, token rows, pairs (B, K), states (B,), marks (B, 64).
+class View(NamedTuple):
+    """A batch: images (B, 3, SIZE, SIZE) in [0, 1], drawn (B, 3, CELLS, CELLS) in [0, 1], labels (B, 5), and
+    the images' numbers in the pool (B,)."""
 
-    The rows are K captions, then for each image a text that is true if it is normal, then for each image one
-    that is true if it is not. A state is 1 where the image is known to be defective.
-    """
+    images: Tensor
+    drawn: Tensor
+    labels: Tensor
+    numbers: NDArray[np.int64]
 
-    def __init__(self, seed: int, steps: int, size: int, mixture: Mixture, tokenizer: WordTokenizer) -> None:
-        self.seed, self.steps, self.size, self.mixture, self.tokenizer = seed, steps, size, mixture, tokenizer
 
-    def __len__(self) -> int:
-        return self.steps
+class Pool:
+    """The rendered images of a working folder."""
 
-    def __getitem__(self, number: int) -> tuple[Tensor, ...]:
-        samples = draw_batch(self.seed, number, self.size, self.mixture)
-        images = torch.from_numpy(np.stack([s.image for s in samples])).permute(0, 3, 1, 2).contiguous()
-        rng = np.random.default_rng([self.seed, number, 2])
-        good, bad = zip(*[rivals(rng, s) for s in samples], strict=True)
-        rows = self.tokenizer([*(c.text for s in samples for c in s.captions), *good, *bad])
+    def __init__(self, work: Path) -> None:
+        self.images = np.load(work / "images.npy", mmap_mode="r")
+        self.drawn = np.load(work / "drawn.npy", mmap_mode="r")
+        self.labels = np.load(work / "labels.npy")
+
+    def view(self, numbers: NDArray[np.int64], turns: int = 0) -> View:
+        """The images of these numbers, all turned and mirrored in one of eight ways."""
+        images = torch.from_numpy(self.images[numbers]).permute(0, 3, 1, 2)
+        images, drawn = (_turned(t, turns).contiguous() for t in (images, torch.from_numpy(self.drawn[numbers])))
+        return View(images / 255, drawn / 255, torch.from_numpy(self.labels[numbers]), numbers)
+
+    def batches(self, seed: int, size: int) -> Iterator[View]:
+        """Endless batches: every epoch all groups in a new order, each eighth of a batch turned in its own way."""
+        group = Mixture().group
+        groups = (len(self.images) - HELD_OUT) // group
+        epoch = 0
+        while True:
+            rng = np.random.default_rng([seed, epoch])
+            order = rng.permutation(groups)
+            for first in range(0, groups - size // group + 1, size // group):
+                numbers = (order[first : first + size // group, None] * group + np.arange(group)).T.flatten()
+                parts = [self.view(part, int(rng.integers(8))) for part in np.split(numbers, 8)]
+                yield View(*(torch.cat(field) for field in list(zip(*parts, strict=True))[:3]), numbers)
+            epoch += 1
+
+    def held_out(self) -> View:
+        """The images that nothing learns from."""
+        return self.view(np.arange(len(self.images) - HELD_OUT, len(self.images)))
+
+
+def _turned(t: Tensor, turns: int) -> Tensor:
+    return torch.rot90(t.flip(-1) if turns >= 4 else t, turns % 4, (-2, -1))
+
+
+class Texts:
+    """The captions of a pool as token rows, and which images satisfy them."""
+
+    def __init__(self, work: Path, tokenizer: WordTokenizer) -> None:
+        entries = list(read_captions(work))
+        names = {fact: k for k, fact in enumerate(sorted({fact for facts, _ in entries for fact in facts}))}
+        count, each = len(entries), len(entries[0][1])
+        self.facts = np.zeros((count, len(names)), dtype=bool)
+        self.asserted = np.zeros((count, each, len(names)), dtype=bool)
+        self.rows = np.zeros((count, each, tokenizer.context_length), dtype=np.int16)
+        for k, (facts, captions) in enumerate(entries):
+            self.facts[k, [names[fact] for fact in facts]] = True
+            self.rows[k] = tokenizer([text for text, _ in captions]).numpy()
+            for c, (_, some) in enumerate(captions):
+                self.asserted[k, c, [names[fact] for fact in some if fact in names]] = True
+                if any(fact not in names for fact in some):
+                    raise AssertionError(f"a caption asserts what holds of no image: {some}")
+        self.last = tokenizer.vocab_size - 1
+
+    def draw(self, numbers: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Token rows (B, L) of a caption each, and pairs (B, B): image i satisfies all that caption j asserts."""
+        which = rng.integers(self.rows.shape[1], size=len(numbers))
+        rows = torch.from_numpy(self.rows[numbers, which].astype(np.int64))
         # Now and then a word is hidden, so that an unknown word means "something".
-        hide = torch.from_numpy(np.random.default_rng([self.seed, number, 1]).random(rows.shape)) < 0.02
-        inner = (rows > 2) & (rows < self.tokenizer.vocab_size - 1)
-        rows[hide & inner] = 1
-        states = torch.tensor([int("state:defect" in s.facts) for s in samples])
-        rows = rows[:, : int((rows > 0).sum(dim=1).max())]
-        marks = torch.from_numpy(np.stack([s.marked for s in samples])).flatten(1).float()
-        return images, rows, torch.from_numpy(satisfied(samples)), states, marks
+        hide = torch.from_numpy(rng.random(rows.shape) < 0.02) & (rows > 2) & (rows < self.last)
+        rows[hide] = 1
+        lacking = (~self.facts[numbers]).astype(np.float32) @ self.asserted[numbers, which].astype(np.float32).T
+        return rows[:, : int((rows > 0).sum(dim=1).max())], torch.from_numpy(lacking == 0)
 
 
-class LabelBatches(Dataset[tuple[Tensor, Tensor]]):
-    """Images (B, 3, 64, 64) uint8 and labels (B, 3): shape (the last number: none), texture, colour."""
+def patch_loss(logits: Tensor, view: View) -> tuple[Tensor, Tensor]:
+    """What (B, P * P, ASKED) outputs get wrong: object, texture and colours; then details and defects."""
+    side = math.isqrt(logits.shape[1])
+    shares = F.adaptive_avg_pool2d(view.drawn, side).flatten(2)  # (B, 3, patches)
+    cover, detail, defect = shares.unbind(1)
+    parts = logits.float().split([1, *(len(names) for names in CLASSES[1:]), 1, len(KINDS)], dim=2)
+    look = F.binary_cross_entropy_with_logits(parts[0][:, :, 0], cover)
+    for part, column, where in zip(parts[1:4], (1, 2, 3), (cover > 0.6, cover > 0.6, cover < 0.4), strict=True):
+        labels = view.labels[:, column, None].expand_as(cover)
+        look = look + 0.3 * F.cross_entropy(part[where], labels[where])
+    kinds = F.one_hot(view.labels[:, 4] + 1, len(KINDS) + 1)[:, None, 1:]  # (B, 1, kinds)
+    found = _touched(parts[4], detail[:, :, None]) + _touched(parts[5], defect[:, :, None] * kinds)
+    return look, found
 
-    def __init__(self, seed: int, steps: int, size: int) -> None:
-        self.seed, self.steps, self.size = seed, steps, size
 
-    def __len__(self) -> int:
-        return self.steps
+def _touched(logits: Tensor, shares: Tensor) -> Tensor:
+    """Balanced cross-entropy of what lies in a patch, times the number of questions."""
+    there = shares >= TOUCHED
+    clear = (there | (shares == 0)).float()
+    loss = F.binary_cross_entropy_with_logits(
+        logits, there.float(), weight=clear, pos_weight=torch.tensor(4.0), reduction="none"
+    )
+    return loss.mean(dim=(0, 1)).sum()
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        samples = draw_batch(self.seed, number, self.size, Mixture(defects=0.0, group=1))
-        images = torch.from_numpy(np.stack([s.image for s in samples])).permute(0, 3, 1, 2).contiguous()
-        shapes, textures, colours = [*THINGS, None], list(MATERIALS), list(COLOURS)
-        labels = [
-            (shapes.index(s.family.shape), textures.index(s.family.texture), colours.index(s.family.first))
-            for s in samples
-        ]
-        return images, torch.tensor(labels)
+
+def patch_auroc(logits: Tensor, view: View) -> float:
+    """AUROC of the patches with a defect among all clear ones, whatever its kind."""
+    share = F.adaptive_avg_pool2d(view.drawn[:, 2:], math.isqrt(logits.shape[1])).flatten()
+    there, clear = share >= TOUCHED, (share >= TOUCHED) | (share == 0)
+    score = logits[:, :, -len(KINDS) :].float().logsumexp(dim=2).flatten()
+    return float(roc_auc_score(there[clear].numpy(), score[clear].numpy()))
 
 
 def encode_text(model: Any, rows: Tensor) -> Tensor:
@@ -197,183 +308,186 @@ def decayed(model: nn.Module, decay: float) -> list[dict[str, Any]]:
     return [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
+class Trainer:
+    """The loop that both encoders share: schedule, optimiser, log and checkpoints.
+
+    A run goes on from the checkpoint in the working folder if there is one.
+    """
+
+    def __init__(self, options: argparse.Namespace, model: nn.Module, heads: nn.Module, facts: list[str]) -> None:
+        self.options, self.model = options, model
+        self.trained = nn.ModuleList([model, heads])
+        self.optimiser = torch.optim.AdamW(decayed(self.trained, 0.05), lr=options.rate, betas=(0.9, 0.98))
+        self.checkpoint = options.work / f"{options.what}.checkpoint"
+        self.start, self.spent = 0, 0.0
+        if self.checkpoint.exists():
+            saved = torch.load(self.checkpoint, weights_only=True)
+            self.trained.load_state_dict(saved["model"])
+            self.optimiser.load_state_dict(saved["optimiser"])
+            self.start, self.spent = saved["step"], saved["seconds"]
+        self.log = Log(options.work / f"{options.what}.log", fresh=self.start == 0)
+        if self.start:
+            self.log(f"went on from step {self.start}")
+            return
+        self.log(f"pocket/{options.what}: seed {options.seed}, {options.steps} steps of {options.batch} images, "
+                 f"rate {options.rate}, bfloat16 autocast")  # fmt: skip
+        for line in facts:
+            self.log(line)
+        self.log(f"{sum(p.numel() for p in model.parameters())} parameters; {versions()}")
+
+    def run(self, pool: Pool, losses: Callable[[int, View], dict[str, Tensor]], look: Callable[[], str]) -> None:
+        """Trains to the last step; `losses` gives the terms of a batch by name, `look` a word for the log."""
+        options, began, since = self.options, time.monotonic() - self.spent, time.monotonic()
+        sums: Counter[str] = Counter()
+        batches = islice(pool.batches(options.seed, options.batch), self.start, options.steps)
+        for step, view in enumerate(batches, self.start):
+            for group in self.optimiser.param_groups:
+                group["lr"] = options.rate * schedule(step, options.steps, 200)
+            self.trained.train()
+            terms = losses(step, view)
+            self.optimiser.zero_grad()
+            torch.stack(list(terms.values())).sum().backward()
+            nn.utils.clip_grad_norm_(self.trained.parameters(), 1.0)
+            self.optimiser.step()
+            sums.update({name: float(term.detach()) for name, term in terms.items()})
+            done = step + 1
+            if done % options.every and done < options.steps:
+                continue
+            count = done % options.every or options.every
+            pace = count * options.batch / (time.monotonic() - since)
+            means = "  ".join(f"{name} {value / count:.4f}" for name, value in sums.items())
+            self.trained.eval()
+            self.log(f"step {done:6d}  {means}  {look()}  {pace:.0f} images/s")
+            self._save(done, time.monotonic() - began)
+            sums, since = Counter(), time.monotonic()
+        self.log(f"{options.steps * options.batch} views in {time.monotonic() - began:.0f} s; "
+                 "the weights are those of the last step")  # fmt: skip
+
+    def _save(self, step: int, seconds: float) -> None:
+        save_file(to_half(self.model.state_dict()), self.options.work / f"{self.options.what}.safetensors")
+        progress = {"model": self.trained.state_dict(), "optimiser": self.optimiser.state_dict(), "step": step,
+                    "seconds": seconds}  # fmt: skip
+        new = self.checkpoint.with_suffix(".new")
+        torch.save(progress, new)
+        new.replace(self.checkpoint)
+
+
 def train_clip(options: argparse.Namespace) -> None:
-    """Trains `pocket/clip`; goes on from the checkpoint in the working folder if there is one."""
+    """Trains `pocket/clip`."""
     torch.manual_seed(options.seed)
     config = json.loads((WEIGHTS / "clip.json").read_text(encoding="utf-8"))
     tokenizer = WordTokenizer.read(WEIGHTS / "vocabulary.txt", config["text_cfg"]["context_length"])
-    assert config["text_cfg"]["vocab_size"] == tokenizer.vocab_size
-    mixture = Mixture(**json.loads(options.mixture))
+    pool, texts = Pool(options.work), Texts(options.work, tokenizer)
     model: Any = build_clip(config)
-    local = nn.Linear(config["vision_cfg"]["width"], 3 * 8 * 8)
-    marker = nn.Linear(config["vision_cfg"]["width"], 1)
-    trained = nn.ModuleList([model, local, marker])
-    optimiser = torch.optim.AdamW(decayed(trained, 0.05), lr=options.rate, betas=(0.9, 0.98))
-
-    options.work.mkdir(parents=True, exist_ok=True)
-    checkpoint, start, spent = options.work / "checkpoint.pt", 0, 0.0
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
-        trained.load_state_dict(saved["model"])
-        optimiser.load_state_dict(saved["optimiser"])
-        start, spent = saved["step"], saved["seconds"]
-    last = options.steps if options.until is None else min(options.until, options.steps)
-    if start >= last:
-        return
-    log = Log(options.work / "clip.log", fresh=start == 0)
-    if start == 0:
-        log(f"pocket/clip: seed {options.seed}, {options.steps} steps of {options.batch} images, "
-            f"rate {options.rate}, local loss {options.local}, bfloat16 autocast")  # fmt: skip
-        log(f"mixture: {json.dumps(asdict(mixture))}")
-        log(f"model: {json.dumps(config)}")
-        size = sum(p.numel() for p in model.parameters())
-        log(f"{size} parameters, {tokenizer.vocab_size} tokens; {versions()}")
-    else:
-        log(f"went on from step {start}: {options.steps} steps, local loss {options.local}, "
-            f"state loss {options.state}, marks loss {options.marks}")  # fmt: skip
-        log(f"mixture: {json.dumps(asdict(mixture))}")
-
-    batches = ClipBatches(options.seed, options.steps, options.batch, mixture, tokenizer)
-    order = range(start, last)
-    loader = DataLoader(batches, batch_size=None, sampler=order, num_workers=1, prefetch_factor=8)
+    heads = nn.ModuleList([nn.Linear(config["vision_cfg"]["width"], ASKED) for _ in TAPS])
+    facts = [f"pool of {len(pool.images)}: {json.dumps(asdict(Mixture()))}", f"model: {json.dumps(config)}"]
+    trainer = Trainer(options, model, heads, facts)
+    mean, std = (torch.tensor(config["preprocess_cfg"][key]).view(3, 1, 1) for key in ("mean", "std"))
     kept: list[Tensor] = []
-    model.visual.transformer.resblocks[LOCAL_BLOCK - 1].register_forward_hook(lambda *call: kept.append(call[2]))
-    sets = probe.read(options.images)
-    began, since, sums = time.monotonic() - spent, time.monotonic(), torch.zeros(4)
-    model.train()
-    for step, (images, rows, pairs, states, marks) in enumerate(loader, start):
-        for group in optimiser.param_groups:
-            group["lr"] = options.rate * schedule(step, options.steps, 200)
-        pixels = probe.normalise(images / 255, config)
+    for tap in TAPS:
+        block = model.visual.transformer.resblocks[tap - 1]
+        block.register_forward_hook(lambda *call: kept.append(call[2][:, 1:]))
+
+    def forward(view: View) -> tuple[Tensor, list[Tensor]]:
         kept.clear()
         with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", dtype=torch.bfloat16):
-            seen = model.visual(pixels)
+            seen = model.visual((view.images - mean) / std)
+            return seen, [head(tap) for head, tap in zip(heads, kept, strict=True)]
+
+    def losses(step: int, view: View) -> dict[str, Tensor]:
+        rows, pairs = texts.draw(view.numbers, np.random.default_rng([options.seed, step, 1]))
+        seen, asked = forward(view)
+        with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", dtype=torch.bfloat16):
             read = encode_text(model, rows)
-            drawn, marked = local(kept[0][:, 1:]), marker(kept[0][:, 1:])[:, :, 0]
-        scale = model.logit_scale.exp().clamp(max=100)
         seen, read = F.normalize(seen.float(), dim=-1), F.normalize(read.float(), dim=-1)
-        captions, good, bad = read.split([pairs.shape[1], len(seen), len(seen)])
-        paired = pair_loss(seen, captions, scale, pairs)
-        choice = torch.stack([(seen * good).sum(dim=1), (seen * bad).sum(dim=1)], dim=1)
-        state = F.cross_entropy(scale * choice, states)
-        target = F.unfold(pixels, 8, stride=8).transpose(1, 2)
-        kept_local = F.mse_loss(drawn.float(), target)
-        found = F.binary_cross_entropy_with_logits(marked.float(), marks, pos_weight=torch.tensor(3.0))
-        losses = torch.stack([paired, kept_local, state, found])
-        optimiser.zero_grad()
-        (losses * torch.tensor([1.0, options.local, options.state, options.marks])).sum().backward()
-        nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
-        optimiser.step()
-        sums = sums + losses.detach()
-        done = step + 1
-        if done % options.every == 0 or done == last:
-            count = options.every if done % options.every == 0 else done % options.every
-            pace = count * options.batch / (time.monotonic() - since)
-            image, pixel = probe.mean(probe.zero_shot(model, tokenizer, config, sets))
-            pair_mean, local_mean, state_mean, mark_mean = (sums / count).tolist()
-            log(f"step {done:6d}  images {done * options.batch:7d}  loss {pair_mean:.4f}  local {local_mean:.4f}  "
-                f"state {state_mean:.4f}  marks {mark_mean:.4f}  scale {scale.item():.1f}  {pace:.0f} images/s  "
-                f"zero-shot image {image:.3f} map {pixel:.3f}")  # fmt: skip
-            model.train()
-            sums = torch.zeros(4)
-            save_file(to_half(model.state_dict()), options.work / "clip.safetensors")
-            progress = {"model": trained.state_dict(), "optimiser": optimiser.state_dict(), "step": done,
-                     "seconds": time.monotonic() - began}  # fmt: skip
-            torch.save(progress, options.work / "checkpoint.new")
-            (options.work / "checkpoint.new").replace(checkpoint)
-            since = time.monotonic()
-    if last < options.steps:
-        return
-    log(f"{options.steps * options.batch} renderings in {time.monotonic() - began:.0f} s; "
-        "the weights are those of the last step")  # fmt: skip
-    result = probe.zero_shot(model, tokenizer, config, sets)
-    log("shipped set, zero-shot image AUROC: " + ", ".join(f"{k} {v[0]:.3f}" for k, v in result.items()))
+        looks, founds = zip(*(patch_loss(logits, view) for logits in asked), strict=True)
+        scale = model.logit_scale.exp().clamp(max=100)
+        return {
+            "pair": pair_loss(seen, read, scale, pairs),
+            "look": options.look * torch.stack(looks).mean(),
+            "found": options.found * torch.stack(founds).mean(),
+        }
+
+    @torch.no_grad()
+    def look() -> str:
+        view = pool.held_out()
+        rows, pairs = texts.draw(view.numbers, np.random.default_rng(0))
+        seen, asked = [], []
+        for first in range(0, HELD_OUT, 256):
+            some, logits = forward(View(*(field[first : first + 256] for field in view)))
+            seen.append(some)
+            asked.append(logits[-1])
+        near = F.normalize(torch.cat(seen).float(), dim=-1) @ F.normalize(encode_text(model, rows), dim=-1).T
+        hits = pairs[torch.arange(HELD_OUT), near.argmax(dim=1)].float().mean()
+        return f"held out: captions right {hits:.3f}, defects by patch {patch_auroc(torch.cat(asked), view):.3f}"
+
+    trainer.run(pool, losses, look)
 
 
 def train_resnet(options: argparse.Namespace) -> None:
     """Trains `pocket/resnet`."""
     torch.manual_seed(options.seed)
-    model: Any = build_backbone()
-    sizes = (len(THINGS) + 1, len(MATERIALS), len(COLOURS))
-    heads = nn.Linear(model.num_features, sum(sizes))
-    trained = nn.ModuleList([model, heads])
-    optimiser = torch.optim.AdamW(decayed(trained, 0.05), lr=options.rate, betas=(0.9, 0.98))
-    options.work.mkdir(parents=True, exist_ok=True)
-    log = Log(options.work / "resnet.log")
-    log(f"pocket/resnet: seed {options.seed}, {options.steps} steps of {options.batch} images, "
-        f"rate {options.rate}, bfloat16 autocast")  # fmt: skip
-    log(f"{sum(p.numel() for p in model.parameters())} parameters, classes {sizes}; {versions()}")
-    batches = LabelBatches(options.seed, options.steps, options.batch)
-    loader = DataLoader(batches, batch_size=None, sampler=range(options.steps), num_workers=1, prefetch_factor=8)
+    pool = Pool(options.work)
+    model: Any = build_backbone().to(memory_format=torch.channels_last)  # twice as fast on a CPU
+    sizes = [len(names) for names in CLASSES[:3]]
+    heads = nn.ModuleList([nn.Linear(model.num_features, sum(sizes)), nn.Linear(model.num_features, ASKED)])
+    trainer = Trainer(options, model, heads, [f"pool of {len(pool.images)}: {json.dumps(asdict(Mixture()))}"])
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (BACKBONE_MEAN, BACKBONE_STD))
-    began, since = time.monotonic(), time.monotonic()
-    sums, right = 0.0, torch.zeros(3)
-    model.train()
-    for step, (images, labels) in enumerate(loader):
-        for group in optimiser.param_groups:
-            group["lr"] = options.rate * schedule(step, options.steps, 50)
+
+    def forward(view: View) -> tuple[Tensor, Tensor]:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits = heads(model((images / 255 - mean) / std).mean(dim=(2, 3))).float()
-        parts = logits.split(sizes, dim=1)
-        loss = sum((F.cross_entropy(p, labels[:, k]) for k, p in enumerate(parts)), torch.zeros(()))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        sums += loss.item()
-        right += torch.tensor([float((p.argmax(1) == labels[:, k]).float().mean()) for k, p in enumerate(parts)])
-        done = step + 1
-        if done % options.every == 0 or done == options.steps:
-            count = options.every if done % options.every == 0 else done % options.every
-            pace = count * options.batch / (time.monotonic() - since)
-            shape, texture, colour = (right / count).tolist()
-            log(f"step {done:6d}  images {done * options.batch:7d}  loss {sums / count:.3f}  accuracy: shape "
-                f"{shape:.3f} texture {texture:.3f} colour {colour:.3f}  {pace:.0f} images/s")  # fmt: skip
-            sums, right, since = 0.0, torch.zeros(3), time.monotonic()
-            save_file(to_half(model.state_dict()), options.work / "resnet.safetensors")
-    log(f"{options.steps * options.batch} renderings in {time.monotonic() - began:.0f} s; "
-        "the weights are those of the last step")  # fmt: skip
+            features = model(((view.images - mean) / std).contiguous(memory_format=torch.channels_last))
+            return heads[0](features.mean(dim=(2, 3))), heads[1](features.flatten(2).transpose(1, 2))
+
+    def losses(_: int, view: View) -> dict[str, Tensor]:
+        whole, asked = forward(view)
+        classes = zip(whole.float().split(sizes, dim=1), view.labels.T[:3], strict=True)
+        look, found = patch_loss(asked, view)
+        return {
+            "classes": torch.stack([F.cross_entropy(part, labels) for part, labels in classes]).sum(),
+            "look": options.look * look,
+            "found": options.found * found,
+        }
+
+    @torch.no_grad()
+    def look() -> str:
+        view = pool.held_out()
+        whole, asked = forward(view)
+        right = [
+            float((part.argmax(dim=1) == labels).float().mean())
+            for part, labels in zip(whole.split(sizes, dim=1), view.labels.T[:3], strict=True)
+        ]
+        return (
+            "held out: shape {:.3f} texture {:.3f} colour {:.3f}, ".format(*right)
+            + f"defects by position {patch_auroc(asked, view):.3f}"
+        )
+
+    trainer.run(pool, losses, look)
 
 
-def write_vocabulary(seed: int) -> None:
-    """Writes the vocabulary file and its size into the configuration."""
-    tokens = make_vocabulary(seed)
-    (WEIGHTS / "vocabulary.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
-    config = json.loads((WEIGHTS / "clip.json").read_text(encoding="utf-8"))
-    config["text_cfg"]["vocab_size"] = len(tokens)
-    (WEIGHTS / "clip.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    print(len(tokens), "tokens")
+STEPS = {"clip": 5000, "resnet": 2400}
+"""Of the shipped weights."""
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Entry point of the command line."""
     parser = argparse.ArgumentParser(description="Pretrain the pocket encoders.")
-    parser.add_argument("what", choices=("clip", "resnet", "vocabulary"))
-    parser.add_argument("--work", type=Path, default=Path("pretrain"), help="folder for weights, log, checkpoint")
-    parser.add_argument(
-        "--images", type=Path, default=Path(__file__).parents[1] / "images", help="for the log only"
-    )
+    parser.add_argument("what", choices=("pool", "clip", "resnet"))
+    parser.add_argument("--work", type=Path, default=Path("pretrain"), help="folder for pool, weights and logs")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, help="of one phase; without it clip goes through all PHASES")
-    parser.add_argument("--until", type=int, help="stop clip there; the same command without it goes on")
+    parser.add_argument("--count", type=int, default=80 * 1024, help="images of the pool")
+    parser.add_argument("--steps", type=int, help="other than those of the shipped weights")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--local", type=float, default=0.3, help="weight of the second loss of clip")
-    parser.add_argument("--state", type=float, default=0.0, help="weight of the third loss of clip")
-    parser.add_argument("--marks", type=float, default=0.0, help="weight of the fourth loss of clip")
+    parser.add_argument("--look", type=float, default=0.2, help="weight of what patches say on object and colours")
+    parser.add_argument("--found", type=float, default=1.0, help="weight of what patches say on defects")
     parser.add_argument("--every", type=int, default=100, help="steps between log lines")
-    parser.add_argument("--mixture", default="{}", help="JSON: other values of the pool's mixture")
-    options = parser.parse_args()
-    if options.what == "vocabulary":
-        write_vocabulary(options.seed)
-    elif options.what == "resnet":
-        options.steps = options.steps or 1000
-        train_resnet(options)
-    elif options.steps is not None:
-        train_clip(options)
-    else:
-        for phase in PHASES:
-            settings = {**vars(options), **phase, "mixture": json.dumps(phase["mixture"])}
-            train_clip(argparse.Namespace(**settings))
+    options = parser.parse_args(arguments)
+    if options.what == "pool":
+        render_pool(options.work, options.seed, options.count)
+        return
+    options.steps = options.steps or STEPS[options.what]
+    {"clip": train_clip, "resnet": train_resnet}[options.what](options)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Renders the shipped data set: `python -m make.render --out DIR [--check]`.
+"""Renders the shipped data set: `python -m make.render --out DIR [--check | --sheet FILE]`.
 
 The pixels follow from the category, the split and the image's number alone. The layout is MVTec's:
 
@@ -25,7 +25,7 @@ from .categories import CATEGORIES
 from .defects import spoil
 from .scenes import expose, quantise
 
-TRAIN_GOOD, TEST_GOOD, PER_DEFECT = 24, 16, 11
+TRAIN_GOOD, TEST_GOOD, PER_DEFECT = 16, 16, 8
 
 Pixels = NDArray[np.uint8]
 
@@ -59,8 +59,8 @@ def items() -> Iterator[Item]:
 
 
 def render(item: Item) -> tuple[Pixels, Pixels | None]:
-    """The pixels (64, 64, 3) of one image, and its mask (64, 64) of 0 and 255 if it has a defect."""
-    rng = np.random.default_rng([zlib.crc32(b"zsad-bench pocket 1"), zlib.crc32(item.path.encode())])
+    """The pixels (SIZE, SIZE, 3) of one image, and its mask (SIZE, SIZE) of 0 and 255 if it has a defect."""
+    rng = np.random.default_rng([zlib.crc32(b"zsad-bench pocket 2"), zlib.crc32(item.path.encode())])
     scene = CATEGORIES[item.category].draw(rng)
     mask = None
     if item.kind != "good":
@@ -107,12 +107,29 @@ def differences(folder: Path) -> list[str]:
     return wrong + [f"{name}: not part of the set" for name in sorted(found - expected)]
 
 
+def sheet(folder: Path) -> Image.Image:
+    """A picture of what is there: for each category a normal image, then of each type the faintest, a middling
+    and the starkest."""
+    gap, rows = 4, []
+    for category, recipe in CATEGORIES.items():
+        names = [f"{category}/test/good/000.png"]
+        for defect in recipe.defects:
+            names += [f"{category}/test/{defect}/{n:03d}.png" for n in (0, PER_DEFECT // 2, PER_DEFECT - 1)]
+        pictures = [np.asarray(Image.open(folder / name)) for name in names]
+        rows.append(np.hstack([np.pad(p, ((0, gap), (0, gap), (0, 0)), constant_values=255) for p in pictures]))
+    return Image.fromarray(np.vstack(rows)[:-gap, :-gap])
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of the command line."""
     parser = argparse.ArgumentParser(description="Render the pocket data set.")
     parser.add_argument("--out", type=Path, required=True, help="folder of the images")
     parser.add_argument("--check", action="store_true", help="write nothing; compare what is there")
+    parser.add_argument("--sheet", type=Path, help="write nothing but a picture of some images of each type")
     options = parser.parse_args(arguments)
+    if options.sheet:
+        sheet(options.out).save(options.sheet, quality=90)
+        return 0
     if options.check:
         wrong = differences(options.out)
         print("\n".join(wrong) if wrong else "every image is as rendered")

@@ -8,13 +8,13 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from .noise import SIZE, Array, Rng, axes, blur, mix, smooth_noise, step, turn
+from .noise import PIXEL, SIDE, SIZE, Array, Rng, axes, blur, coverage, mix, smooth_noise, step, turn
 from .shapes import SHAPES
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Position of an object: its centre and radius in pixels, its turn in radians."""
+    """Position of an object: its centre and radius in units, its turn in radians."""
 
     x: float = 0.0
     y: float = 0.0
@@ -28,7 +28,7 @@ class Pose:
         return u / self.radius, v / self.radius
 
     def place(self, u: float, v: float) -> tuple[float, float]:
-        """The pixel position of a point of the object's frame."""
+        """The position in the image of a point of the object's frame."""
         c, s = np.cos(self.angle), np.sin(self.angle)
         return self.x + self.radius * (c * u - s * v), self.y + self.radius * (s * u + c * v)
 
@@ -37,7 +37,7 @@ class Pose:
 class Scene:
     """Front and back images (H, W, 3) in [0, 1], the front's coverage (H, W), and its shadow on the back.
 
-    `parts` are (x, y, radius) in pixels: what a missing or bent part may be (a leg, a tooth, a wire).
+    `parts` are (x, y, radius) in units: what a missing or bent part may be (a leg, a tooth, a wire).
     """
 
     front: Array
@@ -52,19 +52,20 @@ class Scene:
 
 
 def shade(distance: Array, bevel: float, light: float, depth: float) -> Array:
-    """Brightness factor of a body whose edge is rounded over `bevel` pixels, lit from the angle `light`."""
+    """Brightness factor of a body whose edge is rounded over `bevel` units, lit from the angle `light`."""
     height = np.sqrt(np.clip(-distance / bevel, 0.0, 1.0))
     dy, dx = np.gradient(blur(height, 0.8))
-    return np.asarray(1.0 + depth * (dx * np.cos(light) + dy * np.sin(light)) * 4.0)
+    return np.asarray(1.0 + depth * (dx * np.cos(light) + dy * np.sin(light)) * 4.0 / PIXEL)
 
 
 def body(
     distance: Array, fill: Array, back: Array, *, light: float, bevel: float = 5.0, depth: float = 0.3
 ) -> Scene:
-    """The scene of one body (a signed distance in pixels) filled with an image, with a soft shadow behind."""
-    cover = np.clip(0.5 - distance, 0.0, 1.0)
+    """The scene of one body (a signed distance in units) filled with an image, with a soft shadow behind."""
+    cover = coverage(distance)
     front = np.clip(fill * shade(distance, bevel, light, depth)[:, :, None], 0.0, 1.0)
-    dark = 0.35 * np.roll(blur(cover, 2.0), (round(2 * np.sin(light)), round(2 * np.cos(light))), (0, 1))
+    shift = np.round(2 / PIXEL * np.array([np.sin(light), np.cos(light)])).astype(int)
+    dark = 0.35 * np.roll(blur(cover, 2.0), tuple(shift), (0, 1))
     return Scene(front, back, cover, dark)
 
 
@@ -74,17 +75,17 @@ def surface(front: Array, back: Array) -> Scene:
 
 
 def shape_distance(name: str, rng: Rng, pose: Pose) -> Array:
-    """The signed distance to a shape in pixels."""
+    """The signed distance to a shape in units."""
     u, v = pose.local()
     return SHAPES[name](rng, u, v) * pose.radius
 
 
-def expose(image: Array, rng: Rng, *, gain: float = 0.12, slope: float = 0.12, grain: float = 0.012) -> Array:
+def expose(image: Array, rng: Rng, *, gain: float = 0.2, slope: float = 0.2, grain: float = 0.006) -> Array:
     """The image as a camera takes it: exposure, uneven light, a colour cast, a little blur and noise."""
     x, y = axes()
     angle = rng.uniform(0, 2 * np.pi)
     light = 1.0 + rng.uniform(-gain, gain)
-    light = light + rng.uniform(0, slope) * (x * np.cos(angle) + y * np.sin(angle)) / (SIZE / 2)
+    light = light + rng.uniform(0, slope) * (x * np.cos(angle) + y * np.sin(angle)) / (SIDE / 2)
     cast = 1.0 + rng.uniform(-0.15, 0.15, 3) * gain
     taken = blur(image * light[:, :, None] * cast, rng.uniform(0.0, 0.55))
     noise = rng.random((SIZE, SIZE, 3)) + rng.random((SIZE, SIZE, 3)) - 1.0
@@ -109,11 +110,11 @@ def blotch(rng: Rng, x: float, y: float, radius: float, *, ragged: float = 0.5, 
 
 
 def stroke(points: Array, width: float) -> Array:
-    """Coverage of a line through points (n, 2) in pixels, antialiased."""
+    """Coverage of a line through points (n, 2), antialiased; all lengths in units."""
     x, y = axes()
     distance = np.full(x.shape, 1e3)
     for (ax, ay), (bx, by) in pairwise(points):
         dx, dy = bx - ax, by - ay
         t = np.clip(((x - ax) * dx + (y - ay) * dy) / (dx * dx + dy * dy + 1e-9), 0.0, 1.0)
         distance = np.minimum(distance, np.hypot(x - ax - t * dx, y - ay - t * dy))
-    return np.clip(width / 2 + 0.5 - distance, 0.0, 1.0) * min(1.0, width)
+    return coverage(distance - width / 2)

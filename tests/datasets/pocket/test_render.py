@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from make import render
-from make.captions import Caption
+from make import pretrain, render
 from make.categories import CATEGORIES
-from make.pool import UNSEEN, Mixture, draw_batch, satisfied
+from make.defects import LARGEST, SMALLEST
+from make.noise import SIZE
+from make.pool import CELLS, UNSEEN, Mixture, draw_chunk
 from PIL import Image
 
 import bench.datasets.pocket
+from bench.datasets.pocket import HALVES
 from bench.encoders.pocket import END, PAD, START, UNKNOWN, WordTokenizer, build_backbone, build_clip
 
 POCKET = Path(bench.datasets.pocket.__file__).parent
@@ -39,24 +43,25 @@ def test_the_folder_holds_exactly_the_items() -> None:
     assert {path.relative_to(IMAGES).as_posix() for path in IMAGES.rglob("*.png")} == expected
 
 
-def test_every_category_has_several_types_of_at_least_ten() -> None:
-    assert len(CATEGORIES) == 9
-    assert len({kind for recipe in CATEGORIES.values() for kind in recipe.defects}) >= 6
-    assert all(len(recipe.defects) >= 3 for recipe in CATEGORIES.values())
-    assert render.PER_DEFECT >= 10
+def test_every_category_has_three_types_and_one_half() -> None:
+    assert len(CATEGORIES) == 12
+    assert len({kind for recipe in CATEGORIES.values() for kind in recipe.defects}) == 7
+    assert all(len(recipe.defects) == 3 for recipe in CATEGORIES.values())
+    assert sorted(name for half in HALVES.values() for name in half) == sorted(CATEGORIES)
 
 
 def test_every_anomaly_has_a_mask_of_its_size_and_nothing_else_does() -> None:
     for item in ITEMS:
         image = pixels(item.path)
-        assert image.shape == (64, 64, 3)
+        assert image.shape == (SIZE, SIZE, 3)
         if item.mask_path is None:
             continue
-        with Image.open(IMAGES / item.mask_path) as mask:
-            assert mask.mode == "L"
-            assert mask.size == (64, 64)
-            values = np.unique(np.asarray(mask))
-        assert values.tolist() == [0, 255], item.mask_path
+        with Image.open(IMAGES / item.mask_path) as picture:
+            assert picture.mode == "L"
+            mask = np.asarray(picture)
+        assert mask.shape == (SIZE, SIZE)
+        assert np.unique(mask).tolist() == [0, 255], item.mask_path
+        assert SMALLEST <= (mask > 0).mean() <= LARGEST
 
 
 def test_no_two_images_are_the_same() -> None:
@@ -65,33 +70,89 @@ def test_no_two_images_are_the_same() -> None:
 
 
 def test_what_is_shipped_stays_small() -> None:
-    assert sum(path.stat().st_size for path in IMAGES.rglob("*.png")) < 6_000_000
-    assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) < 15_000_000
+    assert sum(path.stat().st_size for path in IMAGES.rglob("*.png")) < 8_000_000
+    assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) < 20_000_000
 
 
-def test_a_batch_of_the_pool_follows_from_seed_and_number() -> None:
-    first, again = draw_batch(3, 5, 8, Mixture()), draw_batch(3, 5, 8, Mixture())
-    other = draw_batch(3, 6, 8, Mixture())
+def test_a_chunk_of_the_pool_follows_from_seed_and_number() -> None:
+    first, again = draw_chunk(3, 5, 8, Mixture()), draw_chunk(3, 5, 8, Mixture())
+    other = draw_chunk(3, 6, 8, Mixture())
     assert [s.captions for s in first] == [s.captions for s in again]
     assert all(np.array_equal(a.image, b.image) for a, b in zip(first, again, strict=True))
     assert [s.captions for s in first] != [s.captions for s in other]
 
 
 def test_the_pool_leaves_three_families_out() -> None:
-    families = [s.family for n in range(8) for s in draw_batch(1, n, 64, Mixture(group=1))]
+    families = [s.family for n in range(8) for s in draw_chunk(1, n, 32, Mixture(group=1, captions=1))]
     drawn = {family.shape for family in families} | {family.texture for family in families}
     assert not drawn & set(UNSEEN)
     assert set(UNSEEN) <= set(CATEGORIES)
 
 
-def test_a_caption_pairs_with_every_image_that_it_describes() -> None:
-    samples = draw_batch(2, 0, 32, Mixture(defects=0.5, captions=2))
-    pairs = satisfied(samples)
-    assert pairs.shape == (32, 64)
-    assert all(pairs[i, 2 * i : 2 * i + 2].all() for i in range(32))
-    flawless = samples[0]._replace(captions=(Caption("flawless", frozenset({"state:normal"})),))
-    column = satisfied([flawless, *samples])[:, 0]
-    assert column.tolist() == ["state:normal" in s.facts for s in [flawless, *samples]]
+def test_the_pool_says_what_is_drawn_where() -> None:
+    samples = draw_chunk(2, 0, 32, Mixture(defects=0.5, details=0.0))
+    assert any(s.defect for s in samples) and any(s.family.shape is None for s in samples)
+    for s in samples:
+        cover, details, defect = s.drawn
+        assert s.drawn.shape == (3, CELLS, CELLS) and not details.any()
+        assert bool(defect.any()) == (s.defect is not None)
+        assert (cover.mean() == 255) or s.family.shape is not None or s.defect is not None
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A pool of two chunks of eight images; nothing of the package is written."""
+    work = tmp_path_factory.mktemp("pool")
+    patch = pytest.MonkeyPatch()
+    patch.setattr(pretrain, "CHUNK", 8)
+    patch.setattr(pretrain, "HELD_OUT", 8)
+    patch.setattr(pretrain, "WEIGHTS", work)
+    (work / "clip.json").write_text((WEIGHTS / "clip.json").read_text())
+    pretrain.render_pool(work, seed=5, count=16)
+    yield work
+    patch.undo()
+
+
+def test_a_caption_pairs_with_every_image_that_it_describes(pool: Path) -> None:
+    tokenizer = WordTokenizer.read(pool / "vocabulary.txt")
+    texts = pretrain.Texts(pool, tokenizer)
+    numbers = np.arange(16)
+    rows, pairs = texts.draw(numbers, np.random.default_rng(0))
+    samples = [s for n in range(2) for s in draw_chunk(5, n, 8, Mixture())]
+    which = np.random.default_rng(0).integers(Mixture().captions, size=16)
+    captions = [s.captions[k] for s, k in zip(samples, which, strict=True)]
+    assert pairs.diagonal().all()
+    assert pairs.tolist() == [[caption.facts <= s.facts for caption in captions] for s in samples]
+    asked = tokenizer([c.text for c in captions])[:, : rows.shape[1]]
+    assert ((rows == asked) | (rows == 1)).all()
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_a_view_turns_the_image_and_what_is_drawn_in_it_alike(pool: Path, turns: int) -> None:
+    some = pretrain.Pool(pool)
+    plain, turned = some.view(np.arange(16)), some.view(np.arange(16), turns)
+    marked = plain.drawn[:, 2].repeat_interleave(SIZE // CELLS, 1).repeat_interleave(SIZE // CELLS, 2) > 0.5
+    there = turned.drawn[:, 2].repeat_interleave(SIZE // CELLS, 1).repeat_interleave(SIZE // CELLS, 2) > 0.5
+    assert marked.any()
+    assert sorted(plain.images[:, 0][marked].tolist()) == sorted(turned.images[:, 0][there].tolist())
+    assert turns == 0 or not np.array_equal(plain.images, turned.images)
+
+
+def test_every_epoch_shows_all_but_the_held_out_images(pool: Path) -> None:
+    batches = pretrain.Pool(pool).batches(1, 8)
+    for _ in range(3):
+        assert sorted(next(batches).numbers.tolist()) == list(range(8))
+
+
+@pytest.mark.parametrize("what", ["clip", "resnet"])
+def test_pretraining_learns_and_goes_on_where_it_stopped(pool: Path, what: str) -> None:
+    words = ["--work", str(pool), "--batch", "8", "--every", "1"]
+    pretrain.main([what, *words, "--steps", "2"])
+    pretrain.main([what, *words, "--steps", "3"])
+    log = (pool / f"{what}.log").read_text()
+    lines = re.findall(r"^step +\d|went on from step \d", log, re.M)
+    assert [line.split()[-1] for line in lines] == ["1", "2", "2", "3"]
+    assert "held out" in log and (pool / f"{what}.safetensors").is_file()
 
 
 def test_the_tokenizer_ends_with_the_highest_number() -> None:
@@ -123,11 +184,11 @@ def test_the_weights_fit_the_builders() -> None:
     assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.float16}
     clip.load_state_dict(state)
     with torch.no_grad():
-        assert clip.encode_image(torch.zeros(2, 3, 64, 64)).shape == (2, config["embed_dim"])
+        assert clip.encode_image(torch.zeros(2, 3, SIZE, SIZE)).shape == (2, config["embed_dim"])
         assert clip.encode_text(tokenizer(["a ring", "a damaged ring"])).shape == (2, config["embed_dim"])
 
     backbone = build_backbone().eval()
     backbone.load_state_dict(load_file(WEIGHTS / "resnet.safetensors"))
     assert sum(parameter.numel() for parameter in backbone.parameters()) <= 1_000_000
     with torch.no_grad():
-        assert backbone(torch.zeros(2, 3, 64, 64)).shape == (2, backbone.num_features, 8, 8)
+        assert backbone(torch.zeros(2, 3, SIZE, SIZE)).shape == (2, backbone.num_features, 12, 12)
