@@ -45,7 +45,7 @@ class Pocket(FileDataset):
         config: an instance of ``Config``.
 
     Raises:
-        BenchError: there is no such half, or categories were named beside one.
+        BenchError: there is no such half.
     """
 
     name: ClassVar[str] = "pocket"
@@ -62,12 +62,8 @@ class Pocket(FileDataset):
     Config: ClassVar[type[Any]] = PocketConfig
 
     def __init__(self, root: Path | None, config: Any) -> None:
-        if config.half:
-            if config.half not in HALVES:
-                raise unknown("half", config.half, HALVES, "of pocket")
-            if config.categories:
-                raise BenchError("pocket takes categories or a half, not both")
-            config = replace(config, categories=HALVES[config.half])
+        if config.half and config.half not in HALVES:
+            raise unknown("half", config.half, HALVES, "of pocket")
         super().__init__(HERE / "images" if root is None else root, config)
 
     def _read(self) -> Tree:
@@ -75,7 +71,11 @@ class Pocket(FileDataset):
             raise BenchError(
                 f"the images of pocket are missing from this installation ({self.root}); reinstall it"
             )
-        return read_tree(self.root, self.traits.title)
+        tree = read_tree(self.root, self.traits.title)
+        if not self.config.half:
+            return tree
+        half = HALVES[self.config.half]
+        return replace(tree, samples=tuple(sample for sample in tree.samples if sample.category in half))
 
     def prompts(self) -> Mapping[str, Prompts]:
         """The prompts that ship beside the images."""

@@ -233,3 +233,17 @@ def test_the_option_leaves_the_keys_of_plain_pocket_alone() -> None:
     assert some.fingerprint != plain.fingerprint
     with pytest.raises(BenchError, match=r"unknown category 'gaer' of pocket\. Did you mean 'gear'"):
         open_catalogue(parse_spec("pocket[categories=gaer]"), None).samples  # noqa: B018
+
+
+def test_the_halves_are_pocket_and_share_nothing() -> None:
+    halves = [open_catalogue(parse_spec(f"pocket[half={half}]"), None) for half in "ab"]
+    whole = open_catalogue(parse_spec("pocket"), None)
+    assert config_dict(halves[0].dataset.config) == {"half": "a"}  # as it was asked for, since a record repeats it
+    assert sorted([*halves[0].categories, *halves[1].categories]) == list(whole.categories)
+    assert {**halves[0].keys, **halves[1].keys} == whole.keys
+    some = open_catalogue(parse_spec("pocket[half=a,categories=wood]"), None)
+    assert some.categories == ("wood",)
+    with pytest.raises(BenchError, match=r"unknown category 'gear' of pocket"):
+        open_catalogue(parse_spec("pocket[half=a,categories=gear]"), None).samples  # noqa: B018
+    with pytest.raises(BenchError, match=r"unknown half 'c' of pocket\. Known: a, b"):
+        open_catalogue(parse_spec("pocket[half=c]"), None)

@@ -25,7 +25,7 @@ from .categories import CATEGORIES
 from .defects import spoil
 from .scenes import expose, quantise
 
-TRAIN_GOOD, TEST_GOOD, PER_DEFECT = 16, 16, 8
+TRAIN_GOOD, TEST_GOOD, PER_DEFECT = 12, 16, 10
 
 Pixels = NDArray[np.uint8]
 

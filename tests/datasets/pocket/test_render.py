@@ -47,6 +47,7 @@ def test_every_category_has_three_types_and_one_half() -> None:
     assert len(CATEGORIES) == 12
     assert len({kind for recipe in CATEGORIES.values() for kind in recipe.defects}) == 7
     assert all(len(recipe.defects) == 3 for recipe in CATEGORIES.values())
+    assert render.PER_DEFECT >= 10  # what the paper's protocol draws of one type
     assert sorted(name for half in HALVES.values() for name in half) == sorted(CATEGORIES)
 
 
