@@ -184,12 +184,12 @@ def test_the_quick_study_is_not_left_without_a_word(call: CALL, tmp_path: Path) 
         assert result.exit_code == 0, result.output
         return result.stderr
 
-    short = "devnet[batch_size=24,epochs=5], promptad[ffn=256,iters=60]"
+    short = "devnet[batch_size=24,epochs=10], promptad[ffn=256,iters=300]"
     note = f"note: this is not the quick study, which shortens training: {short}; for that one add --study quick"
     wood = ("--categories", "wood", "--shots", "1")
     assert note in stderr(*wood)
     assert note in stderr("--seeds", "2")
-    assert "study, which shortens training: devnet[batch_size=24,epochs=5]\n" in stderr(
+    assert "study, which shortens training: devnet[batch_size=24,epochs=10]\n" in stderr(
         "--methods", "devnet", *wood
     )
     for words in (
@@ -201,7 +201,7 @@ def test_the_quick_study_is_not_left_without_a_word(call: CALL, tmp_path: Path) 
         ["--set", "iters=5,epochs=1", *wood],
     ):
         assert "not the quick study" not in stderr(*words)
-    assert "promptad[encoder=pocket/clip,ffn=256,iters=60]" in stderr("--study", "quick", *wood)
+    assert "promptad[encoder=pocket/clip,ffn=256,iters=300]" in stderr("--study", "quick", *wood)
 
 
 def test_ten_thousand_planned_trials_take_a_small_file(tmp_path: Path) -> None:
