@@ -1,73 +1,52 @@
-"""A study of variants of one method as a Markdown table: means, and paired differences from the first variant.
+"""Variants of one method on both halves of pocket, as a Markdown table.
 
-    python results/promptad/summarise.py results/promptad/screen.yaml --store results/runs
+    python results/promptad/summarise.py screen confirm --store results/runs
 
-A pair is the same category, shots and seed. Behind each mean difference stands how many pairs rose. There are too
-few categories for a test.
+Of each study the mean over categories and seeds, and the mean difference from the first variant with its standard
+error over the seeds (each seed's difference is the mean over the categories, so that a seed counts once).
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-from collections import defaultdict
-from pathlib import Path
 
-from bench.store.store import Store
-from bench.study.files import load_study
-from bench.tools.spec import parse_spec
+import pandas as pd
 
-METRICS = ("image_auroc", "pixel_auroc")
-Place = tuple[str, int, int]  # category, shots, seed
-Values = dict[Place, dict[str, float]]
+import bench
+
+METRICS = {"image_auroc": "image", "pixel_auroc": "pixel"}
 
 
-def options(spec: str) -> frozenset[tuple[str, str]]:
-    """The options of a variant, whatever the order they were written in; the encoder is the dataset's."""
-    return frozenset((key, value) for key, value in parse_spec(spec).options.items() if key != "encoder")
-
-
-def collect(store: Store, study: str) -> tuple[dict[str, Values], dict[str, int]]:
-    """Per variant, in the study's order: metrics by trial, and how many trials failed."""
-    fields = load_study(study)
-    names = {options(str(spec)): str(spec) for spec in fields["methods"]}
-    values: dict[str, Values] = {name: {} for name in names.values()}
-    failed: dict[str, int] = defaultdict(int)
-    for record in store.records():
-        name = names.get(options(record.method.label))
-        place = (record.category, record.shots, record.seed)
-        asked = (fields["categories"], fields["shots"], fields["seeds"])
-        if name is None or any(value not in these for value, these in zip(place, asked, strict=True)):
-            continue
-        if record.status == "ok":
-            found = {metric: record.value(metric) for metric in METRICS}
-            values[name][place] = {metric: value for metric, value in found.items() if value is not None}
-        else:
-            failed[name] += 1
-    return values, failed
+def read(study: str, store: str) -> pd.DataFrame:
+    """The trials of a study; `variant` is the method's label without the encoder's name."""
+    frame = bench.results(study, store=store)
+    frame["variant"] = frame["label"].str.replace("encoder=pocket/clip,", "").str.replace("ffn=256,", "")
+    return frame
 
 
 def main() -> None:
+    """Entry point of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("study")
-    parser.add_argument("--store", type=Path, default=Path("results/runs"))
+    parser.add_argument("studies", nargs="+")
+    parser.add_argument("--store", default="results/runs")
     arguments = parser.parse_args()
-    values, failed = collect(Store(arguments.store), arguments.study)
-    base = next(iter(values.values()))
-    print("| variant | image, 1-shot | 10-shot | difference | pixel, 1-shot | 10-shot | difference | failed |")
-    print("| :-- | --: | --: | :-- | --: | --: | :-- | --: |")
-    for name, own in values.items():
-        cells = []
+    frames = {study: read(study, arguments.store) for study in arguments.studies}
+    variants = list(dict.fromkeys(variant for frame in frames.values() for variant in frame["variant"]))
+    base = min(variants, key=len)
+    heads = [f"{name}, {study}" for name in METRICS.values() for study in frames]
+    print(f"| variant | {' | '.join(f'{head} | difference' for head in heads)} | failed |")
+    print(f"| :-- | {' | '.join('--: | :--' for _ in heads)} | --: |")
+    for variant in [base, *(v for v in variants if v != base)]:
+        cells, failed = [], 0
         for metric in METRICS:
-            for shots in (1, 10):
-                numbers = [v[metric] for place, v in own.items() if place[1] == shots]
-                cells.append(f"{statistics.fmean(numbers):.3f}" if numbers else "")
-            rises = [own[place][metric] - base[place][metric] for place in own.keys() & base.keys()]
-            up = sum(rise > 0 for rise in rises)
-            cells.append(
-                f"{statistics.fmean(rises):+.3f} ({up}/{len(rises)} up)" if rises and own is not base else ""
-            )
-        print(f"| `{name}` | {' | '.join(cells)} | {failed[name] or ''} |")
+            for frame in frames.values():
+                by_seed = frame.groupby(["variant", "seed"])[metric].mean()
+                rise = (by_seed[variant] - by_seed[base]).dropna()
+                cells.append(f"{by_seed[variant].mean():.3f}")
+                cells.append("" if variant == base else f"{rise.mean():+.3f} ± {rise.sem():.3f}")
+        for frame in frames.values():
+            failed += int((frame.loc[frame["variant"] == variant, "status"] != "ok").sum())
+        print(f"| `{variant}` | {' | '.join(cells)} | {failed or ''} |")
 
 
 if __name__ == "__main__":

@@ -229,7 +229,7 @@ def test_one_seed_is_asked_for_by_itself(store: list[str]) -> None:
 
 
 def test_names_that_are_unknown_come_before_their_place(store: list[str]) -> None:
-    assert "unknown category 'foo' of pocket. Known: button" in refused("run", "--categories", "foo", *store)
+    assert "unknown category 'foo' of pocket. Known: biscuit" in refused("run", "--categories", "foo", *store)
     assert "unknown option 'foo' of method promptad. Known: " in refused(
         "run", "--methods", "promptad[foo=1]", *store
     )

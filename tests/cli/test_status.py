@@ -186,22 +186,22 @@ def test_the_quick_study_is_not_left_without_a_word(call: CALL, tmp_path: Path) 
 
     short = "devnet[batch_size=24,epochs=10], promptad[ffn=256,iters=300]"
     note = f"note: this is not the quick study, which shortens training: {short}; for that one add --study quick"
-    wood = ("--categories", "wood", "--shots", "1")
-    assert note in stderr(*wood)
+    tile = ("--categories", "tile", "--shots", "1")
+    assert note in stderr(*tile)
     assert note in stderr("--seeds", "2")
     assert "study, which shortens training: devnet[batch_size=24,epochs=10]\n" in stderr(
-        "--methods", "devnet", *wood
+        "--methods", "devnet", *tile
     )
     for words in (
-        ["--study", "quick", *wood],
+        ["--study", "quick", *tile],
         [],
-        ["--methods", "devnet", "--dataset", "pocket", *wood],  # whoever names both knows what is run
-        ["--methods", "devnet[epochs=1]", *wood],
-        ["--methods", "clip", *wood],
-        ["--set", "iters=5,epochs=1", *wood],
+        ["--methods", "devnet", "--dataset", "pocket", *tile],  # whoever names both knows what is run
+        ["--methods", "devnet[epochs=1]", *tile],
+        ["--methods", "clip", *tile],
+        ["--set", "iters=5,epochs=1", *tile],
     ):
         assert "not the quick study" not in stderr(*words)
-    assert "promptad[encoder=pocket/clip,ffn=256,iters=300]" in stderr("--study", "quick", *wood)
+    assert "promptad[encoder=pocket/clip,ffn=256,iters=300]" in stderr("--study", "quick", *tile)
 
 
 def test_ten_thousand_planned_trials_take_a_small_file(tmp_path: Path) -> None:

@@ -204,10 +204,10 @@ def test_neutral_order_does_not_follow_the_labels(toy_root: Path) -> None:
 
 
 PINNED = {
-    "transfer": "3a2aea9397c295242e0691b02abfef552f6eaf61953e55e0216f581e028b65f1",
-    "transfer[types=all]": "590a6cd02d0f0d5e508c306850c725f8d77e8fa86dff7b0da31a12dd804bfa1e",
-    "transfer[seen=single]": "cd7e3d3d1b4a2fe5f8e7d3a0fb08f99b6e4ccea74ebd967ed0ae6414393b44cd",
-    "transfer[k=4]": "9c6e59a01cdb6be55a98003c607e69eb0ddf26a18590f23a0abb57391259b266",
+    "transfer": "6244f3c235169a12251f1af233039e09675834b68486eaf2ae75ebc69e5109ac",
+    "transfer[types=all]": "fea622d7e760a5e61222e379aca22da3eab4fcb17bb274f3291d14037bfc20fd",
+    "transfer[seen=single]": "254652372a99fcb5a5e5f157e444941e7e3faf288f7ee92e8587209a752e578e",
+    "transfer[k=4]": "08c14731a545abc9504f29a782a1008132f8595bd2cc657c79d7e5169f620931",
 }
 
 

@@ -20,7 +20,7 @@ def test_clip() -> None:
     assert found.file is not None
     assert found.sha256 == hash_file(found.file)
     encoder = load_text_image(found)
-    assert (encoder.name, encoder.image_size) == ("pocket/clip", 64)
+    assert (encoder.name, encoder.image_size) == ("pocket/clip", 96)
     assert all(parameter.dtype == torch.float32 for parameter in encoder.model.parameters())
     images = tiny.image_set(tiny.noise(2, side=70))
     features = encoder.encode_images(images, layers=(0, encoder.n_blocks - 1))
@@ -32,14 +32,14 @@ def test_clip() -> None:
 
 def test_resnet() -> None:
     backbone = load_backbone(identify("pocket/resnet"))
-    assert (backbone.image_size, backbone.frozen_norm) == (64, False)
-    features = backbone.module(torch.zeros(2, 3, 64, 64))
-    side = 64 // backbone.stride
+    assert (backbone.image_size, backbone.frozen_norm) == (96, False)
+    features = backbone.module(torch.zeros(2, 3, 96, 96))
+    side = 96 // backbone.stride
     assert features.shape == (2, backbone.channels, side, side)
     with torch.no_grad():
         next(iter(backbone.module.parameters())).zero_()
-    again = load_backbone(identify("pocket/resnet[frozen_norm=on,image_size=96]"))
-    assert (again.image_size, again.frozen_norm) == (96, True)
+    again = load_backbone(identify("pocket/resnet[frozen_norm=on,image_size=128]"))
+    assert (again.image_size, again.frozen_norm) == (128, True)
     assert next(iter(again.module.parameters())).abs().max() > 0
 
 
@@ -77,8 +77,8 @@ def test_its_network_for_other_libraries_is_the_same() -> None:
     """With timm's interface and a resnet18's names, with its weights or without them."""
     weights = identify("pocket/resnet")
     network = load_network(weights)
-    assert (network.architecture, network.image_size) == ("resnet18", 64)
-    images = torch.rand(2, 3, 64, 64)
+    assert (network.architecture, network.image_size) == ("resnet18", 96)
+    images = torch.rand(2, 3, 96, 96)
     features: Any = network.create(pretrained=True, features_only=True, out_indices=[1, 4], exportable=True)
     assert features.feature_info.module_name() == ["layer1", "layer4"]
     backbone = load_backbone(weights).module

@@ -65,16 +65,16 @@ def test_table_3_gives_k_normals_from_both_parts(tmp_path: Path) -> None:
 
 
 PINNED = {
-    ("clip", "loo"): "a2e68495a25e5875b2698e4d58e59cc37587ae847559e78aca97ae41a4a1f0ea",
-    ("devnet", "loo"): "bfd81ad8c4593bd1c972b30ea3f0362af5f5c77d832196b54713831a93f2b8d8",
-    ("clip", "loo[types=all]"): "8599f41c670700b31e4efa3bf687ae64557e2960189b9d60328a55dd7fc42754",
-    ("devnet", "loo[types=all]"): "761016c174fe2051485e779ff6d986a9d53e676761476a197d1d168353e5fa32",
-    ("devnet", "loo[seen=single]"): "eb1e3ac18d4a54fe4fffeb2d8f368f5c917a23aade4824e61ea15aaa6972b81a",
-    ("devnet", "loo[short=pad]"): "92ae0680816610a54ef1f02f50d4b6988cba857c6cbc9f20e8fc97814c0ccfb9",
-    ("clip", "loo[k=4]"): "59b80abc66fc96383074f3f0c00b680fb063d2b3804c7b31956606c1f340f7c5",
-    ("devnet", "loo[k=2,k_source=test_good]"): "75cbca3771d23363019c7e85b136ee511480c0a6871c924afa952f9fcd8dbb98",
-    ("clip", "oneclass"): "74923b0ce548438559b2a3b80f9ce6f9358add318eb78d1a8b74968fc45ac4ed",
-    ("devnet", "oneclass"): "36c9c71f261b3b2b79c718e1c5c49c6949260d8b0dbc73b29ffe3c963dbe81d1",
+    ("clip", "loo"): "b5a2cae521789367b4fa5c64f70138fe7285a84a0bba924b0c2f6ac7900724b3",
+    ("devnet", "loo"): "bdde918ea249237e926d2bca9cfed18d241594320b1e38f16b208161fa558fdb",
+    ("clip", "loo[types=all]"): "09847f81d2559d6d501ed46357716e10b514e749c40b226e9b8b3808313590ea",
+    ("devnet", "loo[types=all]"): "6ca307037d124a123b92754386c22f313dc657023f776168ed1c47f491be5ba1",
+    ("devnet", "loo[seen=single]"): "05363689461cc3148986203f36c4c5066b9408d6e8c073cf3a50325f6591aaf1",
+    ("devnet", "loo[short=pad]"): "0cbef791518a32e5562d92de9a6b7672708232b64c5933398536a4e25fb27c79",
+    ("clip", "loo[k=4]"): "a2a25d371c92f5a5ea159105582778217f2645c09122f35eac5173e9d99f3e84",
+    ("devnet", "loo[k=2,k_source=test_good]"): "6cc7327999f53feac1f54717676e8708992c4f613a72e06852a6b6bce5004e11",
+    ("clip", "oneclass"): "beee6589069884961020ac2d9bdde8ac7907d47e0371a18ec622979f3757e0f0",
+    ("devnet", "oneclass"): "af1c9bc8ad9df63f24301a787c36095f9c1e238ab50b05a3b20b218a83349267",
 }
 
 
