@@ -1,4 +1,4 @@
-"""Measures how much there is to gain on pocket: `python -m bench.datasets.pocket.make.headroom`.
+"""Measures how much there is to gain on pocket: `python -m make.headroom`.
 
 No method under test is trained. Ceilings come from learners that are given pixel masks, floors from rules that
 know no encoder; all are tested on the shipped test images, or on fresh renderings (`--fresh-test`):

@@ -1,4 +1,4 @@
-"""Pretrains the pocket encoders: `python -m bench.datasets.pocket.make.pretrain pool|clip|resnet`.
+"""Pretrains the pocket encoders: `python -m make.pretrain pool|clip|resnet`.
 
 `pool` renders the images that the other two learn from (`make.pool`) into the working folder, once, and with
 them the vocabulary. An image is seen several times, each time turned and mirrored in another way, so that the
