@@ -46,7 +46,7 @@ from .textures import paint, pattern
 POOL = 0x706F6F6C  # "pool": the first word of every seed, so that no stream is one of the shipped set's
 UNSEEN = ("mesh", "gear", "chip")
 CELLS = 24
-"""What is drawn where is kept on a grid of so many cells a side."""
+"""Cells a side of the grid on which the pool keeps where things are drawn."""
 DETAILS = ("dot", "dots", "band", "circle", "cross", "label", "letters", "line", "patch")
 
 

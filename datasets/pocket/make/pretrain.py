@@ -213,7 +213,7 @@ class Texts:
 
 
 def patch_loss(logits: Tensor, view: View) -> tuple[Tensor, Tensor]:
-    """What (B, P * P, ASKED) outputs get wrong: object, texture and colours; then details and defects."""
+    """Losses of (B, P * P, ASKED) outputs: on object, texture and colours; on details and defects."""
     side = math.isqrt(logits.shape[1])
     shares = F.adaptive_avg_pool2d(view.drawn, side).flatten(2)  # (B, 3, patches)
     cover, detail, defect = shares.unbind(1)
