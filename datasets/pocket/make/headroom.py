@@ -704,7 +704,7 @@ def as_json(columns: Iterable[Column], settings: Mapping[str, Any]) -> str:
     "--per-category", type=click.IntRange(2), default=1000, show_default=True, help="Renderings to learn from."
 )
 @click.option(
-    "--per-probe", type=click.IntRange(2), default=200, show_default=True, help="Of these, for the probes."
+    "--per-probe", type=click.IntRange(2), default=500, show_default=True, help="Of these, for the probes."
 )
 @click.option("--epochs", type=click.IntRange(1), default=8, show_default=True, help="Of the U-Nets.")
 @click.option("--probe-epochs", type=click.IntRange(1), default=10, show_default=True, help="Of the probes.")
