@@ -26,7 +26,7 @@ from bench.tools.registry import METHODS
 from bench.tools.spec import build_config, parse_spec
 from bench.trial.trial import run_trial
 
-POCKET = "backbone=pocket/resnet"
+POCKET = "backbone=pocket/resnet[image_size=64]"
 RESNET = "backbone=timm/resnet18[weights=random]"
 VIT = "backbone=timm/vit_tiny_patch16_224[weights=random]"
 DINO = "backbone=timm/vit_small_patch14_dinov2[weights=random],image_size=56"
@@ -110,7 +110,7 @@ def test_equals_anomalibs_own_engine(spec: str, tmp_path: Path) -> None:
     data = Folder(name="own", root=tmp_path, val_split_mode="same_as_test", **folders, **sizes)
     theirs = method(spec)
     given = {k: v for k, v in dataclasses.asdict(theirs.config).items() if k in ("coreset_sampling_ratio",)}
-    network = load_network(identify("pocket/resnet"))
+    network = load_network(identify(POCKET.partition("=")[2]))
     seed_everything(3)
     with run.quiet(), run.building("own", network):
         own = theirs.module.configure_pre_processor((64, 64))
@@ -174,7 +174,7 @@ def _check(spec: str, side: int) -> None:
 def test_the_weights_are_ours() -> None:
     import timm
 
-    network = load_network(identify("pocket/resnet"))
+    network = load_network(identify(POCKET.partition("=")[2]))
     weights = network.create(pretrained=True).state_dict()["layer2.0.conv1.weight"]
     for spec in (f"patchcore[{POCKET}]", f"stfpm[{POCKET}]"):
         with run.building(spec, network):
@@ -199,7 +199,7 @@ def test_on_pocket(protocol: str, tmp_path: Path) -> None:
     for task in plan.tasks:
         manifest = plan.manifests[task.identity["protocol"]["manifest"]]
         assert manifest.train == ()
-        assert len(manifest.support) == (4 if protocol == "loo[k=4]" else 24)
+        assert len(manifest.support) == (4 if protocol == "loo[k=4]" else 12)
         outcome = run_trial(task)
         assert outcome.record["status"] == "ok", outcome.record["reason"]
         facts = outcome.record["trial"]["method"]
