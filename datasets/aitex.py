@@ -149,7 +149,14 @@ class Aitex(FileDataset):
     name: ClassVar[str] = "aitex"
     version: ClassVar[str] = "1"
     traits: ClassVar[DatasetTraits] = DatasetTraits(
-        title="AITEX", source="Silvestre-Blanes et al., AUTEX Research Journal 19(4), 2019"
+        title="AITEX",
+        source="Silvestre-Blanes et al., AUTEX Research Journal 19(4), 2019",
+        citation="Silvestre-Blanes, Albero-Albero, Miralles, Perez-Llorens, Moreno: A Public Fabric Database for "
+        "Defect Detection Methods and Results, AUTEX Research Journal 19(4), 2019",
+        page="https://www.aitex.es/afid/",
+        released="2019",
+        files=_ARCHIVES,
+        folders=("AITEX", "aitex", "AFID"),
     )
     Config: ClassVar[type[Any]] = AitexConfig
 

@@ -294,7 +294,7 @@ def _look(sample: Sample) -> _Look:
     if not mask.any():
         return _Look(Finding("error", sample.id, f"mask {names} marks no pixel"))
     # A threshold other than 0 was chosen by somebody who knows of the values in between.
-    grey = sample.mask_threshold == 0 and any(_has_between(layer) for layer in layers)
+    grey = sample.mask_threshold == 0 and not sample.mask_ids and any(_has_between(layer) for layer in layers)
     return _Look(turned=aside, grey=grey)
 
 
