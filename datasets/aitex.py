@@ -191,7 +191,7 @@ class Aitex(FileDataset):
         self._difference = subset_note((what, files.counts[what], n) for what, n in _ARCHIVES.items())
         if self._difference:
             scan.findings.append(Finding("note", ".", f"not the published archives: {self._difference}"))
-        return Tree(tuple(samples[key] for key in sorted(samples)), tuple(scan.findings))
+        return Tree(tuple(samples[key] for key in sorted(samples)), scan.told())
 
     def _sample(self, strip: _Strip, box: Box | None, is_train: bool) -> Sample:
         split: Literal["train", "test"] = "train" if is_train else "test"

@@ -6,12 +6,11 @@ Detection", CVPR 2019; https://www.mvtec.com/company/research/datasets/mvtec-ad 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from bench.contracts import GOOD, Counts, DatasetTraits, Finding, Prompts
-from bench.datasets.layout import CategoryConfig, FileDataset, Tree, read_tree, subset_note
+from bench.contracts import Counts, DatasetTraits
+from bench.datasets.layout import Tree, read_tree
+from bench.datasets.published import PublishedDataset
 
 # category -> (train/good, test/good, {anomaly type: images}): 3629 + 467 + 1258 images, 73 types.
 OFFICIAL: dict[str, Counts] = {
@@ -80,7 +79,7 @@ OFFICIAL: dict[str, Counts] = {
 }
 
 
-class MVTec(FileDataset):
+class MVTec(PublishedDataset):
     """MVTec AD, all 15 categories or some of them; folders of other names are left alone."""
 
     name: ClassVar[str] = "mvtec"
@@ -96,59 +95,8 @@ class MVTec(FileDataset):
         counts=OFFICIAL,
         folders=("mvtec_anomaly_detection", "mvtec", "mvtec_ad", "MVTec", "MVTecAD"),
     )
-    Config: ClassVar[type[Any]] = CategoryConfig
 
-    def _read(self) -> Tree:
-        tree = read_tree(self.root, self.traits.title, official=OFFICIAL)
-        return Tree(tree.samples, (*tree.findings, *self._against_official(tree)))
+    types_are_official: ClassVar[bool] = True
 
-    def subset(self) -> str:
-        """The numbers of images that differ from the official ones, in words; empty if none does."""
-        samples = self.samples()
-        categories, train = len({s.category for s in samples}), sum(s.split == "train" for s in samples)
-        all_train = sum(counts.train for counts in OFFICIAL.values())
-        all_test = sum(counts.normal + counts.anomalous for counts in OFFICIAL.values())
-        counts = [
-            ("categories", categories, len(OFFICIAL)),
-            ("training images", train, all_train),
-            ("test images", len(samples) - train, all_test),
-        ]
-        return subset_note(counts)
-
-    def _against_official(self, tree: Tree) -> list[Finding]:
-        """Differences of the files from the official dataset: a subset is noted, an unknown type is an error."""
-        findings = []
-        counts: dict[str, Counter[tuple[str, str]]] = {}
-        for sample in tree.samples:
-            counts.setdefault(sample.category, Counter())[sample.split, sample.type] += 1
-        missing = [category for category in OFFICIAL if category not in counts]
-        if missing:
-            findings.append(
-                Finding(
-                    "note",
-                    ".",
-                    f"a subset: {len(counts)} of 15 categories; without {', '.join(missing)}",
-                )
-            )
-        for category, found in counts.items():
-            train, test, types, _ = OFFICIAL[category]
-            parts = [("train/good", found["train", GOOD], train), ("test/good", found["test", GOOD], test)]
-            parts += [(f"test/{name}", found["test", name], number) for name, number in types.items()]
-            if difference := subset_note(parts):
-                findings.append(Finding("note", category, f"not the official images: {difference}"))
-            findings += [
-                Finding(
-                    "error",
-                    f"{category}/test/{name}",
-                    f"not an anomaly type of {category} in MVTec AD; its types are {', '.join(types)}",
-                )
-                for split, name in sorted(found)
-                if split == "test" and name != GOOD and name not in types
-            ]
-        return findings
-
-    def prompts(self) -> Mapping[str, Prompts]:
-        """The 15 categories' prompts from the package's ``prompts.yaml``."""
-        from bench.data.prompts import load_prompts
-
-        return load_prompts(None, self.name)
+    def _list(self) -> Tree:
+        return read_tree(self.root, self.traits.title, official=OFFICIAL)
