@@ -1,13 +1,14 @@
 """KolektorSDD (2019): 399 photographs of the surfaces of 50 commutators, cut into thirds as the field has it.
 
-Tabernik, Sela, Skvarc, Skocaj: "Segmentation-based deep-learning approach for surface-defect detection", Journal of
-Intelligent Manufacturing 2020. The thirds follow ``data/convert_SDD.py`` of Choubo/DRA, as AdaCLIP's
+Tabernik, Sela, Skvarc, Skocaj: "Segmentation-based deep-learning approach for surface-defect detection", Journal
+of Intelligent Manufacturing 2020. The thirds follow ``data/convert_SDD.py`` of Choubo/DRA, as AdaCLIP's
 ``sdd-pre.py`` does.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import os
 import re
@@ -36,13 +37,13 @@ class KsddConfig:
     """Options.
 
     Attributes:
-        images: ``thirds``: each photograph is cut into three along its height, and a third is anomalous if its part
-            of the mask is (DRA, AdaCLIP, AnomalyCLIP). ``whole``: photographs as they are.
+        images: ``thirds``: each photograph is cut into three along its height, and a third is anomalous if its
+            part of the mask is (DRA, AdaCLIP, AnomalyCLIP). ``whole``: photographs as they are.
         split: the normal images for training. ``image``: those of three in four defect-free photographs, chosen by
             a hash of their names, so that no photograph is on both sides. ``third``: three in four of all normal
             thirds, whatever their photograph, as DRA's script splits them. That is **leaky** and is meant for
-            comparison with the literature only; DRA's draw also depends on the order in which the file system lists
-            the files, so that the very same thirds cannot be had.
+            comparison with the literature only; DRA's draw also depends on the order in which the file system
+            lists the files, so that the very same thirds cannot be had.
     """
 
     images: Literal["thirds", "whole"] = "thirds"
@@ -66,8 +67,8 @@ class _Photograph:
 class Ksdd(PublishedDataset):
     """KolektorSDD from ``kosNN/PartP.jpg`` and ``kosNN/PartP_label.bmp``; one category, ``ksdd``.
 
-    The release has no parts for training and test. Every third of a defective photograph is tested on, anomalous or
-    not. Whether an image is defective is told by its mask alone: any palette index above 0.
+    The release has no parts for training and test. Every third of a defective photograph is tested on, anomalous
+    or not. Whether an image is defective is told by its mask alone: any palette index above 0.
     """
 
     name: ClassVar[str] = "ksdd"
@@ -81,7 +82,8 @@ class Ksdd(PublishedDataset):
         page="https://www.vicos.si/resources/kolektorsdd/",
         released="2019",
         files={"items": 50, "photographs": 399, "defective photographs": 52, "masks": 399},
-        remark="kos26 holds the photographs of kos01, and kos34 those of kos27. An older set of masks and dilated ones "
+        remark="kos26 holds the photographs of kos01, and kos34 those of kos27. An older set of masks and "
+        "dilated ones "
         "are in use, so that papers count other numbers of defective thirds.",
         folders=("KolektorSDD", "ksdd", "KSDD", "SDD"),
     )
@@ -129,7 +131,7 @@ class Ksdd(PublishedDataset):
         if self.config.images == "whole" or mask.shape != (height, width):
             return _replace(photograph, (None,), (bool(mask.any()),))
         edges = [height * third // 3 for third in range(4)]
-        boxes = tuple((0, top, width, bottom) for top, bottom in zip(edges, edges[1:], strict=False))
+        boxes = tuple((0, top, width, bottom) for top, bottom in itertools.pairwise(edges))
         return _replace(photograph, boxes, tuple(bool(mask[top:bottom].any()) for _, top, _, bottom in boxes))
 
     def _samples(self, photographs: list[_Photograph]) -> Iterable[Sample]:
@@ -188,7 +190,7 @@ def _tested(photographs: list[_Photograph]) -> set[str]:
 
 
 def _field_split(n: int) -> list[bool]:
-    """For each normal image, True if it is for training: scikit-learn's ``train_test_split(0.25, random_state=42)``."""
+    """For each image, True if it is for training: scikit-learn's ``train_test_split(0.25, random_state=42)``."""
     import numpy as np
 
     test = set(np.random.RandomState(_SEED).permutation(n)[: math.ceil(0.25 * n)].tolist())

@@ -52,8 +52,8 @@ def read_manifest(path: Path, needed: Sequence[str]) -> list[Row]:
         needed: columns that every entry must have; their values may be empty.
 
     Raises:
-        BenchError: the file is not there, cannot be read as what its suffix says, is empty, or entries lack columns;
-            of several faulty lines the first ones are named and the others counted.
+        BenchError: the file is not there, cannot be read as what its suffix says, is empty, or entries lack
+            columns; of several faulty lines the first ones are named and the others counted.
     """
     read = {".csv": _csv, ".json": _json, ".jsonl": _json_lines}.get(path.suffix.lower())
     if read is None:

@@ -20,7 +20,8 @@ from bench.datasets.manifest import Listing, Row, read_manifest
 from bench.datasets.published import PublishedDataset
 from bench.errors import BenchError, printable
 
-# category -> normal images of the training and of the test part of 1cls; each has 100 anomalous ones in its test part.
+# category -> normal images of the training and of the test part of 1cls; each has 100 anomalous ones in its test
+# part.
 _NORMAL = {
     "candle": (900, 100),
     "capsules": (542, 60),
@@ -54,9 +55,10 @@ class VisaConfig(CategoryConfig):
 class Visa(PublishedDataset):
     """VisA in the raw release, or converted to ``<category>/{train,test,ground_truth}`` with or without ``1cls/``.
 
-    In the raw release ``split_csv/<split>.csv`` says what is trained and tested on, or else a ``meta.json`` as public
-    repositories write it; ``image_anno.csv`` says the types of anomalies, of which an image may have several. Masks
-    hold numbers of types, so that any pixel above 0 is anomalous. The converted layout knows no types.
+    In the raw release ``split_csv/<split>.csv`` says what is trained and tested on, or else a ``meta.json`` as
+    public repositories write it; ``image_anno.csv`` says the types of anomalies, of which an image may have
+    several. Masks hold numbers of types, so that any pixel above 0 is anomalous. The converted layout knows no
+    types.
     """
 
     name: ClassVar[str] = "visa"
@@ -89,14 +91,17 @@ class Visa(PublishedDataset):
             if _converted(root):
                 if self.config.split != "1cls":
                     raise BenchError(
-                        f"{root} is VisA in the converted layout, which is read for the split 1cls only; give the raw "
+                        f"{root} is VisA in the converted layout, which is read for the split 1cls only; give "
+                        f"the raw "
                         "release (category folders with Data/Images, and split_csv)"
                     )
                 tree = read_tree(root, self.traits.title, official=OFFICIAL)
                 return Tree(tree.samples, (*scan.told(), *tree.findings))
         if meta.is_file():
             return self._from_rows(scan, self._rows(meta))
-        expected = "category folders (candle, capsules, ...) with Data/Images, or train and test in the converted layout"
+        expected = (
+            "category folders (candle, capsules, ...) with Data/Images, or train and test in the converted layout"
+        )
         raise wrong_root(self.traits.title, self.root, expected, _parts)
 
     def _rows(self, meta: Path) -> list[tuple[Row, str, str, bool, str, str]]:
@@ -133,7 +138,9 @@ class Visa(PublishedDataset):
         samples = []
         for row, category, part, anomalous, image, mask in rows:
             if part not in ("train", "test"):
-                scan.error(self.root, f"{row.place}: the part {printable(part)!r} is neither train nor test; ignored")
+                scan.error(
+                    self.root, f"{row.place}: the part {printable(part)!r} is neither train nor test; ignored"
+                )
                 continue
             counted[category][part, anomalous] += 1
             file = listing.image(row, image)
