@@ -63,6 +63,6 @@ class HeadCT(TwoFolders):
                 scan.error(path, "there and not in labels.csv; ignored")
         return tree_of(scan, samples.values())
 
-    def _parts(self, folder: Path) -> list[str]:
+    def _recognised(self, folder: Path) -> list[str]:
         names = os.listdir(folder)
-        return ["head_ct"] if {"labels.csv", "head_ct"} <= set(names) else super()._parts(folder)
+        return ["head_ct"] if {"labels.csv", "head_ct"} <= set(names) else super()._recognised(folder)

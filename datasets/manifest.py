@@ -44,12 +44,13 @@ class Row:
         return "" if value is None else str(value).strip()
 
 
-def read_manifest(path: Path, needed: Sequence[str]) -> list[Row]:
+def read_manifest(path: Path, needed: Sequence[str], only: Sequence[str] = ()) -> list[Row]:
     """The entries of a manifest, in its own order.
 
     Args:
         path: ``.csv``, ``.json`` or ``.jsonl``.
         needed: columns that every entry must have; their values may be empty.
+        only: keys at the top of a JSON file whose entries are read, where others say other things; all if empty.
 
     Raises:
         BenchError: the file is not there, cannot be read as what its suffix says, is empty, or entries lack
@@ -62,7 +63,7 @@ def read_manifest(path: Path, needed: Sequence[str]) -> list[Row]:
     try:
         if path.stat().st_size > _LARGEST:
             raise BenchError(f"{path}: larger than 1 GiB, which is no list of images")
-        rows = list(read(path, faults))
+        rows = list(_json(path, faults, only) if only and read is _json else read(path, faults))
     except FileNotFoundError:
         raise BenchError(f"{path} does not exist") from None
     except OSError as error:
@@ -100,12 +101,14 @@ def _csv(path: Path, faults: list[str]) -> Iterator[Row]:
             faults.append(f"{path.name}, line {reader.line_num}: {error}")
 
 
-def _json(path: Path, faults: list[str]) -> Iterator[Row]:
+def _json(path: Path, faults: list[str], only: Sequence[str] = ()) -> Iterator[Row]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, RecursionError) as error:
         faults.append(f"{path.name}: no JSON ({first_line(error)})")
         return
+    if only and isinstance(content, dict):
+        content = {key: value for key, value in content.items() if key in only}
     yield from _entries(content, path.name, (), faults)
 
 

@@ -36,14 +36,14 @@ class TwoFolders(PublishedDataset):
         pair = next((pair for pair in self.pairs if _both(self.root, pair)), None)
         if pair is None:
             expected = " or ".join(f"the folders {normal} and {anomalous}" for normal, anomalous in self.pairs)
-            raise wrong_root(self.traits.title, self.root, expected, self._parts)
+            raise wrong_root(self.traits.title, self.root, expected, self._recognised)
         _others(scan, self.root, {name.partition("/")[0] for name in pair})
         samples = []
         for name, type_ in zip(pair, (GOOD, self.anomaly), strict=True):
             samples += list(_tested(self.name, type_, scan.images(self.root / name)))
         return tree_of(scan, samples)
 
-    def _parts(self, folder: Path) -> list[str]:
+    def _recognised(self, folder: Path) -> list[str]:
         return [name for pair in self.pairs if _both(folder, pair) for name in pair]
 
 
@@ -88,7 +88,7 @@ class ImagesWithMasks(PublishedDataset):
         pair = next((pair for pair in self.pairs if _both(self.root, pair[:2])), None)
         if pair is None:
             expected = " or ".join(f"the folders {each.images} and {each.masks}" for each in self.pairs)
-            raise wrong_root(self.traits.title, self.root, expected, self._parts)
+            raise wrong_root(self.traits.title, self.root, expected, self._recognised)
         _others(scan, self.root, {name.partition("/")[0] for name in pair[:2]})
         masks = {text(path.stem): path for path in scan.images(self.root / pair.masks)}
         samples = list(_tested(self.name, self.anomaly, scan.images(self.root / pair.images)))
@@ -103,7 +103,7 @@ class ImagesWithMasks(PublishedDataset):
             scan.error(path, f"a mask without its image in {pair.images}")
         return tree_of(scan, found)
 
-    def _parts(self, folder: Path) -> list[str]:
+    def _recognised(self, folder: Path) -> list[str]:
         return [name for pair in self.pairs if _both(folder, pair[:2]) for name in pair[:2]]
 
 

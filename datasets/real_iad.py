@@ -76,7 +76,7 @@ class RealIad(PublishedDataset):
             if folder is None:
                 scan.note(file, "its object is not there; ignored")
                 continue
-            rows = read_manifest(file, ("image_path", "mask_path", "anomaly_class"))
+            rows = read_manifest(file, ("image_path", "mask_path", "anomaly_class"), ("train", "test"))
             listing = Listing(scan, folder, partial=True)
             samples += _object(scan, listing, rows)
             listed += len(rows)

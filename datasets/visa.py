@@ -118,7 +118,7 @@ class Visa(PublishedDataset):
                 (row, row.text("object"), row.text("split"), row.text("label") != "normal", "image", "mask")
                 for row in rows
             ]
-        rows = read_manifest(meta, ("img_path", "mask_path", "cls_name", "anomaly"))
+        rows = read_manifest(meta, ("img_path", "mask_path", "cls_name", "anomaly"), ("train", "test"))
         return [
             (
                 row,
