@@ -35,7 +35,7 @@ class PublishedDataset(FileDataset):
         return self.traits.counts
 
     def _found_files(self, samples: tuple[Sample, ...]) -> Mapping[str, int]:
-        """How many there are of each kind of ``traits.files``."""
+        """The numbers of what is there, by the kinds of ``traits.files``."""
         anomalous = sum(sample.anomalous for sample in samples)
         tested = [sample for sample in samples if sample.split == "test"]
         tested_anomalous = sum(sample.anomalous for sample in tested)
