@@ -110,6 +110,12 @@ class Ksdd(PublishedDataset):
         for each in cut:
             if each.label is None:
                 scan.error(each.image, f"no {each.part}{_LABEL}.bmp, which says whether it is defective; ignored")
+        for copy, original in _TWINS.items():
+            if {copy, original} <= {each.item for each in cut}:
+                scan.note(
+                    self.root / copy,
+                    f"the photographs of {original} again, with another mask of the defect; both are tested on",
+                )
         usable = [each for each in cut if each.label is not None]
         return tree_of(scan, self._samples(usable))
 
