@@ -60,8 +60,7 @@ class HashBook:
                 self._known = {}  # only a memory: a broken one is made again
 
     def __getitem__(self, path: Path) -> str:
-        status = os.stat(path)
-        state = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+        state = _state(path)
         known = self._known.get(str(path))
         if known is not None and known[0] == state:
             return known[1]
@@ -70,17 +69,37 @@ class HashBook:
         self._changed = True
         return digest
 
-    def fill(self, paths: Iterable[Path]) -> None:
-        """Hash many files in parallel and save the book. Files that cannot be read are left out."""
+    def fill(self, paths: Iterable[Path]) -> dict[Path, str]:
+        """The hashes of many files, read in parallel where they are new; the book is saved.
+
+        Files that cannot be read are left out.
+        """
+        found: dict[Path, str] = {}
+        new = []
+        # Known ones are looked up here: a thread's turn costs more than asking for a file's state.
+        for path in paths:
+            with contextlib.suppress(OSError):  # the data check names it
+                known = self._known.get(str(path))
+                if known is not None and known[0] == _state(path):
+                    found[path] = known[1]
+                else:
+                    new.append(path)
 
         def one(path: Path) -> None:
-            with contextlib.suppress(OSError):  # the data check names it
-                self[path]
+            with contextlib.suppress(OSError):
+                found[path] = self[path]
 
-        with ThreadPoolExecutor(max_workers=8) as pool:
-            list(pool.map(one, paths))
+        if new:
+            with ThreadPoolExecutor(max_workers=8) as pool:
+                list(pool.map(one, new))
         if self._path is not None and self._changed:
             with contextlib.suppress(OSError):  # a memory only; the store says so when it cannot be written
                 content = json.dumps({name: [*state, digest] for name, (state, digest) in self._known.items()})
                 write_atomically(self._path, content.encode())
             self._changed = False
+        return found
+
+
+def _state(path: Path) -> _State:
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
