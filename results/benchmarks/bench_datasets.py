@@ -135,7 +135,7 @@ def measure(spec: str, root: Path, store: Path) -> dict[str, Any]:
 
 
 def notices_a_replaced_file(root: Path, store: Path) -> bool:
-    """Whether a file with other bytes, of the same size and modification time, is read anew."""
+    """True if a file with other bytes, of the same size and modification time, is read anew."""
     book = HashBook(store / "hashes.json")
     file = next((root / "bottle" / "train" / "good").iterdir())
     before, status = book[file], file.stat()
