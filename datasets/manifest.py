@@ -167,6 +167,10 @@ class Listing:
     _folders: dict[str, tuple[Path, frozenset[str]]] = field(default_factory=dict)
     _absent: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        # As text: lists have hundreds of thousands of entries, and paths are slow to put together.
+        self._root, self._base = self.scan.root.as_posix(), self.base.as_posix()
+
     def image(self, row: Row, column: str) -> Path | None:
         """The image file that an entry names; None if it is not there or cannot be used, which is told."""
         path = self._resolve(row, column)
@@ -214,24 +218,18 @@ class Listing:
         if not written:
             self.scan.error(self.base, f"{row.place}: {column} is empty")
             return None
-        shown = shorten(printable(written))
         if "\0" in written:
-            self.scan.error(self.base, f"{row.place}: {shown} is no path")
+            self.scan.error(self.base, f"{row.place}: {shorten(printable(written))} is no path")
             return None
         plain = written.replace("\\", "/") if "/" not in written else written  # written on Windows
         path = posixpath.normpath(plain)
-        root = self.scan.root.as_posix()
-        if posixpath.isabs(path):
-            inside = path.startswith(f"{root}/")
-        else:
-            path = posixpath.normpath(f"{self.base.as_posix()}/{path}")
-            inside = path.startswith(f"{root}/")
-        if not inside:
-            self.scan.error(self.base, f"{row.place}: {shown} lies outside of {root}; ignored")
+        if not posixpath.isabs(path):
+            path = posixpath.normpath(f"{self._base}/{path}")
+        if not path.startswith(f"{self._root}/"):
+            shown = shorten(printable(written))
+            self.scan.error(self.base, f"{row.place}: {shown} lies outside of {self._root}; ignored")
             return None
-        return self._in_folder(*posixpath.split(path))
-
-    def _in_folder(self, folder: str, name: str) -> Path:
+        folder, name = posixpath.split(path)
         return self._folder(folder)[0] / name
 
     def _folder(self, folder: str) -> tuple[Path, frozenset[str]]:
@@ -244,7 +242,7 @@ class Listing:
         return known
 
     def _there(self, path: Path) -> bool:
-        return path.name in self._folder(path.parent.as_posix())[1] and is_image(path)
+        return path.name in self._folder(posixpath.dirname(path.as_posix()))[1] and is_image(path)
 
 
 def _some(names: Sequence[str]) -> str:

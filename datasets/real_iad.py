@@ -7,6 +7,7 @@ Detection", CVPR 2024.
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +130,7 @@ class RealIad(PublishedDataset):
 
 
 def _object(scan: Scan, listing: Listing, rows: Iterable[Any]) -> Iterable[Sample]:
-    name = listing.base.name
+    name, root = listing.base.name, f"{scan.root.as_posix()}/"
     unseen = []
     for row in rows:
         split = row.keys[0] if row.keys else ""
@@ -153,7 +154,7 @@ def _object(scan: Scan, listing: Listing, rows: Iterable[Any]) -> Iterable[Sampl
             type=type_,
             image=image,
             masks=masks if type_ != GOOD else (),
-            group=image.parent.relative_to(listing.scan.root).as_posix(),
+            group=posixpath.dirname(image.as_posix()).removeprefix(root),
         )
     if unseen:
         message = (

@@ -9,6 +9,8 @@ much), and Real-IAD's with 30 lists of all views and as many rows in all, of sma
 process of its own: every file read once as bytes, by one thread; ``bench run --dry-run`` for the first time,
 which checks and hashes every file; and again on unchanged data. At last a file of the first set is put in
 another's place with the same size and modification time, which must be noticed.
+
+``--folder`` keeps what was made for another run.
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ for file in sorted(pathlib.Path(sys.argv[1]).rglob("*.*")):
 """
 
 
-def write_mvtec(root: Path, side: int) -> int:
-    """Write MVTec AD's layout and numbers of images, no two alike; gives the number of files."""
+def write_mvtec(root: Path, side: int) -> None:
+    """Write MVTec AD's layout and numbers of images, no two alike."""
     pattern = np.add.outer(np.arange(side), np.arange(side)) // 8 % 200
     pixels = np.repeat(pattern[..., None], 3, axis=2).astype(np.uint8)
     mark = np.zeros((side, side), np.uint8)
@@ -66,13 +68,11 @@ def write_mvtec(root: Path, side: int) -> int:
             for index in range(amount):
                 mask = root / category / "ground_truth" / type_ / f"{index:03d}_mask.png"
                 image(root / category / "test" / type_ / f"{index:03d}.png", mask=mask)
-    return number
 
 
-def write_real_iad(root: Path, rows: int, side: int = 24) -> int:
-    """Write 30 objects with five views of each specimen and their lists; gives the number of files."""
+def write_real_iad(root: Path, rows: int, side: int = 24) -> None:
+    """Write 30 objects with five views of each specimen and their lists."""
     generator = np.random.default_rng(0)
-    files = 0
     mark = np.zeros((side, side), np.uint8)
     mark[5:9, 5:9] = 255
     lists = root / "realiad_jsons"
@@ -89,16 +89,17 @@ def write_real_iad(root: Path, rows: int, side: int = 24) -> int:
                 stem = f"{folder}/{name}_{specimen:04d}_C{view}"
                 pixels = generator.integers(0, 255, (side, side, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(root / "realiad_256" / name / f"{stem}.jpg")
-                files += 1
                 drawn = ""
                 if bad:
                     drawn = f"{stem}_mask.png"
                     Image.fromarray(mark).save(root / "realiad_256" / name / drawn)
-                    files += 1
-                entry = {"anomaly_class": "AK" if bad else "OK", "image_path": f"{stem}.jpg", "mask_path": drawn}
+                    entry = {
+                        "anomaly_class": "AK" if bad else "OK",
+                        "image_path": f"{stem}.jpg",
+                        "mask_path": drawn,
+                    }
                 content[part].append(entry)
         (lists / f"{name}.json").write_text(json.dumps(content))
-    return files
 
 
 def timed(command: list[str]) -> dict[str, float]:
@@ -156,18 +157,27 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=150_000)
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
-    results: dict[str, Any] = {"platform": platform.platform(), "python": platform.python_version()}
+    results: dict[str, Any] = {
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
+    }
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch)
         if "mvtec" in options.sets:
-            files = write_mvtec(folder / "mvtec", options.side)
+            if not (folder / "mvtec").is_dir():
+                write_mvtec(folder / "mvtec", options.side)
+            files = sum(file.is_file() for file in (folder / "mvtec").rglob("*.*"))
             results["mvtec"] = {"files": files, "side": options.side}
             results["mvtec"] |= measure("mvtec", folder / "mvtec", Path(scratch) / "store")
             results["mvtec"]["notices_a_replaced_file"] = notices_a_replaced_file(
                 folder / "mvtec", Path(scratch) / "store"
             )
         if "real_iad" in options.sets:
-            files = write_real_iad(folder / "real_iad", options.rows)
+            if not (folder / "real_iad").is_dir():
+                write_real_iad(folder / "real_iad", options.rows)
+            files = sum(file.is_file() for file in (folder / "real_iad").rglob("*.*"))
             results["real_iad"] = {"files": files, "rows": options.rows}
             spec = "real_iad[split=all]"
             results["real_iad"] |= measure(spec, folder / "real_iad", Path(scratch) / "store_real_iad")
