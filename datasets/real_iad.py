@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from bench.contracts import GOOD, DatasetTraits, Sample
 from bench.datasets.layout import CategoryConfig, Scan, Tree, open_root, tree_of, wrong_root
-from bench.datasets.manifest import Listing, read_manifest
+from bench.datasets.manifest import Listing, Row, read_manifest
 from bench.datasets.published import PublishedDataset
 from bench.errors import BenchError, printable
 
@@ -129,7 +129,7 @@ class RealIad(PublishedDataset):
         )
 
 
-def _object(scan: Scan, listing: Listing, rows: Iterable[Any]) -> Iterable[Sample]:
+def _object(scan: Scan, listing: Listing, rows: Iterable[Row]) -> Iterable[Sample]:
     name, root = listing.base.name, f"{scan.root.as_posix()}/"
     unseen = []
     for row in rows:
@@ -150,7 +150,7 @@ def _object(scan: Scan, listing: Listing, rows: Iterable[Any]) -> Iterable[Sampl
         yield Sample(
             id=f"{name}/{split}/{type_}/{image.stem}",
             category=name,
-            split=split,
+            split=split,  # type: ignore[arg-type]  # one of the two, see above
             type=type_,
             image=image,
             masks=masks if type_ != GOOD else (),
