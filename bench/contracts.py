@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,8 @@ class Sample:
         group: what was photographed; tiles cut from one strip share it. Images of one group never
             stand on both sides of a split.
         mask_threshold: mask pixels above this value (0..255) are anomalous.
+        types: the anomaly types on the image, where there are several; ``type`` then names them together.
+        mask_ids: the masks hold numbers of defects instead of shades: a palette's indices count, not its colours.
     """
 
     id: str
@@ -65,10 +67,17 @@ class Sample:
     box: tuple[int, int, int, int] | None = None
     group: str = ""
     mask_threshold: int = 0
+    types: tuple[str, ...] = ()
+    mask_ids: bool = False
 
     @property
     def anomalous(self) -> bool:
         return self.type != GOOD
+
+    @property
+    def all_types(self) -> tuple[str, ...]:
+        """The anomaly types on the image: none of a good one, one of most, or several."""
+        return (self.types or (self.type,)) if self.anomalous else ()
 
     @property
     def lacks_mask(self) -> bool:
@@ -83,6 +92,41 @@ class Finding:
     level: Literal["error", "note"]
     path: str
     message: str
+
+
+class Counts(NamedTuple):
+    """Official numbers of images of one category, as the release has them.
+
+    Attributes:
+        train: normal training images.
+        normal: normal test images; all normal images, where the release has no parts.
+        types: anomaly type -> anomalous test images. The type ``""`` stands for all of them, where the release
+            does not say how many there are of each.
+        train_anomalous: anomalous images of the training part.
+    """
+
+    train: int
+    normal: int
+    types: Mapping[str, int]
+    train_anomalous: int = 0
+
+    @property
+    def anomalous(self) -> int:
+        """Anomalous test images of all types."""
+        return sum(self.types.values())
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file of a dataset that anybody may download, without a form or an account.
+
+    Attributes:
+        url: its address.
+        hash: ``sha256:...`` or ``md5:...``, as :mod:`pooch` writes it; empty if it is not known.
+    """
+
+    url: str
+    hash: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,6 +144,15 @@ class DatasetTraits:
         all_masked: every anomalous image has a mask. False for a dataset some or all of whose anomalies may lack
             one, which are then measured as :class:`Sample` says; :func:`bench.testing.check_dataset` refuses
             anomalies without masks in a dataset that does not say so.
+        licence: of the images, in short: ``CC BY-NC-SA 4.0``; empty if it is not known.
+        citation: the paper to cite, in one line.
+        page: address of the page to get it from.
+        released: version or date of the release that ``counts`` are of.
+        counts: category -> official numbers of images; empty if they are not known.
+        files: kind -> official number of files, for a dataset whose images are cut from them: ``{"masks": 107}``.
+        remark: a sentence on what is not certain, or easily mistaken, about the release.
+        archives: files to download; empty for a set behind a form, or whose addresses are not known.
+        folders: usual names of its folder, the archive's own first, under which a folder of many datasets has it.
     """
 
     title: str
@@ -110,6 +163,15 @@ class DatasetTraits:
     backbone: str = ""
     note: str = ""
     all_masked: bool = True
+    licence: str = ""
+    citation: str = ""
+    page: str = ""
+    released: str = ""
+    counts: Mapping[str, Counts] = field(default_factory=dict)
+    files: Mapping[str, int] = field(default_factory=dict)
+    remark: str = ""
+    archives: tuple[Archive, ...] = ()
+    folders: tuple[str, ...] = ()
 
 
 @runtime_checkable

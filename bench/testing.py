@@ -356,7 +356,7 @@ def check_dataset(spec: str | Spec, root: Path | None = None) -> None:
     assert ids == sorted(set(ids)), f"{spec}: ids must be unique and sorted"
     for sample in samples:
         assert sample.split in ("train", "test"), f"{sample.id}: split {sample.split!r}"
-        assert sample.split == "test" or not sample.anomalous, f"{sample.id}: an anomaly in the training part"
+        assert not sample.types or sample.anomalous, f"{sample.id}: a good image with anomaly types"
         assert sample.anomalous or not sample.masks, f"{sample.id}: a good image with a mask"
         masked = not (cls.traits.all_masked and sample.lacks_mask)
         assert masked, f"{sample.id}: an anomaly without a mask, and the traits do not say all_masked=False"

@@ -149,7 +149,14 @@ class Aitex(FileDataset):
     name: ClassVar[str] = "aitex"
     version: ClassVar[str] = "1"
     traits: ClassVar[DatasetTraits] = DatasetTraits(
-        title="AITEX", source="Silvestre-Blanes et al., AUTEX Research Journal 19(4), 2019"
+        title="AITEX",
+        source="Silvestre-Blanes et al., AUTEX Research Journal 19(4), 2019",
+        citation="Silvestre-Blanes, Albero-Albero, Miralles, Perez-Llorens, Moreno: A Public Fabric Database for "
+        "Defect Detection Methods and Results, AUTEX Research Journal 19(4), 2019",
+        page="https://www.aitex.es/afid/",
+        released="2019",
+        files=_ARCHIVES,
+        folders=("AITEX", "aitex", "AFID"),
     )
     Config: ClassVar[type[Any]] = AitexConfig
 
@@ -184,7 +191,7 @@ class Aitex(FileDataset):
         self._difference = subset_note((what, files.counts[what], n) for what, n in _ARCHIVES.items())
         if self._difference:
             scan.findings.append(Finding("note", ".", f"not the published archives: {self._difference}"))
-        return Tree(tuple(samples[key] for key in sorted(samples)), tuple(scan.findings))
+        return Tree(tuple(samples[key] for key in sorted(samples)), scan.told())
 
     def _sample(self, strip: _Strip, box: Box | None, is_train: bool) -> Sample:
         split: Literal["train", "test"] = "train" if is_train else "test"

@@ -30,6 +30,8 @@ from bench.tools.spec import ADDED
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")  # lossless: JPEG would smear a mask's edge
 MASK_ENDINGS = ("_mask", "", "_gt", "_label")  # the mask of 000.png is 000_mask.png (MVTec AD), or 000.png, ...
+# What macOS and Windows leave in folders and archives.
+_STRAYS = ("__macosx", ".ds_store", "thumbs.db", "desktop.ini", "ehthumbs.db")
 _ARCHIVES = (".7z", ".zip", ".rar", ".tar", ".gz", ".tgz", ".xz", ".bz2")
 
 
@@ -112,12 +114,13 @@ class Scan:
 
     Symbolic links are followed, out of the root too: a category may lie on another disk, and the files of a
     download cache are all links. One that leads nowhere, or round in a circle, is an error and is not listed.
-    Names that begin with a dot are passed over.
+    Names that begin with a dot are passed over. What operating systems leave behind is counted in one note.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.findings: list[Finding] = []
+        self._strays: dict[Path, None] = {}
 
     def entries(self, folder: Path) -> tuple[list[Path], list[Path]]:
         """The folders and the regular files in ``folder``, each sorted by name."""
@@ -131,6 +134,9 @@ class Scan:
             return folders, files
         for entry in found:
             path = folder / entry.name
+            if is_stray(entry.name):
+                self._strays.setdefault(path)
+                continue
             if entry.name.startswith(".") or not self._usable(entry, path):
                 continue
             try:
@@ -176,6 +182,16 @@ class Scan:
             return False
         return True
 
+    def told(self) -> tuple[Finding, ...]:
+        """The findings so far, with the note of what operating systems left behind."""
+        if not self._strays:
+            return tuple(self.findings)
+        first, *others = self._strays
+        more = f", and {len(others):,} more" if others else ""
+        name = first.relative_to(self.root).as_posix()
+        message = f"left behind by an operating system (__MACOSX, ._*, Thumbs.db and the like){more}; ignored"
+        return (*self.findings, Finding("note", printable(name), message))
+
     def error(self, path: Path, message: str) -> None:
         self._add("error", path, message)
 
@@ -190,6 +206,11 @@ class Scan:
 def text(name: str) -> str:
     """A file name as text that is the same on every system (macOS decomposes accented letters)."""
     return unicodedata.normalize("NFC", name)
+
+
+def is_stray(name: str) -> bool:
+    """True for files and folders that macOS and Windows leave behind; ``._000.png`` is no image."""
+    return name.startswith("._") or name.lower() in _STRAYS
 
 
 def is_image(path: Path) -> bool:
@@ -313,11 +334,16 @@ def read_tree(
     reader = _CategoryReader(scan, frozenset({GOOD, *good}), strict, mask_threshold)
     for folder in categories:
         reader.read(folder)
+    return tree_of(scan, reader.samples)
+
+
+def tree_of(scan: Scan, found: Iterable[Sample]) -> Tree:
+    """The images found, sorted by id, and what the scan has told; a second image of one id is an error."""
     samples: dict[str, Sample] = {}
-    for sample in reader.samples:
+    for sample in found:
         if samples.setdefault(sample.id, sample) is not sample:
             scan.error(sample.image, f"a second image called {sample.id}, by a name that only looks different")
-    return Tree(tuple(samples[key] for key in sorted(samples)), tuple(scan.findings))
+    return Tree(tuple(samples[key] for key in sorted(samples)), scan.told())
 
 
 @dataclass

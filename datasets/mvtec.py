@@ -6,17 +6,16 @@ Detection", CVPR 2019; https://www.mvtec.com/company/research/datasets/mvtec-ad 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from bench.contracts import GOOD, DatasetTraits, Finding, Prompts
-from bench.datasets.layout import CategoryConfig, FileDataset, Tree, read_tree, subset_note
+from bench.contracts import Counts, DatasetTraits
+from bench.datasets.layout import Tree, read_tree
+from bench.datasets.published import PublishedDataset
 
 # category -> (train/good, test/good, {anomaly type: images}): 3629 + 467 + 1258 images, 73 types.
-OFFICIAL: dict[str, tuple[int, int, dict[str, int]]] = {
-    "bottle": (209, 20, {"broken_large": 20, "broken_small": 22, "contamination": 21}),
-    "cable": (
+OFFICIAL: dict[str, Counts] = {
+    "bottle": Counts(209, 20, {"broken_large": 20, "broken_small": 22, "contamination": 21}),
+    "cable": Counts(
         224,
         58,
         {
@@ -30,13 +29,13 @@ OFFICIAL: dict[str, tuple[int, int, dict[str, int]]] = {
             "poke_insulation": 10,
         },
     ),
-    "capsule": (219, 23, {"crack": 23, "faulty_imprint": 22, "poke": 21, "scratch": 23, "squeeze": 20}),
-    "carpet": (280, 28, {"color": 19, "cut": 17, "hole": 17, "metal_contamination": 17, "thread": 19}),
-    "grid": (264, 21, {"bent": 12, "broken": 12, "glue": 11, "metal_contamination": 11, "thread": 11}),
-    "hazelnut": (391, 40, {"crack": 18, "cut": 17, "hole": 18, "print": 17}),
-    "leather": (245, 32, {"color": 19, "cut": 19, "fold": 17, "glue": 19, "poke": 18}),
-    "metal_nut": (220, 22, {"bent": 25, "color": 22, "flip": 23, "scratch": 23}),
-    "pill": (
+    "capsule": Counts(219, 23, {"crack": 23, "faulty_imprint": 22, "poke": 21, "scratch": 23, "squeeze": 20}),
+    "carpet": Counts(280, 28, {"color": 19, "cut": 17, "hole": 17, "metal_contamination": 17, "thread": 19}),
+    "grid": Counts(264, 21, {"bent": 12, "broken": 12, "glue": 11, "metal_contamination": 11, "thread": 11}),
+    "hazelnut": Counts(391, 40, {"crack": 18, "cut": 17, "hole": 18, "print": 17}),
+    "leather": Counts(245, 32, {"color": 19, "cut": 19, "fold": 17, "glue": 19, "poke": 18}),
+    "metal_nut": Counts(220, 22, {"bent": 25, "color": 22, "flip": 23, "scratch": 23}),
+    "pill": Counts(
         267,
         26,
         {
@@ -49,7 +48,7 @@ OFFICIAL: dict[str, tuple[int, int, dict[str, int]]] = {
             "scratch": 24,
         },
     ),
-    "screw": (
+    "screw": Counts(
         320,
         41,
         {
@@ -60,11 +59,11 @@ OFFICIAL: dict[str, tuple[int, int, dict[str, int]]] = {
             "thread_top": 23,
         },
     ),
-    "tile": (230, 33, {"crack": 17, "glue_strip": 18, "gray_stroke": 16, "oil": 18, "rough": 15}),
-    "toothbrush": (60, 12, {"defective": 30}),
-    "transistor": (213, 60, {"bent_lead": 10, "cut_lead": 10, "damaged_case": 10, "misplaced": 10}),
-    "wood": (247, 19, {"color": 8, "combined": 11, "hole": 10, "liquid": 10, "scratch": 21}),
-    "zipper": (
+    "tile": Counts(230, 33, {"crack": 17, "glue_strip": 18, "gray_stroke": 16, "oil": 18, "rough": 15}),
+    "toothbrush": Counts(60, 12, {"defective": 30}),
+    "transistor": Counts(213, 60, {"bent_lead": 10, "cut_lead": 10, "damaged_case": 10, "misplaced": 10}),
+    "wood": Counts(247, 19, {"color": 8, "combined": 11, "hole": 10, "liquid": 10, "scratch": 21}),
+    "zipper": Counts(
         240,
         32,
         {
@@ -80,68 +79,24 @@ OFFICIAL: dict[str, tuple[int, int, dict[str, int]]] = {
 }
 
 
-class MVTec(FileDataset):
+class MVTec(PublishedDataset):
     """MVTec AD, all 15 categories or some of them; folders of other names are left alone."""
 
     name: ClassVar[str] = "mvtec"
     version: ClassVar[str] = "1"
     traits: ClassVar[DatasetTraits] = DatasetTraits(
-        title="MVTec AD", source="Bergmann et al., MVTec AD, CVPR 2019"
+        title="MVTec AD",
+        source="Bergmann et al., MVTec AD, CVPR 2019",
+        licence="CC BY-NC-SA 4.0",
+        citation="Bergmann, Fauser, Sattlegger, Steger: MVTec AD -- A Comprehensive Real-World Dataset for "
+        "Unsupervised Anomaly Detection, CVPR 2019",
+        page="https://www.mvtec.com/company/research/datasets/mvtec-ad",
+        released="2019",
+        counts=OFFICIAL,
+        folders=("mvtec_anomaly_detection", "mvtec", "mvtec_ad", "MVTec", "MVTecAD"),
     )
-    Config: ClassVar[type[Any]] = CategoryConfig
-    official: ClassVar[dict[str, tuple[int, int, dict[str, int]]]] = OFFICIAL
 
-    def _read(self) -> Tree:
-        tree = read_tree(self.root, self.traits.title, official=OFFICIAL)
-        return Tree(tree.samples, (*tree.findings, *self._against_official(tree)))
+    types_are_official: ClassVar[bool] = True
 
-    def subset(self) -> str:
-        """The numbers of images that differ from the official ones, in words; empty if none does."""
-        samples = self.samples()
-        categories, train = len({s.category for s in samples}), sum(s.split == "train" for s in samples)
-        all_train = sum(number for number, _, _ in OFFICIAL.values())
-        all_test = sum(good + sum(types.values()) for _, good, types in OFFICIAL.values())
-        counts = [
-            ("categories", categories, len(OFFICIAL)),
-            ("training images", train, all_train),
-            ("test images", len(samples) - train, all_test),
-        ]
-        return subset_note(counts)
-
-    def _against_official(self, tree: Tree) -> list[Finding]:
-        """Differences of the files from the official dataset: a subset is noted, an unknown type is an error."""
-        findings = []
-        counts: dict[str, Counter[tuple[str, str]]] = {}
-        for sample in tree.samples:
-            counts.setdefault(sample.category, Counter())[sample.split, sample.type] += 1
-        missing = [category for category in OFFICIAL if category not in counts]
-        if missing:
-            findings.append(
-                Finding(
-                    "note",
-                    ".",
-                    f"a subset: {len(counts)} of 15 categories; without {', '.join(missing)}",
-                )
-            )
-        for category, found in counts.items():
-            train, test, types = OFFICIAL[category]
-            parts = [("train/good", found["train", GOOD], train), ("test/good", found["test", GOOD], test)]
-            parts += [(f"test/{name}", found["test", name], number) for name, number in types.items()]
-            if difference := subset_note(parts):
-                findings.append(Finding("note", category, f"not the official images: {difference}"))
-            findings += [
-                Finding(
-                    "error",
-                    f"{category}/test/{name}",
-                    f"not an anomaly type of {category} in MVTec AD; its types are {', '.join(types)}",
-                )
-                for split, name in sorted(found)
-                if split == "test" and name != GOOD and name not in types
-            ]
-        return findings
-
-    def prompts(self) -> Mapping[str, Prompts]:
-        """The 15 categories' prompts from the package's ``prompts.yaml``."""
-        from bench.data.prompts import load_prompts
-
-        return load_prompts(None, self.name)
+    def _list(self) -> Tree:
+        return read_tree(self.root, self.traits.title, official=OFFICIAL)

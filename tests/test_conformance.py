@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import field_trees
 import numpy as np
 import pytest
 import torch
@@ -247,24 +248,42 @@ def test_a_state_that_does_not_hold_is_refused(method: Any, broken: str, monkeyp
         check_method("ordinary")
 
 
-def _roots(folder: Path) -> dict[str, Path | None]:
+# Variants of the published datasets, beside one of each.
+VARIANTS = {
+    "visa[split=2cls_fewshot]": field_trees.visa,
+    "ksdd[images=whole]": field_trees.ksdd,
+    "ksdd[split=third]": field_trees.ksdd,
+    "real_iad[size=1024,split=all]": field_trees.real_iad,
+    "real_iad[size=256,split=fuiad_0.1]": field_trees.real_iad,
+}
+
+
+def _mvtec(root: Path) -> Path:
     for name, types in (("bottle", {"contamination": 2}), ("screw", {"thread_top": 2})):
-        trees.category(folder / "mvtec", name, types)
-    trees.category(folder / "folder", "été & co", {"déchirure": 2})
-    trees.aitex(folder / "aitex")
-    return {
-        "mvtec": folder / "mvtec",
-        "folder": folder / "folder",
-        "aitex": folder / "aitex",
-        "aitex[classes=one,split=patch]": folder / "aitex",
-        "pocket": None,
-    }
+        trees.category(root, name, types)
+    return root
 
 
-def test_every_dataset_is_checked(tmp_path: Path) -> None:
-    assert {spec.partition("[")[0] for spec in _roots(tmp_path)} == set(DATASETS.names())
+def _folder(root: Path) -> Path:
+    trees.category(root, "été & co", {"déchirure": 2})
+    return root
 
 
-@pytest.mark.parametrize("spec", ["mvtec", "folder", "aitex", "aitex[classes=one,split=patch]", "pocket"])
+DATA: dict[str, Any] = {
+    "mvtec": _mvtec,
+    "folder": _folder,
+    "aitex": trees.aitex,
+    "aitex[classes=one,split=patch]": trees.aitex,
+    "pocket": lambda root: None,
+    **field_trees.TREES,
+    **VARIANTS,
+}
+
+
+def test_every_dataset_is_checked() -> None:
+    assert {spec.partition("[")[0] for spec in DATA} == set(DATASETS.names())
+
+
+@pytest.mark.parametrize("spec", DATA)
 def test_dataset(spec: str, tmp_path: Path) -> None:
-    check_dataset(spec, _roots(tmp_path)[spec])
+    check_dataset(spec, DATA[spec](tmp_path / "root"))

@@ -100,9 +100,14 @@ def _datasets() -> Iterator[str]:
         except BenchError as error:
             yield f"  {name}: {error}"
             continue
-        root = "needs --data-root" if traits.needs_root else "ships with the package"
-        yield f"  {name:13} {traits.title}: {root}"
-        yield from _wrapped(traits.source)
+        known = [
+            "" if traits.needs_root else "ships with the package",
+            f"{len(traits.counts)} categories" if len(traits.counts) > 1 else "",
+            traits.licence,
+        ]
+        yield f"  {name:13} {', '.join(filter(None, (traits.title, *known)))}"
+    yield ""
+    yield "  bench data show NAME tells more of one: citation, page, official numbers of images"
 
 
 def _protocols() -> Iterator[str]:

@@ -77,11 +77,12 @@ class Catalogue:
         Raises:
             BenchError: an image file is missing or cannot be read.
         """
-        self._hashes.fill({sample.image for sample in self.samples.values()})
-        return {id_: self._key(sample) for id_, sample in self.samples.items()}
+        known = self._hashes.fill({sample.image for sample in self.samples.values()})
+        return {id_: self._key(sample, known) for id_, sample in self.samples.items()}
 
-    def _key(self, sample: Sample) -> str:
-        return hashlib.sha256(f"{self._hash(sample)}|{sample.box}".encode()).hexdigest()
+    def _key(self, sample: Sample, known: Mapping[Path, str]) -> str:
+        digest = known.get(sample.image) or self._hash(sample)
+        return hashlib.sha256(f"{digest}|{sample.box}".encode()).hexdigest()
 
     def _hash(self, sample: Sample) -> str:
         try:
@@ -94,10 +95,16 @@ class Catalogue:
         """SHA-256 over every sample's id, group, image content and mask content; no path enters it."""
         # Hashed together: many files at once are read by several threads.
         masks = sorted({mask for sample in self.samples.values() for mask in sample.masks})
-        self._hashes.fill(masks)
+        known = self._hashes.fill(masks)
         return hash_json(
             [
-                [s.id, s.group, self.keys[s.id], [self._hashes[mask] for mask in s.masks], s.mask_threshold]
+                [
+                    s.id,
+                    s.group,
+                    self.keys[s.id],
+                    [known.get(mask) or self._hashes[mask] for mask in s.masks],
+                    s.mask_threshold,
+                ]
                 for s in self.samples.values()
             ]
         )
@@ -294,7 +301,7 @@ def _look(sample: Sample) -> _Look:
     if not mask.any():
         return _Look(Finding("error", sample.id, f"mask {names} marks no pixel"))
     # A threshold other than 0 was chosen by somebody who knows of the values in between.
-    grey = sample.mask_threshold == 0 and any(_has_between(layer) for layer in layers)
+    grey = sample.mask_threshold == 0 and not sample.mask_ids and any(_has_between(layer) for layer in layers)
     return _Look(turned=aside, grey=grey)
 
 

@@ -65,7 +65,7 @@ def read_grey_masks(sample: Sample) -> list[NDArray[np.uint8]]:
     """
     layers: list[NDArray[np.uint8]] = []
     for path in sample.masks:
-        grey = _kept_grey(path) if sample.box else brightest(path)
+        grey = _kept_grey(path, sample.mask_ids) if sample.box else brightest(path, indices=sample.mask_ids)
         layer = _crop(grey, sample.box)
         if layers and layer.shape != layers[0].shape:
             raise BenchError(f"{path}: its size differs from {sample.masks[0].name}")
@@ -97,8 +97,8 @@ def _kept_rgb(path: Path) -> NDArray[np.uint8]:
 
 
 @functools.lru_cache(maxsize=8)
-def _kept_grey(path: Path) -> NDArray[np.uint8]:
-    return brightest(path)
+def _kept_grey(path: Path, indices: bool) -> NDArray[np.uint8]:
+    return brightest(path, indices=indices)
 
 
 def rgb(path: Path) -> NDArray[np.uint8]:
@@ -111,13 +111,19 @@ def rgb(path: Path) -> NDArray[np.uint8]:
         return np.asarray(_eight_bits(path, image).convert("RGB"), dtype=np.uint8).copy()
 
 
-def brightest(path: Path) -> NDArray[np.uint8]:
+def brightest(path: Path, *, indices: bool = False) -> NDArray[np.uint8]:
     """``(H, W)`` of a mask's file: the largest of a pixel's channels, 0 for black alone.
+
+    Args:
+        path: of the file.
+        indices: of a picture with a palette give the indices, not the colours that they stand for.
 
     Raises:
         BenchError: as :func:`rgb`.
     """
     with opened(path) as image:
+        if indices and image.mode == "P":
+            return np.asarray(image, dtype=np.uint8).copy()
         eight = _eight_bits(path, image, up=True)  # a 16-bit mask may mark with ones
         if eight.mode in ("1", "L", "LA", "La"):
             return np.asarray(eight.convert("L"), dtype=np.uint8).copy()

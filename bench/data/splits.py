@@ -248,6 +248,11 @@ def drawn_normals(request: SplitRequest, config: ProtocolConfig) -> tuple[str, .
         return ()
     part = "train" if config.k_source == "train_good" else "test"
     normals = request.target.select(request.category, part, anomalous=False)
+    if not normals and not request.target.select(request.category, part):
+        raise BenchError(
+            f"{request.category}: {config.k} normal images are asked for, but the dataset has no {part} part; "
+            "only k=0 is possible here"
+        )
     if len(normals) < config.k:
         raise BenchError(
             f"{request.category}: {config.k} normal images are asked for, but {part} has {len(normals)}"

@@ -1,4 +1,4 @@
-"""Hashes: of files (remembered by size and time of change), and of JSON in one canonical form."""
+"""Hashes: of files (remembered by size, times of change and inode), and of JSON in one canonical form."""
 
 from __future__ import annotations
 
@@ -30,10 +30,15 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+_State = tuple[int, int, int, int]  # size, modification time, time of change, inode
+
+
 class HashBook:
     """File hashes, remembered between runs so that gigabytes of images are read once.
 
-    A remembered hash holds as long as the file's size and modification time are the same.
+    A remembered hash holds as long as the file's size, its modification time, the time of change that the system
+    keeps (which nobody can set), and its inode are the same: a file put in another's place with the same size and
+    modification time is read anew.
 
     Args:
         path: where to keep it; None keeps it in memory.
@@ -41,36 +46,60 @@ class HashBook:
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
-        self._known: dict[str, tuple[int, int, str]] = {}
+        self._known: dict[str, tuple[_State, str]] = {}
         self._changed = False
         if path is not None and path.exists():
             try:
+                # Entries of three parts are of an earlier version: these files are read once more.
                 self._known = {
-                    k: (int(v[0]), int(v[1]), str(v[2])) for k, v in json.loads(path.read_text()).items()
+                    name: ((int(v[0]), int(v[1]), int(v[2]), int(v[3])), str(v[4]))
+                    for name, v in json.loads(path.read_text()).items()
+                    if len(v) == 5
                 }
             except (OSError, ValueError, AttributeError, LookupError, TypeError, OverflowError, RecursionError):
                 self._known = {}  # only a memory: a broken one is made again
 
     def __getitem__(self, path: Path) -> str:
-        status = os.stat(path)
+        state = _state(path)
         known = self._known.get(str(path))
-        if known is not None and known[:2] == (status.st_size, status.st_mtime_ns):
-            return known[2]
+        if known is not None and known[0] == state:
+            return known[1]
         digest = hash_file(path)
-        self._known[str(path)] = (status.st_size, status.st_mtime_ns, digest)
+        self._known[str(path)] = state, digest
         self._changed = True
         return digest
 
-    def fill(self, paths: Iterable[Path]) -> None:
-        """Hash many files in parallel and save the book. Files that cannot be read are left out."""
+    def fill(self, paths: Iterable[Path]) -> dict[Path, str]:
+        """The hashes of many files, read in parallel where they are new; the book is saved.
+
+        Files that cannot be read are left out.
+        """
+        found: dict[Path, str] = {}
+        new = []
+        # Known ones are looked up here: a thread's turn costs more than asking for a file's state.
+        for path in paths:
+            with contextlib.suppress(OSError):  # the data check names it
+                known = self._known.get(str(path))
+                if known is not None and known[0] == _state(path):
+                    found[path] = known[1]
+                else:
+                    new.append(path)
 
         def one(path: Path) -> None:
-            with contextlib.suppress(OSError):  # the data check names it
-                self[path]
+            with contextlib.suppress(OSError):
+                found[path] = self[path]
 
-        with ThreadPoolExecutor(max_workers=8) as pool:
-            list(pool.map(one, paths))
+        if new:
+            with ThreadPoolExecutor(max_workers=8) as pool:
+                list(pool.map(one, new))
         if self._path is not None and self._changed:
             with contextlib.suppress(OSError):  # a memory only; the store says so when it cannot be written
-                write_atomically(self._path, json.dumps(self._known).encode())
+                content = json.dumps({name: [*state, digest] for name, (state, digest) in self._known.items()})
+                write_atomically(self._path, content.encode())
             self._changed = False
+        return found
+
+
+def _state(path: Path) -> _State:
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino

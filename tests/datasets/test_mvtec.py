@@ -32,10 +32,10 @@ def root(tmp_path: Path) -> Path:
 
 def test_official_numbers() -> None:
     assert len(OFFICIAL) == 15
-    assert sum(train for train, _, _ in OFFICIAL.values()) == 3629
-    assert sum(test for _, test, _ in OFFICIAL.values()) == 467
-    assert sum(sum(types.values()) for *_, types in OFFICIAL.values()) == 1258
-    assert sum(len(types) for *_, types in OFFICIAL.values()) == 73
+    assert sum(train for train, *_ in OFFICIAL.values()) == 3629
+    assert sum(counts.normal for counts in OFFICIAL.values()) == 467
+    assert sum(counts.anomalous for counts in OFFICIAL.values()) == 1258
+    assert sum(len(counts.types) for counts in OFFICIAL.values()) == 73
 
 
 def test_lists_images_with_their_masks(root: Path) -> None:
@@ -251,8 +251,8 @@ def test_a_name_that_is_not_unicode(root: Path) -> None:
 def test_prompts_for_all_categories(root: Path) -> None:
     prompts = mvtec(root).prompts()
     assert set(prompts) == set(OFFICIAL)
-    for name, (_, _, types) in OFFICIAL.items():
-        assert list(prompts[name].descriptions) == list(types)
+    for name, counts in OFFICIAL.items():
+        assert list(prompts[name].descriptions) == list(counts.types)
 
 
 def test_real_images(real_data: Path) -> None:

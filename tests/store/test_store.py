@@ -243,10 +243,27 @@ def test_hash_book_notices_a_changed_file(tmp_path: Path) -> None:
     file, book_file = tmp_path / "x", tmp_path / "book.json"
     file.write_bytes(b"one")
     HashBook(book_file).fill([file, tmp_path / "missing"])
-    assert json.loads(book_file.read_text())[str(file)][2] == hash_file(file)
+    assert json.loads(book_file.read_text())[str(file)][-1] == hash_file(file)
     before = HashBook(book_file)[file]
     os.utime(file, ns=(1, 1))
     file.write_bytes(b"two")
     assert HashBook(book_file)[file] != before
     book_file.write_text("{broken")
+    assert HashBook(book_file)[file] == hash_file(file)
+    book_file.write_text(json.dumps({str(file): [3, file.stat().st_mtime_ns, "an entry of an earlier version"]}))
+    assert HashBook(book_file)[file] == hash_file(file)
+
+
+@pytest.mark.parametrize("how", ["written", "replaced"])
+def test_hash_book_notices_other_bytes_of_the_same_size_and_time(tmp_path: Path, how: str) -> None:
+    file, other, book_file = tmp_path / "x", tmp_path / "y", tmp_path / "book.json"
+    file.write_bytes(b"one")
+    os.utime(file, ns=(10**18, 10**18))
+    HashBook(book_file).fill([file])
+    if how == "written":  # in place, so that the inode is the same
+        file.write_bytes(b"two")
+    else:
+        other.write_bytes(b"two")
+        other.replace(file)
+    os.utime(file, ns=(10**18, 10**18))
     assert HashBook(book_file)[file] == hash_file(file)

@@ -32,8 +32,8 @@ def write_splits(store: Store, records: Sequence[dict[str, Any]], test: int = 0,
     """Splits of the records' trials with as many images as MVTec AD has, and some more or less."""
     for each in records:
         trial = each["trial"]
-        _, good, types = OFFICIAL[trial["category"]]
-        seen = sum(count for category, (count, _, _) in OFFICIAL.items() if category != trial["category"])
+        _, good, types, _ = OFFICIAL[trial["category"]]
+        seen = sum(counts.train for category, counts in OFFICIAL.items() if category != trial["category"])
         content = {
             "test": ["x"] * (good + sum(types.values()) + test),
             "normal": ["x"] * (seen + normal) if trial["shots"] is not None else [],

@@ -78,7 +78,8 @@ class Auxiliary:
                 types = tuple(sorted({sample.type for sample in found}))
                 anomalous[category] = Draw(types, tuple(sample.id for sample in found))
         if not normal and not anomalous:
-            raise BenchError(f"{source.label} has no image in its {self.config.part} part to learn from")
+            kind = "image" if request.anomalies else "normal image"
+            raise BenchError(f"{source.label} has no {kind} in its {self.config.part} part to learn from")
         return LearnedImages(tuple(normal), anomalous)
 
     def support(self, request: SplitRequest) -> tuple[str, ...]:

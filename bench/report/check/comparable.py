@@ -99,19 +99,19 @@ def protocol_differs(row: Reported, record: Record) -> str:
 def part(record: Record, store: Store) -> str:
     """A dataset that is not whole, where it has official counts to tell by."""
     try:
-        official = getattr(DATASETS.load(record.dataset.name), "official", None)
+        counts = DATASETS.load(record.dataset.name).traits.counts
     except BenchError:  # a plugin that is not installed any more
-        official = None
-    if official is None:
+        counts = {}
+    if record.category not in counts:
         return ""
     manifest = store.manifest(record.protocol.manifest or "")
     if manifest is None:
         return "the split is not in the store, so it is not known whether the dataset is whole"
-    _, normal, types = official[record.category]
-    test = normal + sum(types.values())
+    official = counts[record.category]
+    test = official.normal + official.anomalous
     if len(manifest["test"]) != test:
         return f"part of the dataset: {len(manifest['test'])} of {test} test images of {record.category}"
-    train = sum(count for category, (count, _, _) in official.items() if category != record.category)
+    train = sum(other.train for category, other in counts.items() if category != record.category)
     protocol = record.protocol
     others = protocol.source is None and is_zero_shot(protocol.name, protocol.zero_shot)  # it learns from these
     if record.shots is not None and others and len(manifest["normal"]) != train:
