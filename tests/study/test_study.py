@@ -65,15 +65,15 @@ def test_table_3_gives_k_normals_from_both_parts(tmp_path: Path) -> None:
 
 
 PINNED = {
-    ("clip", "loo"): "b5a2cae521789367b4fa5c64f70138fe7285a84a0bba924b0c2f6ac7900724b3",
+    ("clip", "loo"): "08e92084d641685fe8832063bfd4d69953734850b3d698a9467e6894bc91b082",
     ("devnet", "loo"): "bdde918ea249237e926d2bca9cfed18d241594320b1e38f16b208161fa558fdb",
-    ("clip", "loo[types=all]"): "09847f81d2559d6d501ed46357716e10b514e749c40b226e9b8b3808313590ea",
+    ("clip", "loo[types=all]"): "26ffbd17cf1db841a5c50fb81cfb379d65c199379523ce65d106c0415651940a",
     ("devnet", "loo[types=all]"): "6ca307037d124a123b92754386c22f313dc657023f776168ed1c47f491be5ba1",
     ("devnet", "loo[seen=single]"): "05363689461cc3148986203f36c4c5066b9408d6e8c073cf3a50325f6591aaf1",
     ("devnet", "loo[short=pad]"): "0cbef791518a32e5562d92de9a6b7672708232b64c5933398536a4e25fb27c79",
-    ("clip", "loo[k=4]"): "a2a25d371c92f5a5ea159105582778217f2645c09122f35eac5173e9d99f3e84",
+    ("clip", "loo[k=4]"): "fe6f7f2ab7d7b1ff1a6a08dd0bc5d11ddc1428cbcc6df8dccff4e825c7fc93cc",
     ("devnet", "loo[k=2,k_source=test_good]"): "6cc7327999f53feac1f54717676e8708992c4f613a72e06852a6b6bce5004e11",
-    ("clip", "oneclass"): "beee6589069884961020ac2d9bdde8ac7907d47e0371a18ec622979f3757e0f0",
+    ("clip", "oneclass"): "6f16c19a3be1a880b12fd826417becf3dec8ae7f4ddda79dfc022090ece72c99",
     ("devnet", "oneclass"): "af1c9bc8ad9df63f24301a787c36095f9c1e238ab50b05a3b20b218a83349267",
 }
 
