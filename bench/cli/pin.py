@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from bench.cli._options import store_option, study_option
+from bench.cli._options import read_metrics, store_option, study_option
 from bench.cli.check import DEFAULT_PINS
+from bench.metrics.registry import MEASURED
 from bench.report.tables.study import chosen_study
 from bench.store.store import Store
 
@@ -21,9 +22,10 @@ from bench.store.store import Store
     show_default=True,
     help="Folder of pinned numbers, STUDY.json each.",
 )
+@click.option("--metrics", help=f"Only these: {','.join(MEASURED)}.  [default: all]")
 @click.option("--dry-run", is_flag=True, help="Show what would change; write nothing.")
 @store_option
-def command(study_name: str | None, pins: Path, dry_run: bool, store: Path) -> None:
+def command(study_name: str | None, pins: Path, metrics: str | None, dry_run: bool, store: Path) -> None:
     """Pin a study's numbers for `bench check`, and show what changes in the pinned file.
 
     The file has every seed's own values and all that they were measured with; it is made to be committed.
@@ -34,7 +36,8 @@ def command(study_name: str | None, pins: Path, dry_run: bool, store: Path) -> N
     results = Store(store)
     study = chosen_study(results, study_name)
     path = pins / f"{study}.json"
-    new = measured(study, results.study_records(study))
+    chosen = read_metrics(metrics) if metrics else None
+    new = measured(study, results.study_records(study), chosen)
     old = read(path) if path.is_file() else Pins(study, {})
     for line in difference(old, new):
         click.echo(line)

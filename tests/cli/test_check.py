@@ -63,6 +63,16 @@ def test_pin_then_check(call: Call, store: Store, tmp_path: Path) -> None:
     ]
 
 
+def test_some_metrics_alone_are_pinned(call: Call, store: Store) -> None:
+    keep(store, study())
+    assert call("pin", "--metrics", "image_auroc,aupro").exit_code == 0
+    result = call("check")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1] == "passed: 20 reproduced"
+    assert "(exact): not pinned, so not compared (bench pin)" in result.stdout
+    assert call("pin", "--metrics", "image_aurok").exit_code == 2
+
+
 def test_a_drift_fails_and_pin_shows_it(call: Call, store: Store) -> None:
     keep(store, study())
     call("pin")

@@ -188,7 +188,7 @@ def test_the_second_opinion_agrees_in_the_harness(shots: int, tmp_path: Path, pa
     assert ours.scores is not None
     assert theirs.scores is not None, theirs.record["reason"]
     image = np.abs(ours.scores["image"] - theirs.scores["image"]).max()
-    up = F.interpolate(torch.from_numpy(ours.scores["maps"])[:, None], 64, mode="bilinear")[:, 0].numpy()
+    up = F.interpolate(torch.from_numpy(ours.scores["maps"])[:, None], 96, mode="bilinear")[:, 0].numpy()
     maps = np.abs(up - theirs.scores["maps"]).max()
     name = "WinCLIP+" if shots else "WinCLIP"
     parity.reached(f"{name}: image scores in the harness", "anomalib/winclip", image, LIMIT)

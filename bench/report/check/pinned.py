@@ -19,8 +19,8 @@ prompts, how a metric is taken) are not comparable, and a trial on one side only
 nothing must pass unseen. An option that came later, at its default, is no difference: the numbers will tell. After
 a change that is meant, ``bench pin`` shows it and makes the new numbers the pinned ones.
 
-The constants were chosen on ``results/pinned/README.md``'s measurements: no difference seen there reached two
-thirds of them.
+The constants were chosen on ``results/pinned/README.md``'s measurements: no difference seen there reached three
+quarters of them.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,13 +86,16 @@ class Pins:
     environment: Mapping[str, Any] = field(default_factory=dict)
 
 
-def measured(study: str, records: Iterable[AnyRecord]) -> Pins:
-    """The numbers of a study's records; trials that are missing or failed have their reason instead."""
+def measured(study: str, records: Iterable[AnyRecord], metrics: Container[str] | None = None) -> Pins:
+    """The numbers of a study's records under some metrics, or all.
+
+    Trials that are missing or failed have their reason instead.
+    """
     pins = {}
     environment: dict[str, Any] = {}
     for record in as_records(records):
         environment = environment or _environment(record)
-        pin = _pin(record)
+        pin = _pin(record, metrics)
         pins[pin.key] = pin
     return Pins(study, pins, environment)
 
@@ -110,7 +113,7 @@ def _environment(record: Record) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value}
 
 
-def _pin(record: Record) -> Pin:
+def _pin(record: Record, metrics: Container[str] | None) -> Pin:
     method, dataset, protocol = record.method, record.dataset, record.protocol
     # Also blocks of an older version of the metrics: that they are is what a check has to report.
     blocks: Mapping[str, MetricBlock] = record.stored_blocks if record.status == "ok" else {}
@@ -132,13 +135,14 @@ def _pin(record: Record) -> Pin:
         setting=setting,
         split=str(record.protocol.manifest),
         status=record.status,
-        values={name: _rounded(block.values) for name, block in blocks.items()},
+        values={name: _rounded(block.values, metrics) for name, block in blocks.items()},
         reason=record.reason,
     )
 
 
-def _rounded(values: Mapping[str, float | None]) -> dict[str, float | None]:
-    return {name: None if value is None else round(value, DECIMALS) for name, value in sorted(values.items())}
+def _rounded(values: Mapping[str, float | None], metrics: Container[str] | None) -> dict[str, float | None]:
+    chosen = ((name, value) for name, value in sorted(values.items()) if metrics is None or name in metrics)
+    return {name: None if value is None else round(value, DECIMALS) for name, value in chosen}
 
 
 # ------------------------------------------------------------ the file
