@@ -19,6 +19,7 @@ from bench.data.prompts import (
     read_prompt_file,
 )
 from bench.errors import BenchError
+from bench.tools.registry import DATASETS
 
 BOTTLE = "bottle: {label: bottle, normality: a bottle, descriptions: {crack: crack, hole: small hole}}\n"
 
@@ -30,7 +31,17 @@ def write(tmp_path: Path, text: str) -> Path:
 
 
 def test_what_ships() -> None:
-    assert list(read_prompt_file(FILE)) == ["mvtec", "aitex", "visa"]
+    assert list(read_prompt_file(FILE)) == [
+        "mvtec",
+        "aitex",
+        "visa",
+        "btad",
+        "mpdd",
+        "ksdd2",
+        "ksdd",
+        "dagm",
+        "dtd_synthetic",
+    ]
     assert len(load_prompts(None, "mvtec")) == 15
     assert len(load_prompts(None, "visa")) == 12
     assert list(load_prompts(None, "aitex")) == ["00", "01", "02", "03", "04", "05", "06", "AITEX"]
@@ -59,7 +70,6 @@ def test_what_ships_is_the_specification(real_data: Path) -> None:
     assert {
         name: {**plain(entry), "descriptions": dict(entry.descriptions)} for name, entry in mvtec.items()
     } == spec["mvtec"]
-    assert {name: plain(entry) for name, entry in load_prompts(None, "visa").items()} == spec["visa_optional"]
     fabrics = load_prompts(None, "aitex")
     codes = {code["folder"]: code["description"] for code in spec["aitex"]["defect_codes"].values()}
     for code, fabric in spec["aitex"]["fabrics"].items():
@@ -67,6 +77,28 @@ def test_what_ships_is_the_specification(real_data: Path) -> None:
         assert fabrics[code].abnormality == spec["aitex"]["abnormality"]
         assert fabrics[code].descriptions == codes
     assert list(generic_descriptions()) == spec["generic_descriptions"]
+
+
+def test_prompts_of_the_fields_datasets_are_the_specification(real_data: Path) -> None:
+    path = real_data.parent / "specs" / "prompts_new.json"
+    if not path.is_file():
+        pytest.skip(f"no specification: {path} does not exist")
+    fields = ("label", "normality", "abnormality", "descriptions")
+    for name, section in json.loads(path.read_text(encoding="utf-8")).items():
+        if isinstance(section, dict):
+            found = {c: {f: getattr(entry, f) for f in fields} for c, entry in load_prompts(None, name).items()}
+            assert found == {c: {f: entry[f] for f in fields} for c, entry in section.items()}, name
+
+
+def test_shipped_prompts_are_of_the_datasets_categories() -> None:
+    """And, where the release names types, of all of its types."""
+    for name, section in read_prompt_file(FILE).items():
+        counts = DATASETS.load(name).traits.counts
+        if not counts:
+            continue
+        assert set(section) >= set(counts), name
+        for category, official in counts.items():
+            assert {*official.types} - {""} <= {*section[category].descriptions}, (name, category)
 
 
 def test_a_file_with_categories_alone_serves_every_dataset(tmp_path: Path) -> None:
