@@ -35,7 +35,8 @@ def _read_format(_context: click.Context, _option: click.Parameter, value: str) 
     "--study", "study_names", multiple=True, help="A study that was run here, or several.  [default: the latest]"
 )
 @click.option(
-    "--layout", help="Rows and columns: table1 to table4 of the paper, or plain.  [default: the study's]"
+    "--layout",
+    help="Rows and columns: table1 to table4 of the paper, cross, or plain.  [default: the study's]",
 )
 @click.option("--metrics", help=f"One plain table each: {','.join(MEASURED)}.")
 @metric_protocol_option

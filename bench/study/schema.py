@@ -61,6 +61,9 @@ class StudyFile(Struct, kw_only=True, forbid_unknown_fields=True):
         Meta(description="Run methods whose weights have learned from the data tested on, marked in every table."),
     ] = UNSET
     layout: Annotated[
-        Literal["table1", "table2", "table3", "table4"] | UnsetType,
-        Meta(description="Rows and columns of its tables, as PromptAD prints them. Default: category x method."),
+        Literal["table1", "table2", "table3", "table4", "cross"] | UnsetType,
+        Meta(
+            description="Rows and columns of its tables: table1 to table4 as PromptAD prints them; cross: "
+            "averages of each target, with what was learned from. Default: category x method."
+        ),
     ] = UNSET

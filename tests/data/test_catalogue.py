@@ -144,7 +144,8 @@ def test_images_without_a_mask_are_left_out_of_pixel_metrics_alone(toy_root: Pat
     as_normal = evaluate(maps, data.masks(ids, blank=True), eval_size=256)
     for name in PIXEL_METRICS:
         assert bolt["values"][name] == expected[name]
-        assert bolt["values"][name] != as_normal[name]
+        # The best F1 may lie at a threshold that nothing of the two images reaches.
+        assert name == "pixel_f1max" or bolt["values"][name] != as_normal[name]
 
 
 def test_tables_say_on_how_many_images_pixel_metrics_were_taken(toy_root: Path, tmp_path: Path) -> None:

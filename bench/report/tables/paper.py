@@ -1,5 +1,7 @@
 """The tables of the PromptAD paper (WACV 2024), with its rows and columns, from whatever records there are.
 
+And the field's cross-dataset table (:mod:`bench.report.tables.cross`).
+
 A layout says which metrics, methods, categories and numbers of shots the paper's table has. What the records
 lack is shown as missing; what they have beyond the paper's comes after it. Numbers, tests and footnotes are
 those of every table (:mod:`bench.report.tables.table`).
@@ -16,9 +18,10 @@ from bench.errors import BenchError, unknown
 from bench.metrics.registry import TITLES
 from bench.report.tables.best import by_column, by_row
 from bench.report.tables.cells import Measure
+from bench.report.tables.cross import cross_tables, learns_elsewhere
 from bench.report.tables.model import AVERAGE, CHECK, Column, Row, Table
 from bench.report.tables.naming import Identity, Name
-from bench.report.tables.paper_cells import LayoutRecords, MissingMethod
+from bench.report.tables.paper_cells import SHOTS, LayoutRecords, MissingMethod
 from bench.report.tables.records import Grid, TableRecord, check_names, read
 from bench.report.tables.table import Style
 from bench.store.record import AnyRecord
@@ -44,7 +47,7 @@ STEPS = (("abn",), ("nor",), ("abn", "nor"), ("abn", "nor", "ccl"), COMPONENTS)
 def build_layout(
     name: str, records: Iterable[AnyRecord], *, protocol: str = "exact", **style: Unpack[Style]
 ) -> list[Table]:
-    """The tables of a layout: one for all datasets in ``table1``, else one for each dataset and protocol.
+    """The tables of a layout: for each dataset and protocol, but of ``table1`` and ``cross`` one for all.
 
     Args:
         name: a key of :data:`LAYOUTS`.
@@ -65,7 +68,7 @@ def build_layout(
         raise BenchError(
             f"{name} is made of {layout.trials} (bench run --study {name}); there is {there or 'none'}"
         )
-    return list(layout.tables(LayoutRecords(name, chosen, protocol, style)))
+    return list(layout.tables(LayoutRecords(name, chosen, protocol, style, layout.shots)))
 
 
 # ---------------------------------------------------------------- the four tables
@@ -208,19 +211,21 @@ def _ablation(entry: TableRecord) -> bool:
 
 @dataclass(frozen=True)
 class Layout:
-    """One table of the paper.
+    """One table of the paper, or the field's.
 
     Attributes:
         title: its content, in a few words.
         trials: the trials that it is made of, in words.
         belongs: true of the record of such a trial.
         tables: makes its tables.
+        shots: numbers of labelled anomalies that it has, whatever the records have.
     """
 
     title: str
     trials: str
     belongs: Callable[[TableRecord], bool]
     tables: Callable[[LayoutRecords], Iterator[Table]]
+    shots: tuple[int, ...] = SHOTS
 
 
 LAYOUTS = {
@@ -228,4 +233,11 @@ LAYOUTS = {
     "table2": Layout("pixel metrics by method", "zero-shot trials", _zero_shot, _table2),
     "table3": Layout("image AUROC by K", "trials with K normal images of the target", _few_shot, _table3),
     "table4": Layout("image AUROC by components", "zero-shot trials of promptad", _ablation, _table4),
+    "cross": Layout(
+        "averages by target, method and training set",
+        "trials under protocols that learn from another dataset",
+        learns_elsewhere,
+        cross_tables,
+        shots=(),
+    ),
 }

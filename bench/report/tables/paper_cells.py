@@ -51,15 +51,22 @@ class LayoutRecords:
 
     Attributes:
         all: the parts, in the order of the records.
-        shots: the paper's and the records' numbers of shots, sorted.
+        shots: the layout's and the records' numbers of shots, sorted.
     """
 
-    def __init__(self, layout: str, entries: Sequence[TableRecord], metric_protocol: str, style: Style) -> None:
+    def __init__(
+        self,
+        layout: str,
+        entries: Sequence[TableRecord],
+        metric_protocol: str,
+        style: Style,
+        shots: Sequence[int] = SHOTS,
+    ) -> None:
         self._layout, self._metric_protocol, self._style = layout, metric_protocol, style
         self._datasets = unique_names(e.dataset for e in entries)
         self._protocols = unique_names(e.protocol for e in entries)
         self.all = [
-            LayoutPart(data, rules, own, Grid(own, CATEGORIES.get(data.label, ()), SHOTS))
+            LayoutPart(data, rules, own, Grid(own, CATEGORIES.get(data.label, ()), shots))
             for (data, rules), own in group(entries, lambda e: (e.dataset, e.protocol)).items()
         ]
         # One name for a method in all parts: a column must be of one method.
@@ -72,6 +79,10 @@ class LayoutRecords:
         """The dataset as printed, with the protocol where there are several."""
         title = self._datasets[part.dataset].head
         return f"{title} ({self._protocols[part.protocol].head})" if len(self._protocols) > 1 else title
+
+    def target(self, part: LayoutPart) -> str:
+        """The dataset as printed."""
+        return self._datasets[part.dataset].head
 
     def methods(
         self, chosen: Iterable[LayoutPart], paper: Sequence[MissingMethod]
@@ -105,7 +116,7 @@ class LayoutRecords:
         """The grids of evaluation of a part's records."""
         return sizes(part.entries, metric, self._metric_protocol)
 
-    def cells(self, measure: Measure, method: Identity | MissingMethod, shots: int) -> list[Cell]:
+    def cells(self, measure: Measure, method: Identity | MissingMethod, shots: int | None) -> list[Cell]:
         """The cells of the part's categories, and then their average; missing if the method is not there."""
         if not isinstance(method, MissingMethod) and method in measure.grid.of_method:
             return measure.cells(method, shots)
@@ -126,6 +137,7 @@ class LayoutRecords:
         stub: tuple[str, ...] = ("Category",),
         protocol: str = "",
         notes: Sequence[str] = (),
+        of: str = "",
     ) -> Table:
         """A table of some parts.
 
@@ -137,6 +149,7 @@ class LayoutRecords:
             stub: heads of what is printed before the cells.
             protocol: as printed; by default those of the parts.
             notes: of this table alone.
+            of: the field of a contest in words, for the footnote.
         """
         datasets = list(dict.fromkeys(self._datasets[part.dataset] for part in chosen))
         protocols = list(dict.fromkeys(self._protocols[part.protocol] for part in chosen))
@@ -158,5 +171,5 @@ class LayoutRecords:
             layout=self._layout,
         )
         grids = [part.grid for part in chosen]
-        of = "of its column" if contests is by_column else "of its row and column group"
+        of = of or ("of its column" if contests is by_column else "of its row and column group")
         return finished(table, grids, contests(table), of, self._style, notes)

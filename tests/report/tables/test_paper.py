@@ -80,7 +80,33 @@ def table4_records() -> Records:
     return trained((*STEPS, "promptad[cmi=off]", "promptad"), MVTEC, dataset="mvtec")
 
 
-RECORDS = {"table1": table1_records, "table2": table2_records, "table3": table3_records, "table4": table4_records}
+def cross_records() -> Records:
+    """VisA learned from MVTec AD, and the other way round; CLIP and WinCLIP learn nothing."""
+    records = []
+    for i, (target, source, categories) in enumerate(
+        (("mvtec", "visa", MVTEC), ("visa", "mvtec", ("candle", "pcb1")))
+    ):
+        facts: dict[str, Any] = {
+            "dataset": target,
+            "protocol": "auxiliary",
+            "source": {"label": source, "title": source},
+        }
+        records += untrained(["clip", "winclip"], categories, **facts)
+        records += [
+            record("promptad", c, None, seed, 0.7 + i / 50 + j / 300 + seed / 500, **facts)
+            for j, c in enumerate(categories)
+            for seed in range(2)
+        ]
+    return records
+
+
+RECORDS = {
+    "table1": table1_records,
+    "table2": table2_records,
+    "table3": table3_records,
+    "table4": table4_records,
+    "cross": cross_records,
+}
 
 
 def one(name: str, records: Records, **style: Any) -> Table:
@@ -309,6 +335,45 @@ def test_a_seed_that_failed_is_told() -> None:
     cell = one("table4", records).rows[0].cells[0]
     assert cell.status == "partial"
     assert "1 of 2" in cell.note
+
+
+# ---------------------------------------------------------------- the cross-dataset table
+
+
+def test_cross_has_a_row_for_each_target_method_and_training_set() -> None:
+    table = one("cross", cross_records())
+    assert [column.head for column in table.columns] == ["image AUROC", "image AP", "pixel AUROC", "AUPRO@0.3"]
+    assert table.stub == ("Method", "Learned from")
+    assert [(row.section, *row.stub) for row in table.rows] == [
+        ("Mvtec", "CLIP", "nothing"),
+        ("Mvtec", "winclip", "nothing"),
+        ("Mvtec", "PromptAD", "visa"),
+        ("Visa", "CLIP", "nothing"),
+        ("Visa", "winclip", "nothing"),
+        ("Visa", "PromptAD", "mvtec"),
+    ]
+    average = statistics.fmean(0.7 + j / 300 + 0.001 for j in range(15))
+    assert table.rows[2].cells[0].mean == pytest.approx(average)
+    assert (table.rows[2].cells[0].covered, table.rows[5].cells[0].covered) == (15, 2)
+    # Only numbers of one target and one training set compete: WinCLIP is the better of the two, PromptAD alone.
+    assert [row.cells[0].rank for row in table.rows] == [2, 1, None] * 2
+
+
+def test_cross_keeps_two_training_sets_of_one_target_apart() -> None:
+    other = {"dataset": "mvtec", "protocol": "auxiliary", "source": {"label": "btad", "title": "BTAD"}}
+    more = [record("promptad", c, None, seed, 0.6, **other) for c in MVTEC for seed in range(2)]
+    table = one("cross", [*cross_records(), *more, *untrained(["clip"], MVTEC, **other)])
+    rows = [(row.stub, round(row.cells[0].mean or 0, 2)) for row in table.rows if row.section == "Mvtec"]
+    assert [stub for stub, _ in rows][2:] == [("PromptAD", "btad"), ("PromptAD", "visa")]
+    assert rows[2][1] == 0.6
+    assert [stub for stub, _ in rows][:2] == [("CLIP", "nothing"), ("winclip", "nothing")]
+
+
+def test_cross_is_made_of_trials_that_learn_from_another_dataset() -> None:
+    with pytest.raises(
+        BenchError, match="cross is made of trials under protocols that learn from another dataset"
+    ):
+        build_layout("cross", table1_records())
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
