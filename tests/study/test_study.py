@@ -50,6 +50,15 @@ def test_the_papers_studies_have_its_seeds_shots_and_full_training(name: str) ->
         assert all(getattr(config, field, None) == getattr(cls.Config(), field, None) for field in lengths)
 
 
+def test_cross_learns_on_visa_for_mvtec_and_on_mvtec_for_the_rest() -> None:
+    fields = load_study("cross")
+    learned_from = {spec.name: str(*fields["source"].of(spec.name)) for spec in fields["datasets"]}
+    assert learned_from.pop("mvtec") == "visa"
+    assert {*learned_from.values()} == {"mvtec"} and "visa" in learned_from
+    assert [str(spec) for spec in fields["protocols"]] == ["auxiliary"]
+    assert fields["layout"] == "cross"
+
+
 def test_table_3_gives_k_normals_from_both_parts(tmp_path: Path) -> None:
     plan = prepare(study("table3", shots=(1,)), Store(tmp_path))
     given = {(m.options["k"], m.options["k_source"]) for m in plan.manifests.values()}
