@@ -99,10 +99,10 @@ class Ordinary:
 
 
 class ByRounding(Ordinary):
-    """An image's score moves by a millionth of the range with the number of images, about as sums round."""
+    """An image's score moves by some millionths of the range with the number of images, about as sums round."""
 
     def finished(self, scores: Any) -> Any:
-        return scores + np.float32(1e-7 * len(scores))
+        return scores + np.float32(1e-8 * len(scores))
 
 
 class Scaled(Ordinary):
