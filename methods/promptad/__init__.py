@@ -19,8 +19,8 @@ default. Where text and equations contradict each other, the equations hold: sec
 below sigma is masked out, but Eqs. 3-4 halve it (``cmi_mask`` has the other reading). Dropout rates are
 rounded to 1/256.
 
-On pocket's first version, ``promptad[supervision=pixel,prompt_set=shared,cmi_where=final_only]`` localised far better
-than the paper's choices; the study of the open choices, with what it cannot tell, is in ``results/promptad``.
+On pocket's first version ``promptad[supervision=pixel,prompt_set=shared,cmi_where=final_only]`` localised far
+better than the paper's choices; the study of the open choices, with what it cannot tell, is in ``results/promptad``.
 """
 
 from __future__ import annotations
