@@ -20,7 +20,7 @@ below sigma is masked out, but Eqs. 3-4 halve it (``cmi_mask`` has the other rea
 rounded to 1/256.
 
 On pocket's first version ``promptad[supervision=pixel,prompt_set=shared,cmi_where=final_only]`` localised far
-better than the paper's choices; the study of the open choices, with what it cannot tell, is in ``results/promptad``.
+better than the paper's choices; ``results/promptad`` has the study of the open choices, and what it cannot tell.
 """
 
 from __future__ import annotations

@@ -293,7 +293,7 @@ def test_images_are_scaled_to_the_models_size_or_the_backbones_if_that_is_smalle
         ("patchcore[coreset=1]", "unknown option 'coreset' of method anomalib/patchcore"),
         ("patchcore[num_neighbors=two]", "not an int"),
         ("stfpm[epochs=0]", "epochs must be at least 1"),
-        (f"patchcore[{POCKET},layers=layer2+layer9]", "pocket/resnet has no layer 'layer9'; choose layers= among"),
+        (f"patchcore[{POCKET},layers=layer2+layer9]", "has no layer 'layer9'; choose layers= among"),
         (f"padim[{POCKET},n_features=9999]", "anomalib/padim cannot be built on pocket/resnet"),
         (f"dinomaly[{POCKET}]", "anomalib/dinomaly cannot be built on pocket/resnet"),
         (f"l2bt[{POCKET}]", "choose backbone=timm/vit_base_patch14_reg4_dinov2"),
