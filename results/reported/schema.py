@@ -15,7 +15,7 @@ class TableRow(Struct, kw_only=True):
     table: str
     paper: str
     place: str
-    kind: Literal["paper", "repository", "quotation", "rerun"]
+    kind: Literal["paper", "repository", "quotation", "rerun", "second_hand"]
     runs: Whole | None = None
     metric_protocol: str = ""
     source: str

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import Any
 
 from bench.data.splits import ProtocolConfig, is_zero_shot
 from bench.errors import BenchError
@@ -14,7 +15,7 @@ from bench.metrics.protocols import resolve
 from bench.reported import Reported
 from bench.store.record import Record
 from bench.store.store import Store
-from bench.tools.registry import DATASETS
+from bench.tools.registry import DATASETS, PROTOCOLS
 from bench.tools.spec import parse_spec
 
 # Rows of PromptAD's Table 4 -> the options that build them.
@@ -71,11 +72,23 @@ def method_differs(row: Reported, record: Record) -> str:
     return ""
 
 
+def _defaults(protocol: str) -> Any:
+    """The options of a protocol at their defaults."""
+    try:
+        return PROTOCOLS.load(protocol).Config()
+    except BenchError:  # a plugin that is not installed any more
+        return ProtocolConfig()
+
+
 def protocol_differs(row: Reported, record: Record) -> str:
     """Another way of learning: protocol, shots, normal images of the target."""
-    protocol, learned = record.protocol, record.shots is not None
-    config = {**dataclasses.asdict(ProtocolConfig()), **protocol.config}
+    protocol = record.protocol
+    learned = record.shots is not None if record.method.trained is None else record.method.trained
+    defaults = dataclasses.asdict(_defaults(protocol.name))
+    config = {**defaults, **protocol.config}
     k = config.pop("k")
+    if row.kind == "second_hand":
+        return "known at second hand only"
     if row.protocol in ("unstated", "transductive"):
         return f"another protocol: {row.note or row.protocol}"
     if row.k != k:
@@ -85,9 +98,13 @@ def protocol_differs(row: Reported, record: Record) -> str:
     if not learned:
         return "another protocol: trained there, not here"
     source = "" if protocol.source is None else protocol.source.name
-    if (row.protocol, row.trained_on) != (protocol.name, source):
-        return f"another protocol: {row.protocol} {row.trained_on}".rstrip() + f" there, {protocol.label} here"
-    if any(value != getattr(ProtocolConfig(), name) for name, value in config.items()):
+    # The field learns from another dataset's whole test part, and states no number of anomalies per category.
+    rules = "auxiliary" if row.protocol == "transfer" and row.shots is None else row.protocol
+    if rules != protocol.name:
+        return f"another protocol: {rules} {row.trained_on}".rstrip() + f" there, {protocol.label} here"
+    if row.trained_on != source:
+        return f"learned from {row.trained_on or 'other categories'} there, from {source} here"
+    if any(value != defaults.get(name, value) for name, value in config.items()):
         return f"another protocol: {protocol.label} has non-default options"
     return (
         "labelled anomalies per category are not stated there"

@@ -15,9 +15,11 @@ from trial_records import record
 import bench.reported
 from bench.datasets.mvtec import OFFICIAL
 from bench.errors import BenchError
+from bench.report.check.comparable import protocol_differs
 from bench.report.check.papers import MARGIN, compare
 from bench.report.check.verdicts import Result
 from bench.reported import Reported
+from bench.store.record import Record
 from bench.store.store import Store
 
 REPORTED = bench.reported.load()
@@ -277,3 +279,49 @@ def test_what_the_study_does_not_have_is_counted(tmp_path: Path) -> None:
 def test_a_margin_that_makes_no_sense(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="a fraction between 0 and 1"):
         compare([], REPORTED, Store(tmp_path), margin=1.5)
+
+
+# ---------------------------------------------------------------- the cross-dataset protocol
+
+
+def reported(**facts: Any) -> Reported:
+    """An average of AnomalyCLIP's Table 1: KSDD, learned on MVTec AD."""
+    rows = bench.reported.load()
+    (row,) = (
+        row
+        for row in rows
+        if (row.table, row.method, row.dataset, row.metric)
+        == ("anomalyclip-1", "AnomalyCLIP", "ksdd", "image_auroc")
+    )
+    return dataclasses.replace(row, **facts)
+
+
+@pytest.mark.parametrize(
+    ("row", "protocol", "source", "reason"),
+    [
+        (reported(), "auxiliary", "mvtec", ""),
+        (reported(), "auxiliary", "visa", "learned from mvtec there, from visa here"),
+        (
+            reported(trained_on="mvtec+colondb"),
+            "auxiliary",
+            "mvtec",
+            "learned from mvtec+colondb there, from mvtec here",
+        ),
+        (reported(trained_on="unstated"), "auxiliary", "mvtec", "learned from unstated there, from mvtec here"),
+        (reported(), "transfer", "mvtec", "another protocol: auxiliary mvtec there, transfer here"),
+        (reported(shots=10), "auxiliary", "mvtec", "another protocol: transfer mvtec there, auxiliary here"),
+        (reported(kind="second_hand"), "auxiliary", "mvtec", "known at second hand only"),
+    ],
+)
+def test_a_number_is_compared_with_what_has_learned_on_the_same(
+    row: Reported, protocol: str, source: str, reason: str
+) -> None:
+    content = record("anomalyclip", "ksdd", None, 0, 0.8, dataset="ksdd", source={"name": source, "label": source})
+    config = {"k": 0, "k_source": "train_good", "types": "all", "part": "test", "anomalies": 0, "seen": "all"}
+    content["trial"]["protocol"] |= {"name": protocol, "label": protocol, "config": config}
+    content["trial"]["method"]["trained"] = True
+    assert protocol_differs(row, Record.of(content)) == reason
+
+
+def test_ksdd_of_anomalyclip_is_there_with_its_training_set() -> None:
+    assert (reported().trained_on, reported().protocol, reported().shots) == ("mvtec", "transfer", None)
