@@ -38,6 +38,7 @@ def run(
     settings: Names | Mapping[str, object] = (),
     dataset: Names | None = None,
     data_root: Files | None = None,
+    data_home: str | os.PathLike[str] | None = None,
     protocol: Names | None = None,
     train_dataset: str | Mapping[str, str] | None = None,
     train_root: Files | None = None,
@@ -76,6 +77,8 @@ def run(
         settings: options for all methods that have them: ``{"epochs": 2, "dra.n_ref": 3}``.
         dataset: one or several, with options.
         data_root: the dataset's folder; of several, a mapping from their names.
+        data_home: a folder of datasets under their usual names, for those that have no root; by default what the
+            environment's ZSAD_DATA names.
         protocol: one or several, with options: ``"loo[k=4]"``.
         train_dataset: the dataset to learn from, under protocols that need one; several as one: ``visa+clinicdb``;
             another one for each target: ``{"mvtec": "visa", "*": "mvtec"}``.
@@ -104,6 +107,7 @@ def run(
         KeyboardInterrupt: on an interruption; what had ended by then is in the store.
     """
     from bench.api.results import Results
+    from bench.data.home import data_home as use_data_home
     from bench.executors.engine import Interrupted
 
     chosen, note = build_study(
@@ -131,7 +135,8 @@ def run(
         say(f"note: {note}")
     kept = open_store(store)
     runner = build_executor(executor, kept, workers=workers, time_limit=time_limit)
-    plan = plan_study(chosen, kept, runner, say)
+    with use_data_home(data_home):
+        plan = plan_study(chosen, kept, runner, say)
     todo = left(plan, kept, say)
     if todo:
         records = list(kept.records())

@@ -60,19 +60,35 @@ def best_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def _enter_home(context: click.Context, parameter: click.Parameter, value: Path | None) -> None:
+    from bench.data.home import data_home
+
+    context.with_resource(data_home(value))
+
+
+def home_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--data-home",
+        type=click.Path(path_type=Path),
+        expose_value=False,
+        callback=_enter_home,
+        help="A folder of datasets under their usual names.  [default: ZSAD_DATA]",
+    )(command)
+
+
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for decorate in reversed(
-        [
-            click.option("--dataset", "--datasets", "datasets", help="Dataset, or several with commas."),
-            click.option("--data-root", "roots", multiple=True, help="Its folder: DIR, or DATASET=DIR."),
-            click.option("--protocol", help="Protocol (bench list protocols) with options: loo[k=4]."),
-            click.option(
-                "--train-dataset",
-                help="Learn from it, where protocols do: visa, visa+clinicdb, or mvtec=visa,*=mvtec by target.",
-            ),
-            click.option("--train-root", "train_roots", multiple=True, help="Its folder: DIR, or DATASET=DIR."),
-        ]
-    ):
+    options: list[Callable[..., Any]] = [
+        click.option("--dataset", "--datasets", "datasets", help="Dataset, or several with commas."),
+        click.option("--data-root", "roots", multiple=True, help="Its folder: DIR, or DATASET=DIR."),
+        home_option,
+        click.option("--protocol", help="Protocol (bench list protocols) with options: loo[k=4]."),
+        click.option(
+            "--train-dataset",
+            help="Learn from it, where protocols do: visa, visa+clinicdb, or mvtec=visa,*=mvtec by target.",
+        ),
+        click.option("--train-root", "train_roots", multiple=True, help="Its folder: DIR, or DATASET=DIR."),
+    ]
+    for decorate in reversed(options):
         command = decorate(command)
     return command
 

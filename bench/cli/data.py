@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bench.cli._options import home_option
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def _traits(traits: DatasetTraits) -> list[str]:
 @command.command("check")
 @click.argument("dataset")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Its folder.")
+@home_option
 def data_check(dataset: str, data_root: Path | None) -> None:
     """Name every broken, missing, misplaced or mismatched file of DATASET; exit 1 if there is one."""
     from collections import Counter

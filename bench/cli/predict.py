@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.cli._options import home_option
 from bench.errors import BenchError, printable
 from bench.tools.devices import PRECISIONS, Precision
 from bench.tools.text import count
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 )
 @click.option("--dataset", help="Score a dataset's test images of --category, and print metrics.")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Its folder.")
+@home_option
 @click.option("--allow-leak", is_flag=True, help="Print metrics even of images that the detector was trained on.")
 @click.option("--encoder", default="", help="With --method: text-image encoder in place of its own.")
 @click.option("--backbone", default="", help="With --method: backbone in place of its own.")

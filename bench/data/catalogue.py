@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.contracts import Dataset, Finding, ImageSet, Prompts, Sample, TrainingSet
+from bench.data.home import find_root
 from bench.data.images import marked, mask_or_blank, read_grey_masks, read_image, read_mask, turned
 from bench.errors import BenchError, printable
 from bench.tools.hashes import HashBook, hash_json
@@ -238,10 +239,13 @@ def open_as_recorded(
 
 def _open(cls: Any, config: Any, root: Path | None, hashes: HashBook | None) -> Catalogue:
     if root is None and cls.traits.needs_root:
-        raise BenchError(
-            f"{cls.name} needs the folder that holds its files: add --data-root DIR "
-            f"(or try --dataset pocket, which ships with the package)"
-        )
+        root, looked = find_root(cls)
+        if root is None:
+            raise BenchError(
+                f"{cls.name} needs the folder that holds its files{f' ({looked})' if looked else ''}: add "
+                "--data-root DIR, or --data-home DIR for a folder of many datasets (or try --dataset pocket, "
+                "which ships with the package)"
+            )
     if root is not None and not root.is_dir():
         raise BenchError(f"the data root {root} is not a folder")
     return Catalogue(cls(root, config), hashes)
