@@ -423,6 +423,7 @@ def test_labels_and_captions_are_the_layouts(latex: Latex) -> None:
         "tab:table2-mvtec",
         "tab:table3-mvtec",
         "tab:table4-mvtec",
+        "tab:cross-mvtec-visa",
     ]
     assert body.count(r"\checkmark{}") == 1 + 1 + 2 + 3 + 4
 
